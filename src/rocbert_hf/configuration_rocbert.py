@@ -1,0 +1,202 @@
+"""RoCBERT configuration: sizes, the three channels, and how they are fused (Su et al., ACL 2022, section 4.1)."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+FUSIONS = ("layer_insert", "concat", "sum", "none")
+FUSION_NORMALIZATIONS = ("softmax", "linear")
+PHONETIC_ENCODERS = ("char_sum", "table")
+CONTRASTIVE_POOLINGS = ("cls", "pooler")
+
+# The sizes that `RoCBertConfig.from_preset` knows. "large" has 16 heads where the paper prints 24:
+# 1,024 is not divisible by 24.
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {
+        "num_hidden_layers": 2,
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "intermediate_size": 512,
+        "fusion_layer": 0,
+    },
+    "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    "small": {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
+    "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {
+        "num_hidden_layers": 48,
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "fusion_layer": 3,
+    },
+}
+
+# What a `roc_bert` configuration of transformers means by a field that its file leaves out.
+ROC_BERT_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 30522,
+    "shape_vocab_size": 24858,
+    "shape_embed_dim": 512,
+    "pronunciation_vocab_size": 910,
+    "pronunciation_embed_dim": 768,
+    "concat_input": True,
+    "phonetic_encoder": "table",
+    "contrastive_pooling": "pooler",
+}
+
+
+class RoCBertConfig(PreTrainedConfig):
+    r"""
+    Configuration of the RoCBERT models. Field names that transformers' own `RoCBertConfig` has keep their name and
+    meaning; a configuration file of that library (`"model_type": "roc_bert"`) is understood by
+    [`~RoCBertConfig.from_dict`] and `from_pretrained`.
+
+    Args:
+        vocab_size, shape_vocab_size, pronunciation_vocab_size (`int`):
+            Number of tokens, glyph shapes and pronunciations; the defaults are those of the packaged vocabulary.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, hidden_dropout_prob,
+        attention_probs_dropout_prob, max_position_embeddings, type_vocab_size, initializer_range, layer_norm_eps,
+        classifier_dropout, pad_token_id, use_cache, is_decoder, add_cross_attention, tie_word_embeddings:
+            As in `BertConfig`.
+        enable_shape, enable_pronunciation (`bool`, defaults to `True`):
+            Whether the visual and the phonetic channel are used (the ablations of the paper's table 6).
+        shape_embed_dim (`int`, *optional*):
+            Width of the glyph features: 512 (the width of ResNet18's features) by default, `hidden_size` for
+            `fusion="sum"`, which has to add them to the word embeddings.
+        pronunciation_embed_dim (`int`, *optional*, defaults to `hidden_size`):
+            Width of the phonetic vectors. `layer_insert` and `sum` need `hidden_size`.
+        fusion (`str`, defaults to `"layer_insert"`):
+            How the channels meet. `"layer_insert"`: in the output of encoder layer `fusion_layer`, by weights computed
+            from the hidden state (the paper's choice, section 4.1). `"concat"`: embeddings concatenated and projected;
+            `"sum"`: embeddings averaged (both exactly as transformers' `RoCBertModel`). `"none"`: a plain BERT.
+        fusion_layer (`int`, defaults to 1):
+            The encoder layer, counted from 0, whose output is fused: 1 in the paper's base model, 3 in its large one.
+        fusion_normalization (`str`, defaults to `"softmax"`):
+            `"softmax"` normalises the three scores, scaled by `1/sqrt(hidden_size)`, with a softmax; `"linear"` divides
+            them by their sum, as the paper prints it.
+        phonetic_encoder (`str`, defaults to `"char_sum"`):
+            `"char_sum"`: the vector of a Chinese character is the sum of the vectors of its pinyin's letters (section
+            4.1), the same vectors that letters have in text. `"table"`: one learned vector a pronunciation.
+        contrastive_pooling (`str`, defaults to `"cls"`):
+            What `RoCBertForPreTraining` contrasts: the last hidden state of [CLS], or the `"pooler"`'s output (as
+            transformers' class of that name does).
+
+    Raises:
+        ValueError: a value is unknown or two do not fit; the message names the field and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from rocbert_hf import RoCBertConfig, RoCBertModel
+    >>> model = RoCBertModel(RoCBertConfig.from_preset("tiny"))
+    ```
+    """
+
+    model_type = "rocbert"
+
+    vocab_size: int = 16224
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    use_cache: bool = True
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    classifier_dropout: float | None = None
+    is_decoder: bool = False
+    add_cross_attention: bool = False
+    tie_word_embeddings: bool = True
+    enable_pronunciation: bool = True
+    enable_shape: bool = True
+    pronunciation_embed_dim: int | None = None
+    pronunciation_vocab_size: int = 1998
+    shape_embed_dim: int | None = None
+    shape_vocab_size: int = 16224
+    fusion: str = "layer_insert"
+    fusion_layer: int = 1
+    fusion_normalization: str = "softmax"
+    phonetic_encoder: str = "char_sum"
+    contrastive_pooling: str = "cls"
+
+    def __post_init__(self, **kwargs):
+        concat_input = kwargs.pop("concat_input", None)
+        if concat_input is not None:
+            self.fusion = "concat" if concat_input else "sum"
+        if self.pronunciation_embed_dim is None:
+            self.pronunciation_embed_dim = self.hidden_size
+        if self.shape_embed_dim is None:
+            self.shape_embed_dim = self.hidden_size if self.fusion == "sum" else 512
+        super().__post_init__(**kwargs)
+        self._validate()
+
+    def _validate(self) -> None:
+        for field, allowed in (
+            ("fusion", FUSIONS),
+            ("fusion_normalization", FUSION_NORMALIZATIONS),
+            ("phonetic_encoder", PHONETIC_ENCODERS),
+            ("contrastive_pooling", CONTRASTIVE_POOLINGS),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"`{field}` must be one of {', '.join(allowed)}; got {getattr(self, field)!r}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads})."
+            )
+        if self.fusion == "layer_insert" and not 0 <= self.fusion_layer < self.num_hidden_layers:
+            raise ValueError(
+                f"`fusion_layer` counts encoder layers from 0, so with `num_hidden_layers={self.num_hidden_layers}` it "
+                f"must be in 0..{self.num_hidden_layers - 1}; got {self.fusion_layer}."
+            )
+        if self.fusion in ("layer_insert", "sum") and self.enable_pronunciation:
+            self._require_hidden_size("pronunciation_embed_dim")
+        if self.fusion == "sum" and self.enable_shape:
+            self._require_hidden_size("shape_embed_dim")
+
+    def _require_hidden_size(self, field: str) -> None:
+        if getattr(self, field) != self.hidden_size:
+            raise ValueError(
+                f'`{field}` must equal `hidden_size` ({self.hidden_size}) with `fusion="{self.fusion}"`; '
+                f"got {getattr(self, field)}."
+            )
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides) -> "RoCBertConfig":
+        """
+        The configuration of a named size: `tiny` (2 layers x 128, for tests and demos), `mini` (4x256), `small`
+        (6x384), `base` (12x768) or `large` (48x1024 with 16 heads; the paper prints 24, which do not divide 1,024).
+
+        Args:
+            name: one of `PRESETS`.
+            **overrides: any field of the configuration.
+
+        Raises:
+            ValueError: the name is not a preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"Unknown preset {name!r}; the presets are {', '.join(PRESETS)}.")
+        return cls(**{**PRESETS[name], **overrides})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        if config_dict.get("model_type") == "roc_bert":
+            config_dict = {**ROC_BERT_DEFAULTS, **config_dict}
+            config_dict.pop("model_type")
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        if self.fusion in ("concat", "sum"):
+            # the field by which transformers' RoCBertModel tells the two apart, so that it loads our checkpoints
+            output["concat_input"] = self.fusion == "concat"
+        return output
+
+
+__all__ = ["RoCBertConfig"]
