@@ -116,7 +116,7 @@ class RoCBertConfig(PreTrainedConfig):
     enable_pronunciation: bool = True
     enable_shape: bool = True
     pronunciation_embed_dim: int | None = None
-    pronunciation_vocab_size: int = 1998
+    pronunciation_vocab_size: int = 1957
     shape_embed_dim: int | None = None
     shape_vocab_size: int = 16224
     fusion: str = "layer_insert"
