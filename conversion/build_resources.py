@@ -32,6 +32,7 @@ VOCABULARY_SIZE = 16_224  # the paper's sizes
 CHINESE_CHARACTERS = 14_642
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 COMMON_CHARACTERS = 3_500  # as many as the first level of the Table of General Standard Chinese Characters
+RARE_READING = 0.002  # a reading is rare when at most this share of a character's occurrences have it
 
 # Emoji that a Chinese reader of social media meets daily; the fonts draw only some of them. U+FE0F follows the older.
 EMOJI = "☺☹❤♥★☆✌☝✨⚡☀☔⭐❗❓✅❌⏰☕\ufe0f" + "".join(map(chr, range(0x1F600, 0x1F638)))
@@ -210,34 +211,41 @@ def toneless(syllable: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-def character_readings(characters: Iterable[str]) -> dict[str, list[str]]:
-    """Character -> toneless readings, most common first.
+def character_readings(characters: Iterable[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Character -> toneless readings, the common ones and the rare ones, most common first.
 
     A reading counts as often as the words of jieba's dictionary that have it, by pypinyin's phrases; words that are
-    not among these phrases have the first reading of each character, as pypinyin itself reads them.
+    not among these phrases have the first reading of each character, as pypinyin itself reads them. A particle
+    (jieba's tags u...: 的 地 得 了 着) has its reading without a tone.
     """
     from pypinyin.constants import PHRASES_DICT, PINYIN_DICT
 
-    dictionary = {
-        chr(code): list(dict.fromkeys(map(toneless, readings.split(",")))) for code, readings in PINYIN_DICT.items()
-    }
+    toned = {chr(code): readings.split(",") for code, readings in PINYIN_DICT.items()}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for word, (frequency, _) in jieba_dictionary().items():
-        phrase = [toneless(readings[0]) for readings in PHRASES_DICT.get(word, ())]
+    for word, (frequency, tag) in jieba_dictionary().items():
+        phrase = [readings[0] for readings in PHRASES_DICT.get(word, ())]
         if len(phrase) != len(word):
-            phrase = [dictionary[character][0] if character in dictionary else "" for character in word]
+            phrase = [toned.get(character, [""])[0] for character in word]
+        if len(word) == 1 and tag.startswith("u"):
+            phrase = [next((reading for reading in toned[word] if reading == toneless(reading)), phrase[0])]
         for character, reading in zip(word, phrase, strict=True):
-            counts[character][reading] += frequency
-    return {
-        character: sorted(dictionary[character], key=lambda reading: -counts[character][reading])
-        for character in characters
-    }
+            counts[character][toneless(reading)] += frequency
+
+    found = {}
+    for character in characters:
+        count = counts[character]
+        readings = sorted(dict.fromkeys(map(toneless, toned[character])), key=lambda reading: -count[reading])
+        rare = [reading for reading in readings[1:] if count[reading] <= RARE_READING * count.total()]
+        found[character] = readings[: len(readings) - len(rare)], rare
+    return found
 
 
-def build_pronunciations(vocabulary: Sequence[str], readings: dict[str, list[str]]) -> tuple[list[str], dict[str, int]]:
+def build_pronunciations(
+    vocabulary: Sequence[str], readings: dict[str, tuple[list[str], list[str]]]
+) -> tuple[list[str], dict[str, int]]:
     """The inventory (every token that is not Chinese, then every further syllable) and token -> pronunciation id."""
     spoken = {
-        token: readings[token][0] if token in readings else (token.lower() if len(token) == 1 else token)
+        token: readings[token][0][0] if token in readings else (token.lower() if len(token) == 1 else token)
         for token in vocabulary
     }
     others = dict.fromkeys(spoken[token] for token in vocabulary if token not in readings)
@@ -299,7 +307,12 @@ def build(chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> Iterator[
     inventory, pronunciation_ids = build_pronunciations(vocabulary, readings)
     yield "pronunciations.txt", as_lines(inventory)
     yield "word_pronunciation.json", as_json(pronunciation_ids)
-    yield "readings.txt", as_lines(f"{character} {' '.join(found)}" for character, found in readings.items())
+    yield (
+        "readings.txt",
+        as_lines(
+            f"{character}\t{' '.join(common)}\t{' '.join(rare)}" for character, (common, rare) in readings.items()
+        ),
+    )
     yield "glyphs.npz", as_npz(packed=build_glyphs(vocabulary, chinese_fonts, other_fonts))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "character_readings",
     "demo_corpus",
     "demo_sentences",
     "glyph_images",
@@ -70,6 +71,13 @@ def shape_ids() -> dict[str, int]:
 def pronunciation_ids() -> dict[str, int]:
     """Token -> position of its pronunciation in `pronunciations()`."""
     return json.loads(path("word_pronunciation.json").read_text(encoding="utf-8"))
+
+
+@cache
+def character_readings() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Chinese character -> its common and its rare toneless readings, most common first."""
+    rows = (line.split("\t") for line in _lines("readings.txt"))
+    return {character: (tuple(common.split()), tuple(rare.split())) for character, common, rare in rows}
 
 
 @cache

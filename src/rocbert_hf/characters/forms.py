@@ -1,0 +1,53 @@
+"""Other code points and other written forms of the same character."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+
+from ..resources import path
+
+_RADICALS = ((0x2F00, 0x2FD5), (0x2E80, 0x2EF3))  # Kangxi radicals, CJK radicals supplement
+_WIDTHS = (0xFF01, 0xFFEE)  # halfwidth and fullwidth forms
+
+
+@cache
+def _forms() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Character -> (traditional forms, variants)."""
+    rows = (line.split("\t") for line in path("character_forms.tsv").read_text(encoding="utf-8").splitlines())
+    return {character: (tuple(traditional), tuple(variants)) for character, traditional, variants in rows}
+
+
+def traditional_forms_of(character: str) -> tuple[str, ...]:
+    """Traditional forms of a simplified character, commonest first: 绕 → 繞, 发 → 發 髮."""
+    return _forms().get(character, ((), ()))[0]
+
+
+def variants_of(character: str) -> tuple[str, ...]:
+    """Forms of other regions, Japanese ones above all: 对 → 対, 为 → 為; of a traditional character its simplified form."""
+    return _forms().get(character, ((), ()))[1]
+
+
+@cache
+def _normalised(first: int, last: int) -> dict[str, tuple[str, ...]]:
+    """Character -> code points between `first` and `last` that Unicode's NFKC makes that character."""
+    found: dict[str, list[str]] = {}
+    for code in range(first, last + 1):
+        normal = unicodedata.normalize("NFKC", chr(code))
+        if len(normal) == 1 and normal != chr(code):
+            found.setdefault(normal, []).append(chr(code))
+    return {character: tuple(forms) for character, forms in found.items()}
+
+
+@cache
+def radicals_of(character: str) -> tuple[str, ...]:
+    """The Kangxi and other radicals that look like a character but are code points of their own: 金 → ⾦."""
+    return tuple(form for block in _RADICALS for form in _normalised(*block).get(character, ()))
+
+
+@cache
+def width_forms_of(character: str) -> tuple[str, ...]:
+    """The full-width form of a half-width character and the other way round: a → ａ, 。 → ｡, １ → 1."""
+    forms = _normalised(*_WIDTHS)
+    normal = unicodedata.normalize("NFKC", character) if _WIDTHS[0] <= ord(character) <= _WIDTHS[1] else character
+    return tuple(form for form in (normal, *forms.get(normal, ())) if form != character) if normal in forms else ()
