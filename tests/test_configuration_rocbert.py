@@ -13,7 +13,10 @@ def test_default_sizes_are_those_of_the_packaged_vocabulary():
 
 
 def test_presets_have_the_sizes_of_the_design():
-    sizes = {name: (RoCBertConfig.from_preset(name).num_hidden_layers, preset["hidden_size"]) for name, preset in PRESETS.items()}
+    sizes = {
+        name: (RoCBertConfig.from_preset(name).num_hidden_layers, preset["hidden_size"])
+        for name, preset in PRESETS.items()
+    }
     assert sizes == {"tiny": (2, 128), "mini": (4, 256), "small": (6, 384), "base": (12, 768), "large": (48, 1024)}
     assert RoCBertConfig.from_preset("base").fusion_layer == 1
     assert RoCBertConfig.from_preset("large").fusion_layer == 3

@@ -243,7 +243,7 @@ def test_in_batch_contrastive_loss_is_equation_5_in_values_and_gradients():
 
 def test_full_size_pixel_features_keep_the_distances_of_the_images():
     features = rocbert_hf.modeling_rocbert.pixel_glyph_features(1024).double()
-    images = torch.from_numpy(glyph_images().reshape(16224, -1)).double()
+    images = torch.tensor(glyph_images().reshape(16224, -1)).double()
     rows = torch.randint(0, 16224, (50,), generator=torch.Generator().manual_seed(0))
     of_features, of_images = torch.cdist(features[rows], features[rows]), torch.cdist(images[rows], images[rows])
     ratio = of_features[of_images > 0] / of_images[of_images > 0]
@@ -254,7 +254,7 @@ def test_look_alikes_are_near_in_the_shape_channel():
     model = RoCBertModel(RoCBertConfig.from_preset("tiny"))
     features = torch.nn.functional.normalize(model.embeddings.shape_embed.weight, dim=-1)
     ids = {token: index for index, token in enumerate(vocabulary())}
-    for character, look_alike in (("己", "已"), ("末", "未"), ("天", "夭"), ("日", "曰"), ("士", "土")):
+    for character, look_alike in (("己", "已"), ("末", "未"), ("天", "夭"), ("待", "侍"), ("晴", "睛")):
         ranks = (features @ features[ids[character]]).argsort(descending=True)[:20].tolist()
         assert ids[look_alike] in ranks, (character, look_alike)
 
@@ -295,7 +295,7 @@ def test_tables_follow_every_change_of_a_weight(tiny_sizes, make_inputs):
             return model(**inputs).last_hidden_state
 
     changes = {
-        "in place": lambda: model.embeddings.pronunciation_embed.weight.data.add_(1.0),
+        "in place": lambda: model.embeddings.pronunciation_embed.weight.detach().add_(1.0),
         "load_state_dict": lambda: model.load_state_dict(add_noise(RoCBertModel(config)).state_dict()),
         "spelling": lambda: model.set_pronunciation_letters(torch.arange(41).flip(0)[:, None]),
         "projection": lambda: torch.nn.init.normal_(model.fusion.shape_projection.weight),
@@ -339,7 +339,10 @@ def test_every_head_learns(tiny_sizes, make_inputs):
         RoCBertForSequenceClassification: {"labels": torch.tensor([0, 3, 1])},
         RoCBertForTokenClassification: {"labels": ids % 4},
         RoCBertForMultipleChoice: {"labels": torch.tensor([0, 1, 1])},
-        RoCBertForQuestionAnswering: {"start_positions": torch.tensor([1, 2, 3]), "end_positions": torch.tensor([2, 4, 4])},
+        RoCBertForQuestionAnswering: {
+            "start_positions": torch.tensor([1, 2, 3]),
+            "end_positions": torch.tensor([2, 4, 4]),
+        },
         RoCBertForPreTraining: {"labels": ids, **{f"attack_{name}": ids.flip(0) for name, ids in inputs.items()}},
     }
     for head, head_labels in labels.items():
@@ -353,8 +356,9 @@ def test_every_head_learns(tiny_sizes, make_inputs):
             if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
         ]
         assert torch.isfinite(loss), head
-        # the key of softmax attention is invariant to its bias; nothing else may be idle
-        assert all(name.endswith("key.bias") for name in without_gradient), (head, without_gradient)
+        # a softmax does not see a constant added to all it compares; nothing else may be idle
+        invariant = ("key.bias", "classifier.bias") if head is RoCBertForMultipleChoice else ("key.bias",)
+        assert all(name.endswith(invariant) for name in without_gradient), (head, without_gradient)
 
 
 def test_heads_report_fusion_weights_that_sum_to_one(tiny_sizes, make_inputs):
@@ -392,7 +396,9 @@ def test_generation_with_and_without_cache_agree(tiny_sizes, make_inputs):
     config = RoCBertConfig(**tiny_sizes, is_decoder=True)
     model = add_noise(RoCBertForCausalLM(config)).eval()
     inputs = make_inputs(config, batch=1)
-    cached, recomputed = (model.generate(**inputs, max_new_tokens=6, do_sample=False, use_cache=c) for c in (True, False))
+    cached, recomputed = (
+        model.generate(**inputs, max_new_tokens=6, do_sample=False, use_cache=c) for c in (True, False)
+    )
     assert cached.shape == (1, 17)
     assert torch.equal(cached, recomputed)
 
@@ -558,7 +564,9 @@ def test_an_id_out_of_range_names_the_channel_and_the_fix(tiny_sizes, make_input
     for bad in (getattr(config, size), -1):
         inputs = make_inputs(config)
         inputs[name][0, 3] = bad
-        with pytest.raises(ValueError, match=f"`{name}`.*{bad}.*`{size}` is {getattr(config, size)}.*resize_token_embeddings"):
+        with pytest.raises(
+            ValueError, match=f"`{name}`.*{bad}.*`{size}` is {getattr(config, size)}.*resize_token_embeddings"
+        ):
             RoCBertModel(config)(**inputs)
 
 

@@ -227,7 +227,8 @@ class RoCBertLayerInsertFusion(nn.Module):
 
     Each score is bilinear, `H^T (K V^T) X`, so one product of `H` with the three matrices `K V^T` replaces six. In
     inference `K V^T X` of the two channels is a table over their ids too: it is computed once and kept until a weight
-    changes, and one product a token is left.
+    changes, and one product a token is left. (A change is seen by PyTorch's version counter, which writes through
+    `weight.data` go past; after such writes call `train()` and `eval()`.)
     """
 
     # |w1 + w2 + w3| below this counts as this: H' stays finite where the scores cancel

@@ -1,0 +1,40 @@
+# Everything runs in a virtual environment of its own, .venv, made on first use.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint format resources clean
+
+demo: $(VENV)/installed            ## install, then pretrain the tiny preset on the packaged corpus and show what it learned
+	$(RUN) examples/run_pretrain.py
+
+test: $(VENV)/installed-dev        ## install, then run the tests
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/installed-dev   ## the tests that take minutes
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(VENV)/installed-dev
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+resources: $(VENV)/installed-dev   ## rebuild the packaged tables (needs Debian's fonts-arphic-uming, fonts-noto-cjk, fonts-liberation2)
+	$(RUN) conversion/build_resources.py
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python requirements.txt setup.py
+	$(RUN) -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/bin/python requirements.txt requirements-dev.txt setup.py
+	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	touch $@
