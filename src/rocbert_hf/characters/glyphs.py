@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rocbert_hf.resources import glyph_images
+from ..resources import glyph_images
 
 if TYPE_CHECKING:
     import numpy as np

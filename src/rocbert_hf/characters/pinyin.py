@@ -6,7 +6,7 @@ import unicodedata
 from collections import defaultdict
 from functools import cache, lru_cache
 
-from rocbert_hf.resources import character_readings, vocabulary
+from ..resources import character_readings, vocabulary
 
 __all__ = ["homophones_of", "pinyin_of", "readings_of"]
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
-from rocbert_hf.resources import thesaurus
+from ..resources import thesaurus
 
 __all__ = ["part_of_speech", "segment", "synonyms_of", "word_frequencies"]
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "character_parts",
     "character_readings",
+    "confusable_characters",
     "demo_corpus",
     "demo_sentences",
     "glyph_images",
@@ -78,6 +80,20 @@ def character_readings() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
     """Chinese character -> its common and its rare toneless readings, most common first."""
     rows = (line.split("\t") for line in _lines("readings.txt"))
     return {character: (tuple(common.split()), tuple(rare.split())) for character, common, rare in rows}
+
+
+@cache
+def character_parts() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Chinese character -> (arrangement, parts); `a` across, `d` down, `s` one around the other, `o` any other."""
+    rows = (line.split("\t") for line in _lines("parts.txt"))
+    return {character: (arrangement, tuple(parts.split(" "))) for character, arrangement, parts in rows}
+
+
+@cache
+def confusable_characters() -> dict[str, tuple[str, ...]]:
+    """Token -> other code points that look the same."""
+    rows = (line.split("\t") for line in _lines("confusables.txt"))
+    return {character: tuple(forms) for character, forms in rows}
 
 
 @cache
