@@ -55,6 +55,7 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "tqdm>=4.66",
+        "wrapt>=1.16",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["rocbert=rocbert_hf.cli:app"]},

@@ -44,7 +44,7 @@ def test_a_bad_field_is_one_error_that_names_it(fields, named):
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="huge.*tiny, mini, small, base, large"):
+    with pytest.raises(ValueError, match=r"huge.*tiny, mini, small, base, large"):
         RoCBertConfig.from_preset("huge")
 
 

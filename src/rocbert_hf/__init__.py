@@ -1,60 +1,95 @@
-"""RoCBERT for Hugging Face transformers: a Chinese BERT that stays right under adversarial text."""
+"""
+RoCBERT for Hugging Face transformers: a Chinese BERT that stays right under adversarial text.
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForPreTraining,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-)
+Importing this package is cheap, so that its attacks start at once: the names below are imported on first use, and its
+classes join transformers' Auto classes at the moment those are imported.
+"""
 
-from .configuration_rocbert import RoCBertConfig
-from .modeling_rocbert import (
-    RoCBertForCausalLM,
-    RoCBertForMaskedLM,
-    RoCBertForMultipleChoice,
-    RoCBertForPreTraining,
-    RoCBertForQuestionAnswering,
-    RoCBertForSequenceClassification,
-    RoCBertForTokenClassification,
-    RoCBertModel,
-    RoCBertPreTrainedModel,
-    in_batch_contrastive_loss,
-)
-from .tokenization_rocbert import RoCBertTokenizer
+import importlib
+from typing import TYPE_CHECKING
+
+from wrapt import when_imported
 
 __version__ = "0.1.0"
 
-AutoConfig.register("rocbert", RoCBertConfig, exist_ok=True)
-AutoTokenizer.register(RoCBertConfig, tokenizer_class=RoCBertTokenizer, exist_ok=True)
-for auto_class, model_class in (
-    (AutoModel, RoCBertModel),
-    (AutoModelForPreTraining, RoCBertForPreTraining),
-    (AutoModelForMaskedLM, RoCBertForMaskedLM),
-    (AutoModelForCausalLM, RoCBertForCausalLM),
-    (AutoModelForSequenceClassification, RoCBertForSequenceClassification),
-    (AutoModelForTokenClassification, RoCBertForTokenClassification),
-    (AutoModelForMultipleChoice, RoCBertForMultipleChoice),
-    (AutoModelForQuestionAnswering, RoCBertForQuestionAnswering),
-):
-    auto_class.register(RoCBertConfig, model_class, exist_ok=True)
+_MODULE_OF = {
+    "RoCBertConfig": "configuration_rocbert",
+    "RoCBertTokenizer": "tokenization_rocbert",
+    "RoCBertForCausalLM": "modeling_rocbert",
+    "RoCBertForMaskedLM": "modeling_rocbert",
+    "RoCBertForMultipleChoice": "modeling_rocbert",
+    "RoCBertForPreTraining": "modeling_rocbert",
+    "RoCBertForQuestionAnswering": "modeling_rocbert",
+    "RoCBertForSequenceClassification": "modeling_rocbert",
+    "RoCBertForTokenClassification": "modeling_rocbert",
+    "RoCBertModel": "modeling_rocbert",
+    "RoCBertPreTrainedModel": "modeling_rocbert",
+    "in_batch_contrastive_loss": "modeling_rocbert",
+}
+__all__ = list(_MODULE_OF)
 
-__all__ = [
-    "RoCBertConfig",
-    "RoCBertForCausalLM",
-    "RoCBertForMaskedLM",
-    "RoCBertForMultipleChoice",
-    "RoCBertForPreTraining",
-    "RoCBertForQuestionAnswering",
-    "RoCBertForSequenceClassification",
-    "RoCBertForTokenClassification",
-    "RoCBertModel",
-    "RoCBertPreTrainedModel",
-    "RoCBertTokenizer",
-    "in_batch_contrastive_loss",
-]
+if TYPE_CHECKING:
+    from .configuration_rocbert import *  # noqa: F403
+    from .modeling_rocbert import *  # noqa: F403
+    from .tokenization_rocbert import *  # noqa: F403
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+# -- registration with the Auto classes, when the later of the two modules has been imported
+
+
+@when_imported("transformers.models.auto.configuration_auto")
+def _import_configuration(_) -> None:
+    importlib.import_module(".configuration_rocbert", __name__)
+
+
+@when_imported("transformers.models.auto.tokenization_auto")
+def _import_tokenization(_) -> None:
+    importlib.import_module(".tokenization_rocbert", __name__)
+
+
+@when_imported("transformers.models.auto.modeling_auto")
+def _import_modeling(_) -> None:
+    importlib.import_module(".modeling_rocbert", __name__)
+
+
+@when_imported(f"{__name__}.configuration_rocbert")
+def _register_configuration(ours) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.register("rocbert", ours.RoCBertConfig, exist_ok=True)
+
+
+@when_imported(f"{__name__}.tokenization_rocbert")
+def _register_tokenizer(ours) -> None:
+    from transformers import AutoTokenizer
+
+    from .configuration_rocbert import RoCBertConfig
+
+    AutoTokenizer.register(RoCBertConfig, tokenizer_class=ours.RoCBertTokenizer, exist_ok=True)
+
+
+@when_imported(f"{__name__}.modeling_rocbert")
+def _register_models(ours) -> None:
+    import transformers
+
+    for auto_class, model_class in (
+        (transformers.AutoModel, ours.RoCBertModel),
+        (transformers.AutoModelForPreTraining, ours.RoCBertForPreTraining),
+        (transformers.AutoModelForMaskedLM, ours.RoCBertForMaskedLM),
+        (transformers.AutoModelForCausalLM, ours.RoCBertForCausalLM),
+        (transformers.AutoModelForSequenceClassification, ours.RoCBertForSequenceClassification),
+        (transformers.AutoModelForTokenClassification, ours.RoCBertForTokenClassification),
+        (transformers.AutoModelForMultipleChoice, ours.RoCBertForMultipleChoice),
+        (transformers.AutoModelForQuestionAnswering, ours.RoCBertForQuestionAnswering),
+    ):
+        auto_class.register(ours.RoCBertConfig, model_class, exist_ok=True)
