@@ -1,5 +1,6 @@
 """AttackedText: whatever an attack did, labels, words and spans follow the characters."""
 
+import itertools
 import json
 
 import pytest
@@ -55,7 +56,7 @@ def test_boundaries_are_monotonic_and_reach_both_ends(attacked):
 def test_aligned_words_tile_the_text(attacked, data):
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(attacked.source) - 1)))))
     edges = [0, *[cut for cut in cuts if cut < len(attacked.source)], len(attacked.source)]
-    words = [attacked.source[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    words = [attacked.source[start:end] for start, end in itertools.pairwise(edges)]
     aligned = attacked.align_words(words)
     assert len(aligned) == len(words)
     if attacked.source:

@@ -64,6 +64,7 @@ class AdversarialSynthesizer:
     steps (Eq. 3, `P(S = k) = q (1 - q)^(k - 1)`), where every step is drawn among the attacks that apply to what the
     character has become. n_c counts Chinese characters; characters of other kinds may be chosen too (a Latin letter can
     be swapped, deleted or replaced by a look-alike). A text without Chinese characters counts all that can be attacked.
+    An attack on a whole word stands for all the chosen characters of that word.
 
     The result depends on (text, seed, config) alone: not on the batch, the order, the number of processes or Python's
     hash seed.
@@ -99,7 +100,7 @@ class AdversarialSynthesizer:
         self.attacks = [ATTACKS[name](**self.config["options"].get(name, {})) for name in self.config["attacks"]]
         self._weights = list(self.config["attacks"].values())
         self._equal = len(set(self._weights)) == 1
-        self._always = any(name in ("insert", "delete") for name in self.config["attacks"])
+        self._always = "insert" in self.config["attacks"]  # applies everywhere, so nothing else need be asked
         patterns = [PROTECTED[name] for name in self.config["protect"]] + self.config["protect_patterns"]
         self._protected = re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
         canonical = json.dumps(self.config, sort_keys=True, ensure_ascii=True)
@@ -215,15 +216,20 @@ class AdversarialSynthesizer:
         """Attack the chosen positions, from left to right."""
         source, free = sentence.text, sentence.free
         free.difference_update(chosen)
+        sentence.selected = selected = set(chosen)
         pieces: list[str] = []
         edits: list[Edit] = []
         at_source = at_text = 0
         for index in chosen:
+            if index not in selected:  # part of a word that was attacked as a whole
+                continue
+            selected.remove(index)
             (form, start, end), names = self.combine(sentence, index, rng)
             if not names:
                 continue
             if end - start > 1:
                 free.difference_update(range(start, end))
+                selected.difference_update(range(start, end))
             text_start = at_text + start - at_source
             at_text = text_start + len(form)
             pieces += (source[at_source:start], form)

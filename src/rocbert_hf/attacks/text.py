@@ -202,7 +202,7 @@ class AttackedText:
             raise ValueError(f"record must have source, text and edits as to_dict writes them: {error!r}") from error
 
     def to_html(self) -> str:
-        """An HTML fragment: the text with every edit marked, its source struck out above and its attacks in a tooltip."""
+        """An HTML fragment: the text with every edit marked, its source above and its attacks in a tooltip."""
         parts = []
         for before, after, edit in self.pieces():
             if edit is None:

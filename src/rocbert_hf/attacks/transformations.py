@@ -48,21 +48,22 @@ class Sentence:
     Args:
         text: the source.
         words: the source, segmented.
-        free: positions that an edit may spread to: no spaces, nothing protected, nothing that is selected for an attack
-            of its own or that another edit covers.
+        free: positions that any edit may spread to: seen, not protected, not selected, not covered by another edit.
+        selected: positions that wait for an attack of their own; only an attack on their whole word may cover them.
     """
 
-    __slots__ = ("_starts", "free", "text", "words")
+    __slots__ = ("_starts", "free", "selected", "text", "words")
 
-    def __init__(self, text: str, words: Sequence[str], free: set[int]):
+    def __init__(self, text: str, words: Sequence[str], free: set[int], selected: set[int] | None = None):
         self.text = text
         self.words = words
         self.free = free
+        self.selected = selected or set()
         self._starts: list[int] | None = None
 
-    def is_free_around(self, form: Form, start: int, end: int) -> bool:
-        """Whether an edit of this form may spread to all of [start, end)."""
-        return all(form.start <= i < form.end or i in self.free for i in range(start, end))
+    def is_open_word(self, form: Form, start: int, end: int) -> bool:
+        """Whether the edit of a form may spread to all of the word [start, end) around it."""
+        return all(form.start <= i < form.end or i in self.free or i in self.selected for i in range(start, end))
 
     def word_at(self, index: int) -> tuple[int, int, str]:
         """(start, end, word) of the word that holds a position."""
@@ -147,8 +148,10 @@ def _joined_splits(character: str) -> tuple[str, ...]:
 class Synonym(Attack):
     """漂亮 → 美丽: another word for a noun or an adjective, in the place of the whole word.
 
-    Words are left alone where jieba's dictionary calls them a name (of a person, place, organisation, work) or a number,
-    where a name stands right before them (银行 in 北京银行), and where another of their characters is attacked by itself.
+    What is a noun or an adjective is decided by the packaged thesaurus, which holds no names, then by the tags of jieba's
+    dictionary, which takes some everyday words for names (美丽, 太阳). Left alone are names (of persons, places,
+    organisations, works), numerals, a word right behind a name (银行 in 北京银行), and a word of which another character
+    has been attacked already.
 
     Args:
         vectors: path of word2vec or GloVe vectors, a `WordVectors`, or gensim's `KeyedVectors`; by default the packaged
@@ -166,14 +169,11 @@ class Synonym(Attack):
 
     def synonyms_of(self, word: str) -> Sequence[str]:
         """Words that may stand for a word of the source; never the word itself."""
-        tag = part_of_speech(word)
-        kind = tag[:1] if tag in SYNONYM_TAGS else ""
-        if not kind:
+        if not _has_synonyms(word):
             return ()
         if self.vectors is None:
-            return synonyms_of(word, kind)
-        near = self.vectors.neighbours(word, self.threshold)
-        return [other for other, _ in near if part_of_speech(other) in SYNONYM_TAGS]
+            return synonyms_of(word)
+        return [other for other, _ in self.vectors.neighbours(word, self.threshold)]
 
     def is_attackable(self, sentence: Sentence, index: int) -> bool:
         start, _, word = sentence.word_at(index)
@@ -181,31 +181,41 @@ class Synonym(Attack):
 
     @staticmethod
     def _follows_name(sentence: Sentence, start: int) -> bool:
-        return start > 0 and part_of_speech(sentence.word_at(start - 1)[2]) in NAME_TAGS
+        if start == 0:
+            return False
+        before = sentence.word_at(start - 1)[2]
+        return part_of_speech(before) in NAME_TAGS and not synonyms_of(before)
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         if not is_untouched(form, sentence):
             return None
         start, end, word = sentence.word_at(form.start)
         options = self.synonyms_of(word)
-        if not options or self._follows_name(sentence, start) or not sentence.is_free_around(form, start, end):
+        if not options or self._follows_name(sentence, start) or not sentence.is_open_word(form, start, end):
             return None
         return Form(pick(options, rng), start, end)
 
 
-# jieba's tags of common nouns and of adjectives; names (nr, ns, nt, nz ...) and numerals (m) are not among them.
+# jieba's tags of common nouns and of adjectives; of names (person, place, organisation, other).
 SYNONYM_TAGS = frozenset({"n", "a", "ad", "an"})
 NAME_TAGS = frozenset({"nr", "nrfg", "nrt", "ns", "nt", "nz"})
 
 
+def _has_synonyms(word: str) -> bool:
+    """Whether a word is a noun or an adjective, and neither a name nor a numeral."""
+    tag = part_of_speech(word)
+    return tag in SYNONYM_TAGS or (tag[0] != "m" and bool(synonyms_of(word)))
+
+
 def _word_vectors(vectors: Any) -> WordVectors:
+    """The vectors that `Synonym` was given, of the words that it can use."""
     from .word_vectors import WordVectors
 
     if isinstance(vectors, WordVectors):
         return vectors
     if isinstance(vectors, (str, PathLike)):
-        return WordVectors.read(vectors, keep=lambda word: part_of_speech(word) in SYNONYM_TAGS)
-    return WordVectors.from_keyed_vectors(vectors, keep=lambda word: part_of_speech(word) in SYNONYM_TAGS)
+        return WordVectors.read(vectors, keep=_has_synonyms)
+    return WordVectors.from_keyed_vectors(vectors, keep=_has_synonyms)
 
 
 class ToPinyin(Attack):
@@ -295,16 +305,16 @@ class Swap(Attack):
 
 
 class Delete(Attack):
-    """科 → nothing: one character of the form less."""
+    """科 → nothing: one character of the form less; the last character of a text stays."""
 
     name = "delete"
 
     def is_attackable(self, sentence: Sentence, index: int) -> bool:
-        return True
+        return not sentence.free <= {index}
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         text, start, end = form
-        if not text:
+        if not text or (len(text) == 1 and not sentence.free and not sentence.selected):
             return None
         at = int(rng.random() * len(text))
         return Form(text[:at] + text[at + 1 :], start, end)
@@ -368,7 +378,7 @@ class Emoji(Attack):
 
 
 class Initials(Attack):
-    """科比 → kb: the first letters of the pinyin, of the whole word where nothing else in it is attacked."""
+    """科比 → kb: the first letters of the pinyin, of the whole word where nothing in it was attacked before."""
 
     name = "initials"
 
@@ -379,7 +389,7 @@ class Initials(Attack):
         if is_untouched(form, sentence):
             start, end, word = sentence.word_at(form.start)
             readings = _readings_in_word(word)
-            if len(word) > 1 and all(readings) and sentence.is_free_around(form, start, end):
+            if len(word) > 1 and all(readings) and sentence.is_open_word(form, start, end):
                 return Form("".join(reading[0] for reading in readings), start, end)
         return super().apply(form, sentence, rng)
 

@@ -1,0 +1,228 @@
+"""The command `rocbert`. What a command needs is imported inside it, so that the others start fast."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+import tempfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="RoCBERT: adversarial Chinese text, and a BERT that stays right under it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def main() -> None:
+    """RoCBERT: adversarial Chinese text, and a BERT that stays right under it."""
+
+
+@contextmanager
+def one_clear_error() -> Iterator[None]:
+    """Bad input ends the command with one line on stderr and status 1, not with a traceback."""
+    try:
+        yield
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is wrong. Python would complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[IO[str]]:
+    """A text file that appears under its name only when all of it was written."""
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", errors="surrogatepass", newline="\n", dir=file.parent, prefix=file.name, delete=False
+    ) as stream:
+        temporary = Path(stream.name)
+        try:
+            yield stream
+        except BaseException:
+            temporary.unlink()
+            raise
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)  # as any new file; temporary ones are private
+    temporary.replace(file)
+
+
+@app.command()
+def attack(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to attack. Without any, --input or stdin.")] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", help=".txt (a text a line), .tsv (with a header) or .jsonl; also .gz."),
+    ] = None,
+    column: Annotated[str, typer.Option(help="The column of a .tsv or key of a .jsonl that holds the text.")] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write, in the format of the input. Default: stdout.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="paper (section 3), or wild (also what people do beyond it).")] = "paper",
+    attacks: Annotated[str | None, typer.Option(help="Only these, with commas between: phonetic,split")] = None,
+    config: Annotated[Path | None, typer.Option(help="A JSON file with a config, instead of --preset.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of the characters to attack. Default: 0.15")] = None,
+    scorer: Annotated[str | None, typer.Option(help="word_frequency or random, or a causal language model.")] = None,
+    protect: Annotated[
+        str | None, typer.Option(help="Leave alone: url,email,mention,hashtag,number,special_token")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same texts.")] = 0,
+    num_workers: Annotated[int, typer.Option(help="Processes to share the work among.")] = 0,
+    jsonl: Annotated[
+        bool, typer.Option("--jsonl", help="Write source, text and edits of each, one JSON a line.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a page that shows every edit.")] = None,
+) -> None:
+    """Make adversarial Chinese text.
+
+    Example: rocbert attack 科比的精神值得永远学习 --seed 1
+    """
+    with one_clear_error():
+        for file in (output, html):
+            if file is not None and not file.parent.is_dir():
+                raise OSError(f"the folder of {file} does not exist")
+        from .attacks.report import Report
+
+        synthesizer = _synthesizer(preset, config, {"attacks": attacks, "ratio": ratio, "protect": protect}, scorer)
+        header, rows = _open_rows(texts, input_file, column)
+        waiting: deque[Callable[[str], str]] = deque()
+        attacked = synthesizer.attack_stream(_texts_of(rows, waiting), seed, num_workers)
+        report = Report(config=synthesizer.config)
+        with ExitStack() as files:
+            page = None if html is None else files.enter_context(written_whole(html))
+            stream = sys.stdout if output is None else files.enter_context(written_whole(output))
+            if header and not jsonl:
+                stream.write(header + "\n")
+            for result in _with_progress(attacked, shown=output is not None):
+                line_of = waiting.popleft()
+                line = json.dumps(result.to_dict(), ensure_ascii=False) if jsonl else line_of(result.text)
+                stream.write(line + "\n")
+                report.add(result)
+            if page is not None:
+                page.write(report.page())
+            stream.flush()
+
+
+def _synthesizer(preset: str, config: Path | None, given: dict[str, Any], scorer: str | None):
+    """The synthesizer that the options of `rocbert attack` describe."""
+    from .attacks import AdversarialSynthesizer, CausalLMScorer
+    from .attacks.selection import SCORERS
+
+    settings: dict[str, Any] = {"preset": preset}
+    if config is not None:
+        try:
+            settings = json.loads(config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"--config must be a JSON file, {config} is not: {error}") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"--config must hold a JSON object, {config} holds {type(settings).__name__}")
+    for key, value in given.items():
+        if value is not None:
+            settings[key] = value.split(",") if isinstance(value, str) else value
+    if scorer is None or scorer in SCORERS:
+        return AdversarialSynthesizer({**settings, **({"scorer": scorer} if scorer else {})})
+    return AdversarialSynthesizer(settings, CausalLMScorer.from_pretrained(scorer))
+
+
+# A text, and what makes the output's line of its attacked form.
+Row = tuple[str, Callable[[str], str]]
+
+
+def _open_rows(texts: Sequence[str] | None, file: Path | None, column: str) -> tuple[str, Iterator[Row]]:
+    """(header line or "", rows) of the arguments, a file or stdin."""
+    if texts and file is not None:
+        raise ValueError("give texts or --input, not both")
+    if texts:
+        return "", ((text, str) for text in texts)
+    if file is None:
+        if sys.stdin.isatty():
+            raise ValueError("give texts, or --input, or pipe lines in")
+        return "", ((line, str) for line in _lines(sys.stdin.buffer, "stdin"))
+    readers = {".txt": _plain_rows, ".tsv": _tsv_rows, ".jsonl": _jsonl_rows}
+    suffix = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+    if suffix not in readers:
+        raise ValueError(f"--input must end in {', '.join(readers)} (or these with .gz), got {file}")
+    if not file.is_file():
+        raise OSError(f"--input: there is no file {file}")
+    return readers[suffix](_file_lines(file), file, column)
+
+
+def _file_lines(file: Path) -> Iterator[str]:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        yield from _lines(stream, file)
+
+
+def _lines(stream: IO[bytes], name: Path | str) -> Iterator[str]:
+    """The lines without their ends. Only at \\n: str.splitlines would also split at U+2028 and others inside a text."""
+    try:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{name} line {number} is not UTF-8: {error.reason}") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise OSError(f"{name} is damaged: {error}") from error
+
+
+def _plain_rows(lines: Iterator[str], file: Path, column: str) -> tuple[str, Iterator[Row]]:
+    return "", ((line, str) for line in lines)
+
+
+def _tsv_rows(lines: Iterator[str], file: Path, column: str) -> tuple[str, Iterator[Row]]:
+    header = next(lines, "")
+    names = header.split("\t")
+    if column not in names:
+        raise ValueError(f"--column must be among the columns of {file} ({', '.join(names)}), got {column!r}")
+    at = names.index(column)
+
+    def rows() -> Iterator[Row]:
+        for number, line in enumerate(lines, start=2):
+            fields = line.split("\t")
+            if len(fields) != len(names):
+                raise ValueError(f"{file} line {number} must have {len(names)} fields, got {len(fields)}")
+            yield fields[at], lambda text, fields=fields: "\t".join([*fields[:at], text, *fields[at + 1 :]])
+
+    return header, rows()
+
+
+def _jsonl_rows(lines: Iterator[str], file: Path, column: str) -> tuple[str, Iterator[Row]]:
+    def rows() -> Iterator[Row]:
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file} line {number} is not JSON: {error}") from error
+            if not isinstance(record, dict) or not isinstance(record.get(column), str):
+                raise ValueError(f"{file} line {number} must be an object with a string under {column!r}")
+            yield record[column], lambda text, record=record: json.dumps({**record, column: text}, ensure_ascii=False)
+
+    return "", rows()
+
+
+def _texts_of(rows: Iterator[Row], waiting: deque[Callable[[str], str]]) -> Iterator[str]:
+    """The texts of the rows; what makes their lines waits until the attacked form is there."""
+    for text, line_of in rows:
+        waiting.append(line_of)
+        yield text
+
+
+def _with_progress(items: Iterable[Any], shown: bool) -> Iterable[Any]:
+    if not (shown and sys.stderr.isatty()):
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, unit="text", desc="attacking")

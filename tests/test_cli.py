@@ -1,0 +1,140 @@
+"""The command line: every way in and out, and one clear error for what does not work."""
+
+import gzip
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from rocbert_hf.attacks import AdversarialSynthesizer, AttackedText
+from rocbert_hf.cli import app
+from rocbert_hf.resources import demo_sentences
+
+KOBE = "科比的精神值得永远学习"
+TEXTS = demo_sentences()[:20]
+
+
+def rocbert(*arguments, stdin=None):
+    return CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+
+
+def attacked_texts(texts=TEXTS, seed=0, config="paper"):
+    return [attacked.text for attacked in AdversarialSynthesizer(config).attack_batch(texts, seed)]
+
+
+def test_texts_from_arguments_and_stdin_go_to_stdout():
+    result = rocbert("attack", *TEXTS, "--seed", 4)
+    assert result.exit_code == 0
+    assert result.stdout.split("\n")[:-1] == attacked_texts(seed=4)
+    assert rocbert("attack", "--seed", 4, stdin="\n".join(TEXTS)).stdout == result.stdout
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_text_file(tmp_path, pack):
+    file = tmp_path / ("in.txt.gz" if pack else "in.txt")
+    data = ("\n".join(TEXTS) + "\n").encode()
+    file.write_bytes(gzip.compress(data) if pack else data)
+    output = tmp_path / "out.txt"
+    assert rocbert("attack", "-i", file, "-o", output, "--num-workers", 1).exit_code == 0
+    assert output.read_text(encoding="utf-8").split("\n")[:-1] == attacked_texts()
+
+
+def test_tsv_keeps_header_and_other_columns(tmp_path):
+    file, output = tmp_path / "in.tsv", tmp_path / "out.tsv"
+    rows = [f"{i}\t{text}\tx" for i, text in enumerate(TEXTS)]
+    file.write_text("\n".join(["id\treview\tlabel", *rows]) + "\n", encoding="utf-8")
+    assert rocbert("attack", "-i", file, "-o", output, "--column", "review").exit_code == 0
+    header, *lines = output.read_text(encoding="utf-8").split("\n")[:-1]
+    assert header == "id\treview\tlabel"
+    assert lines == [f"{i}\t{text}\tx" for i, text in enumerate(attacked_texts())]
+
+
+def test_jsonl_keeps_other_keys(tmp_path):
+    file, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps({"text": text, "label": 1}) + "\n" for text in TEXTS), encoding="utf-8")
+    assert rocbert("attack", "-i", file, "-o", output).exit_code == 0
+    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert records == [{"text": text, "label": 1} for text in attacked_texts()]
+
+
+def test_jsonl_records_hold_the_edits():
+    result = rocbert("attack", KOBE, "--jsonl", "--seed", 2)
+    assert AttackedText.from_dict(json.loads(result.stdout)) == AdversarialSynthesizer().attack(KOBE, 2)
+
+
+def test_options_reach_the_synthesizer(tmp_path):
+    config = {"preset": "wild", "attacks": ["split", "initials"], "ratio": 0.5, "scorer": "random", "protect": ["url"]}
+    expected = attacked_texts(config=config)
+    options = ["--attacks", "split,initials", "--ratio", 0.5, "--scorer", "random", "--protect", "url"]
+    assert rocbert("attack", *TEXTS, "--preset", "wild", *options).stdout.split("\n")[:-1] == expected
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    assert rocbert("attack", *TEXTS, "--config", file).stdout.split("\n")[:-1] == expected
+
+
+def test_html_report_is_self_contained(tmp_path):
+    page = tmp_path / "report.html"
+    assert rocbert("attack", *TEXTS, "<script>科比", "--html", page).exit_code == 0
+    html = page.read_text(encoding="utf-8")
+    assert html.count('class="edit"') == sum(
+        len(a.edits) for a in AdversarialSynthesizer().attack_batch([*TEXTS, "<script>科比"])
+    )
+    assert "<script" not in html
+    assert "http" not in html
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("in.tsv", b"id\treview\n1\t\xe7\xa7\x91\n", "--column"),
+        ("in.tsv", b"id\ttext\n1\ta\n2\n", "line 3"),
+        ("in.jsonl", b'{"text": "a"}\n{"text"\n', "line 2"),
+        ("in.jsonl", b'{"text": 5}\n', "line 1"),
+        ("in.txt", b"a\n\xff\xfe\n", "line 2"),
+        ("in.txt.gz", b"not gzip", "in.txt.gz"),
+        ("in.txt.gz", gzip.compress("科比\n".encode() * 1000)[:-10], "in.txt.gz"),
+        ("in.csv", b"text\na\n", "in.csv"),
+        ("missing/in.txt", None, "in.txt"),
+    ],
+)
+def test_bad_files_leave_one_error_and_nothing_half_written(tmp_path, name, content, named):
+    file, output, page = tmp_path / name, tmp_path / "out", tmp_path / "report.html"
+    output.write_text("before", encoding="utf-8")
+    if content is not None:
+        file.write_bytes(content)
+    result = rocbert("attack", "-i", file, "-o", output, "--html", page)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert named in result.stderr
+    assert output.read_text(encoding="utf-8") == "before"
+    assert {path.name for path in tmp_path.iterdir()} <= {"out", file.name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--attacks", "phonetics"], "phonetics"),
+        (["--preset", "papers"], "preset"),
+        (["--ratio", "2"], "ratio"),
+        (["--num-workers", "-1"], "num_workers"),
+        (["--output", "no/such/folder/out.txt"], "folder"),
+        (["--config", "no_such_config.json"], "no_such_config.json"),
+        (["--input", "in.txt"], "--input"),
+    ],
+)
+def test_bad_options_are_named(arguments, named):
+    result = rocbert("attack", KOBE, *arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert named in result.stderr
+
+
+def test_unknown_option_is_a_usage_error():
+    assert rocbert("attack", KOBE, "--ratios", "1").exit_code == 2
+
+
+def test_help_names_the_commands():
+    result = rocbert("--help")
+    assert result.exit_code == 0
+    assert "attack" in result.stdout
