@@ -15,6 +15,7 @@ def vocabulary():
     return MaskingVocabulary(
         mask_id=MASK,
         special_ids=ids[:SPECIALS],
+        ordinary_ids=ids[SPECIALS:],
         shape_ids=ids[::-1].copy(),
         pronunciation_ids=np.where(ids < SPECIALS, ids, SPECIALS + ids % 100),
     )

@@ -19,12 +19,13 @@ class MaskingVocabulary:
     """What masking needs of a tokenizer's vocabulary.
 
     mask_id: id of `[MASK]`.
-    special_ids (specials,): ids that are neither chosen for masking nor drawn as replacements.
+    special_ids (specials,): ids that are never masked; ordinary_ids (the others,): what replacements are drawn from.
     shape_ids, pronunciation_ids (vocabulary,): the other two ids of every token.
     """
 
     mask_id: int
     special_ids: np.ndarray
+    ordinary_ids: np.ndarray
     shape_ids: np.ndarray
     pronunciation_ids: np.ndarray
 
@@ -32,16 +33,14 @@ class MaskingVocabulary:
     def from_tokenizer(cls, tokenizer) -> "MaskingVocabulary":
         if tokenizer.mask_token_id is None:
             raise ValueError("the tokenizer has no mask token; set `tokenizer.mask_token`, for example to '[MASK]'")
+        special_ids = np.asarray(tokenizer.all_special_ids)
         return cls(
             mask_id=tokenizer.mask_token_id,
-            special_ids=np.asarray(tokenizer.all_special_ids),
+            special_ids=special_ids,
+            ordinary_ids=np.setdiff1d(np.arange(len(tokenizer.shape_ids)), special_ids),
             shape_ids=np.asarray(tokenizer.shape_ids),
             pronunciation_ids=np.asarray(tokenizer.pronunciation_ids),
         )
-
-    def ordinary_ids(self) -> np.ndarray:
-        """Ids of the tokens that a random replacement is drawn from."""
-        return np.setdiff1d(np.arange(len(self.shape_ids)), self.special_ids)
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,7 @@ def mask_tokens(
     boundary, order, action, choice = _draws(rng, input_ids.shape)
 
     chosen = _choose_words(word_starts, maskable, boundary, order, probability)
-    pool = vocabulary.ordinary_ids()
-    replacement = pool[(choice * len(pool)).astype(np.int64)]
+    replacement = vocabulary.ordinary_ids[(choice * len(vocabulary.ordinary_ids)).astype(np.int64)]
     gives_away = (
         (replacement == input_ids)
         | (vocabulary.shape_ids[replacement] == input_shape_ids)

@@ -1,0 +1,219 @@
+"""Batches: texts into masked and attacked views for pretraining, and padding for every head."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers.data.data_collator import pad_without_fast_tokenizer_warning
+
+from ..attacks import AdversarialSynthesizer
+from ..characters.words import segment
+from .masking import IGNORED_LABEL, MaskingVocabulary, mask_tokens, word_starts_from_lengths
+
+CHANNELS = ("input_ids", "input_shape_ids", "input_pronunciation_ids")
+VIEW_KEYS = (*CHANNELS, "attention_mask", "token_type_ids")
+UNKNOWN_CHARACTER = "\ufffd"
+
+
+class DataCollatorForRoCBertPretraining:
+    """Make a batch for `RoCBertForPreTraining` of sentences: each one masked, and the same one attacked (section 4.2).
+
+    Args:
+        tokenizer: a `RoCBertTokenizer`.
+        synthesizer: makes the attacked form; an `AdversarialSynthesizer`, the name of one of its presets, or None for
+            masked language modelling only (`RoCBertForMaskedLM`, or a plain BERT after dropping the two other channels).
+        mlm_probability: share of each sentence's tokens to mask.
+        whole_word_probability: share of the sentences that are masked by whole words (jieba); the others by character.
+        max_length: tokens a sentence is truncated to, special tokens included.
+        seed: with a seed, an example depends on (seed, its epoch, its text) alone: any number of DataLoader workers and
+            processes gives the same examples. Features then carry `"epoch"` if later epochs shall differ. Without a
+            seed the numbers come from torch's generator, as in transformers' collators.
+        pad_to_multiple_of: pad the batch to a multiple of this length.
+
+    Input: texts, or dicts with `"text"`, or dicts that a tokenizer made (`"input_ids"` and the other channels); all of
+    one kind. Output, int64 tensors of shape (batch, sequence), each view padded to its own longest:
+
+    | key | what |
+    |---|---|
+    | `input_ids`, `input_shape_ids`, `input_pronunciation_ids`, `attention_mask`, `token_type_ids` | masked sentence |
+    | `labels` | the masked tokens' ids, -100 elsewhere |
+    | the first five with `attack_` before the name | attacked sentence; absent if `synthesizer` is None |
+
+    Example:
+        >>> collator = DataCollatorForRoCBertPretraining(RoCBertTokenizer(), seed=0)
+        >>> batch = collator(["今天天气很好", "这家店的科技感十足"])
+        >>> RoCBertForPreTraining(RoCBertConfig.from_preset("tiny"))(**batch).loss
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        synthesizer: AdversarialSynthesizer | str | None = "paper",
+        mlm_probability: float = 0.15,
+        whole_word_probability: float = 0.5,
+        max_length: int = 128,
+        seed: int | None = None,
+        pad_to_multiple_of: int | None = None,
+    ):
+        for name, share in (("mlm_probability", mlm_probability), ("whole_word_probability", whole_word_probability)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {share}")
+        if max_length < 3:
+            raise ValueError(f"max_length must be at least 3 ([CLS], one token, [SEP]), got {max_length}")
+        self.tokenizer = tokenizer
+        self.synthesizer = AdversarialSynthesizer(synthesizer) if isinstance(synthesizer, str) else synthesizer
+        self.mlm_probability = mlm_probability
+        self.whole_word_probability = whole_word_probability
+        self.max_length = max_length
+        self.seed = seed
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.vocabulary = MaskingVocabulary.from_tokenizer(tokenizer)
+
+    def __call__(self, features: Sequence[str | dict]) -> dict[str, torch.Tensor]:
+        features = [{"text": feature} if isinstance(feature, str) else feature for feature in features]
+        tokenized = "text" not in features[0]
+        if any(
+            ("text" not in feature) != tokenized or (tokenized and "input_ids" not in feature) for feature in features
+        ):
+            raise ValueError(
+                "every example must be a text or a dict with 'text', or else every one a dict with 'input_ids', "
+                f"got the keys {sorted({key for feature in features for key in feature})}"
+            )
+        if tokenized:
+            texts, offsets = zip(*(self._text_and_offsets(feature["input_ids"]) for feature in features), strict=True)
+        else:
+            texts, offsets = [feature["text"] for feature in features], None
+        seeds = self._seeds(texts, [feature.get("epoch", 0) for feature in features])
+        generators = [np.random.default_rng(seed) for seed in seeds]
+        whole_word = [generator.random() < self.whole_word_probability for generator in generators]
+
+        if tokenized:
+            sentences = self._pad(features)
+        else:
+            sentences = self._tokenize(texts, return_offsets_mapping=any(whole_word))
+            offsets = sentences.pop("offset_mapping", None)
+        batch = {key: np.asarray(sentences[key], dtype=np.int64) for key in VIEW_KEYS}
+        masked = mask_tokens(
+            *(batch[channel] for channel in CHANNELS),
+            vocabulary=self.vocabulary,
+            rng=generators,
+            probability=self.mlm_probability,
+            word_starts=_word_starts(texts, offsets, whole_word, batch["input_ids"].shape),
+            maskable=batch["attention_mask"],
+        )
+        batch |= {channel: getattr(masked, channel) for channel in CHANNELS} | {"labels": masked.labels}
+        if self.synthesizer is not None:
+            attacked = [self.synthesizer.attack(text, seed).text for text, seed in zip(texts, seeds, strict=True)]
+            batch |= {f"attack_{key}": np.asarray(rows) for key, rows in self._tokenize(attacked).items()}
+        return {key: torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)) for key, rows in batch.items()}
+
+    def _seeds(self, texts: Sequence[str], epochs: Sequence[int]) -> list[int]:
+        """One 63-bit seed for each example."""
+        if self.seed is None:
+            return torch.randint(2**63 - 1, (len(texts),)).tolist()
+        keys = (f"{self.seed}/{epoch}/{text}" for epoch, text in zip(epochs, texts, strict=True))
+        digests = (hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys)
+        return [int.from_bytes(digest, "little") >> 1 for digest in digests]
+
+    def _tokenize(self, texts: Sequence[str], **options):
+        return self.tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            return_tensors="np",
+            **options,
+        )
+
+    def _pad(self, features: Sequence[dict]):
+        """Pad sentences that are tokenized already."""
+        return pad_without_fast_tokenizer_warning(
+            self.tokenizer,
+            [{key: feature[key] for key in VIEW_KEYS if key in feature} for feature in features],
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            return_tensors="np",
+        )
+
+    def _text_and_offsets(self, ids: Sequence[int]) -> tuple[str, np.ndarray]:
+        """The text that `ids` spell, for attacks and words, and each token's characters in it (sequence, 2)."""
+        specials = set(self.vocabulary.special_ids.tolist()) - {self.tokenizer.unk_token_id}
+        pieces = [
+            ""
+            if token_id in specials
+            else UNKNOWN_CHARACTER
+            if token_id == self.tokenizer.unk_token_id
+            else token.removeprefix("##")
+            for token_id, token in zip(
+                np.asarray(ids).tolist(), self.tokenizer.convert_ids_to_tokens(np.asarray(ids).tolist()), strict=True
+            )
+        ]
+        ends = np.cumsum([len(piece) for piece in pieces])
+        return "".join(pieces), np.stack([ends - [len(piece) for piece in pieces], ends], axis=1)
+
+
+class DataCollatorForRoCBert:
+    """Pad tokenized examples of any head in all three channels; for `transformers.Trainer`.
+
+    transformers' `DataCollatorWithPadding` (one label an example), `DataCollatorForTokenClassification` (a label a
+    token) and `DataCollatorForMultipleChoice` (nested examples) work with `RoCBertTokenizer` too; this is one collator
+    that tells these apart by itself.
+
+    Args:
+        tokenizer: a `RoCBertTokenizer`.
+        pad_to_multiple_of: pad to a multiple of this length.
+
+    Input: dicts with `"input_ids"` and the tokenizer's other outputs: (sequence,) each, or (choices, sequence) for
+    multiple choice; optionally `"label"`, `"labels"`, `"start_positions"` and `"end_positions"`. Labels may be one
+    number an example, or one a token (token classification, masked or causal LM), padded with -100.
+
+    Output: tensors (batch, sequence), or (batch, choices, sequence); `labels` (batch,) or (batch, sequence).
+    """
+
+    def __init__(self, tokenizer, pad_to_multiple_of: int | None = None):
+        self.tokenizer = tokenizer
+        self.pad_to_multiple_of = pad_to_multiple_of
+
+    def __call__(self, features: Sequence[dict]) -> dict[str, torch.Tensor]:
+        inputs = [
+            {key: feature[key] for key in self.tokenizer.model_input_names if key in feature} for feature in features
+        ]
+        choices = len(inputs[0]["input_ids"]) if np.ndim(inputs[0]["input_ids"][0]) else None
+        if choices is not None:
+            inputs = [{key: rows[i] for key, rows in example.items()} for example in inputs for i in range(choices)]
+        batch = pad_without_fast_tokenizer_warning(
+            self.tokenizer, inputs, pad_to_multiple_of=self.pad_to_multiple_of, return_tensors="pt"
+        )
+        sequence = batch["input_ids"].shape[1]
+        if choices is not None:
+            batch = {key: rows.view(len(features), choices, sequence) for key, rows in batch.items()}
+
+        label_key = next((key for key in ("labels", "label", "label_ids") if features[0].get(key) is not None), None)
+        if label_key:
+            batch["labels"] = self._labels([feature[label_key] for feature in features], sequence)
+        for key in ("start_positions", "end_positions"):
+            if key in features[0]:
+                batch[key] = torch.tensor([int(feature[key]) for feature in features])
+        return dict(batch)
+
+    def _labels(self, labels: Sequence, sequence: int) -> torch.Tensor:
+        if np.ndim(labels[0]) == 0:
+            return torch.as_tensor(np.asarray(labels))  # float labels stay float: regression
+        padded = np.full((len(labels), sequence), IGNORED_LABEL, dtype=np.int64)
+        for row, label in zip(padded, labels, strict=True):
+            position = (
+                slice(0, len(label)) if self.tokenizer.padding_side == "right" else slice(sequence - len(label), None)
+            )
+            row[position] = np.asarray(label)
+        return torch.from_numpy(padded)
+
+
+def _word_starts(texts: Sequence[str], offsets, whole_word: Sequence[bool], shape: tuple[int, int]) -> np.ndarray:
+    """Word starts for `mask_tokens` (batch, sequence): jieba's words where `whole_word`, else every token by itself."""
+    starts = np.tile(np.arange(shape[1]), (shape[0], 1))
+    for i in np.flatnonzero(whole_word):
+        if texts[i]:
+            words = word_starts_from_lengths(np.asarray(offsets[i]), [len(word) for word in segment(texts[i])])
+            starts[i, : len(words)] = words
+    return starts

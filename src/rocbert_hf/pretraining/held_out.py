@@ -1,0 +1,119 @@
+"""How well a model does on sentences it was not trained on, whole and attacked."""
+
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..attacks import AdversarialSynthesizer
+from ..modeling_rocbert import in_batch_contrastive_loss
+from .collator import DataCollatorForRoCBertPretraining
+
+POOLINGS = ("cls", "mean")
+
+
+class HeldOutEvaluation:
+    """Measure a model on held-out sentences; the masks and attacks are drawn once, so that models can be compared.
+
+    Args:
+        tokenizer: a `RoCBertTokenizer`.
+        sentences: the held-out texts; repeated ones count once.
+        synthesizer: makes the attacked forms, `attacks_per_sentence` of each sentence.
+        seed: of masks and attacks.
+        max_length: tokens.
+        batch_size: sentences a forward pass.
+
+    Calling it with a model gives
+        mlm_loss: mean cross-entropy of the masked tokens of the whole sentences;
+        contrastive_loss: `in_batch_contrastive_loss` of sentences and attacked forms by [CLS] at temperature 0.01, all
+            held-out sentences being the batch;
+        retrieval_cls, retrieval_mean: attacked-sentence retrieval, the share of the attacked forms whose nearest
+            neighbour by cosine among all held-out sentences is their own sentence; by the last hidden state of [CLS],
+            and by the mean over the tokens.
+
+    The model may be any of transformers with a `base_model` and a masked language modelling loss: it is given what its
+    `forward` takes of the channels.
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        sentences: Sequence[str],
+        synthesizer: AdversarialSynthesizer | str = "paper",
+        attacks_per_sentence: int = 5,
+        seed: int = 0,
+        max_length: int = 128,
+        batch_size: int = 64,
+    ):
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.sentences = sorted(dict.fromkeys(sentences), key=len)  # like lengths together: less padding
+        if len(self.sentences) < 2:
+            raise ValueError(f"retrieval needs at least 2 different held-out sentences, got {len(self.sentences)}")
+        if isinstance(synthesizer, str):
+            synthesizer = AdversarialSynthesizer(synthesizer)
+        self.attacked = [
+            [result.text for result in synthesizer.attack_batch(self.sentences, seed=seed + attack)]
+            for attack in range(attacks_per_sentence)
+        ]
+        mask = DataCollatorForRoCBertPretraining(tokenizer, synthesizer=None, max_length=max_length, seed=seed)
+        self.masked = [mask(batch) for batch in self._batches(self.sentences)]
+
+    @torch.inference_mode()
+    def __call__(self, model) -> dict[str, float]:
+        was_training = model.training
+        model.eval()
+        originals = self._represent(model, self.sentences)
+        attacked = [self._represent(model, texts) for texts in self.attacked]
+        results = {
+            "mlm_loss": self._mlm_loss(model),
+            "contrastive_loss": float(
+                np.mean([in_batch_contrastive_loss(originals["cls"], views["cls"])[0].item() for views in attacked])
+            ),
+        }
+        for pooling in POOLINGS:
+            results[f"retrieval_{pooling}"] = float(
+                np.mean([nearest_is_own(views[pooling], originals[pooling]) for views in attacked])
+            )
+        model.train(was_training)
+        return results
+
+    def _mlm_loss(self, model) -> float:
+        total, count = 0.0, 0
+        for batch in self.masked:
+            outputs = model(**_taken(model, batch, model.device))
+            masked = int((batch["labels"] != -100).sum())
+            total += float(outputs.get("mlm_loss", outputs.loss)) * masked
+            count += masked
+        return total / count
+
+    def _represent(self, model, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """(texts, hidden) in float32, by [CLS] and by the mean over the tokens."""
+        parts = {pooling: [] for pooling in POOLINGS}
+        for batch in self._batches(texts):
+            inputs = self.tokenizer(
+                batch, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
+            )
+            hidden = model.base_model(**_taken(model.base_model, inputs, model.device)).last_hidden_state.float()
+            attended = inputs["attention_mask"].to(hidden.device, hidden.dtype).unsqueeze(-1)
+            parts["cls"].append(hidden[:, 0])
+            parts["mean"].append((hidden * attended).sum(1) / attended.sum(1))
+        return {pooling: torch.cat(vectors) for pooling, vectors in parts.items()}
+
+    def _batches(self, texts: Sequence[str]) -> list[list[str]]:
+        return [list(texts[i : i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
+
+
+def nearest_is_own(attacked: torch.Tensor, originals: torch.Tensor) -> float:
+    """Share of the rows of `attacked` whose nearest row of `originals` by cosine has their own index; both (n, hidden)."""
+    normalized = torch.nn.functional.normalize(originals, dim=-1)
+    nearest = (torch.nn.functional.normalize(attacked, dim=-1) @ normalized.T).argmax(-1)
+    return (nearest == torch.arange(len(originals), device=nearest.device)).float().mean().item()
+
+
+def _taken(model, batch, device) -> dict[str, torch.Tensor]:
+    """Of a batch what the model's `forward` takes, on its device."""
+    taken = inspect.signature(model.forward).parameters
+    return {name: tensor.to(device) for name, tensor in batch.items() if name in taken}

@@ -1,0 +1,51 @@
+"""Options of a run: a YAML file, flags that override it, and one clear error for everything else."""
+
+import pytest
+
+from rocbert_hf.pretraining.arguments import PretrainingArguments, parse_arguments
+
+
+def parse(tmp_path, text, *flags):
+    (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
+    return parse_arguments([PretrainingArguments], ["--config", str(tmp_path / "run.yaml"), *flags])[0]
+
+
+def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
+    arguments = parse(
+        tmp_path, "learning_rate: 5e-4\nbatch_size: 8\n", "--batch-size", "16", "--mixed_precision", "bf16"
+    )
+    assert (arguments.learning_rate, arguments.batch_size, arguments.mixed_precision) == (5e-4, 16, "bf16")
+    assert arguments.max_steps == PretrainingArguments().max_steps
+
+
+def test_a_file_can_leave_the_end_to_the_clock(tmp_path):
+    arguments = parse(tmp_path, "max_steps: null\nminutes: 2\n")
+    assert (arguments.max_steps, arguments.minutes) == (None, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1", "unknown option 'learning_rat'; did you mean 'learning_rate'?"),
+        ("colour: 1", "unknown option 'colour'; known are max_steps, "),
+        ("batch_size: many", "invalid int value: 'many'"),
+        ("batch_size: 0", "batch_size must be above 0, got 0"),
+        ("mixed_precision: fp8", "fp8"),
+        ("- 1", "must hold `option: value` lines, got list"),
+        ("a: [", "is not valid YAML"),
+        ("max_steps: null", "the run would never end"),
+    ],
+)
+def test_bad_options_are_one_clear_error(tmp_path, capsys, text, message):
+    with pytest.raises(SystemExit):
+        parse(tmp_path, text)
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_config_file_and_an_unknown_flag(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments([PretrainingArguments], ["--config", str(tmp_path / "nowhere.yaml")])
+    assert "nowhere.yaml" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(tmp_path, "seed: 1", "--sed", "2")
+    assert "--sed" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""Measuring on held-out sentences: numbers that mean what they say, for our models and for others."""
+
+import math
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertTokenizer
+from rocbert_hf.pretraining.held_out import HeldOutEvaluation, nearest_is_own
+from rocbert_hf.resources import demo_sentences
+
+SENTENCES = demo_sentences()[:300:10]
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    return HeldOutEvaluation(RoCBertTokenizer(), SENTENCES, attacks_per_sentence=2, batch_size=7)
+
+
+def test_nearest_is_own_counts_by_cosine():
+    originals = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    attacked = torch.tensor([[9.0, 0.1], [0.3, 0.2], [-0.1, 0.0]])
+    assert nearest_is_own(attacked, originals) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "masked_lm", "bert"])
+def test_any_masked_language_model_can_be_measured(evaluate, kind):
+    torch.manual_seed(0)
+    if kind == "bert":
+        sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+        model = BertForMaskedLM(BertConfig(vocab_size=len(evaluate.tokenizer), **sizes))
+    else:
+        config = RoCBertConfig.from_preset("tiny")
+        model = (RoCBertForPreTraining if kind == "pretraining" else RoCBertForMaskedLM)(config)
+    model.train()
+    found = evaluate(model)
+    assert model.training
+    assert found == evaluate(model)
+    assert found["mlm_loss"] == pytest.approx(math.log(len(evaluate.tokenizer)), rel=0.1)
+    assert found["contrastive_loss"] > 0
+    assert all(1 / len(SENTENCES) <= found[f"retrieval_{pooling}"] <= 1 for pooling in ("cls", "mean"))
+
+
+def test_unattacked_sentences_are_always_found(evaluate):
+    unattacked = HeldOutEvaluation(evaluate.tokenizer, SENTENCES, attacks_per_sentence=1)
+    unattacked.attacked = [unattacked.sentences]
+    torch.manual_seed(0)
+    found = unattacked(RoCBertForPreTraining(RoCBertConfig.from_preset("tiny")))
+    assert found["retrieval_cls"] == found["retrieval_mean"] == 1.0
+
+
+def test_repeated_sentences_count_once_and_one_is_too_few():
+    tokenizer = RoCBertTokenizer()
+    assert HeldOutEvaluation(tokenizer, ["好", "好", "不好"]).sentences == ["好", "不好"]
+    with pytest.raises(ValueError, match="at least 2"):
+        HeldOutEvaluation(tokenizer, ["好", "好"])
