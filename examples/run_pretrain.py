@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         mixed_precision=arguments.mixed_precision, gradient_accumulation_steps=arguments.gradient_accumulation_steps
     )
     console = Console(quiet=not accelerator.is_main_process)
+    Path(run.output_dir).mkdir(parents=True, exist_ok=True)  # now, not after the training, if it cannot be made
     tokenizer = RoCBertTokenizer()
     train, held_out = split(load_sentences(run, arguments.max_length), run.held_out, arguments.seed)
     config = RoCBertConfig.from_preset(run.preset, **overrides(run.config_overrides))

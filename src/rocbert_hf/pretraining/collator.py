@@ -61,6 +61,10 @@ class DataCollatorForRoCBertPretraining:
                 raise ValueError(f"{name} must lie between 0 and 1, got {share}")
         if max_length < 3:
             raise ValueError(f"max_length must be at least 3 ([CLS], one token, [SEP]), got {max_length}")
+        if pad_to_multiple_of and max_length % pad_to_multiple_of:
+            raise ValueError(
+                f"max_length ({max_length}) must be a multiple of pad_to_multiple_of ({pad_to_multiple_of})"
+            )
         self.tokenizer = tokenizer
         self.synthesizer = AdversarialSynthesizer(synthesizer) if isinstance(synthesizer, str) else synthesizer
         self.mlm_probability = mlm_probability
@@ -166,7 +170,8 @@ class DataCollatorForRoCBert:
 
     Input: dicts with `"input_ids"` and the tokenizer's other outputs: (sequence,) each, or (choices, sequence) for
     multiple choice; optionally `"label"`, `"labels"`, `"start_positions"` and `"end_positions"`. Labels may be one
-    number an example, or one a token (token classification, masked or causal LM), padded with -100.
+    number an example (or floats: regression, multi-label), or one integer a token (token classification, masked or
+    causal LM), padded with -100.
 
     Output: tensors (batch, sequence), or (batch, choices, sequence); `labels` (batch,) or (batch, sequence).
     """
@@ -198,8 +203,9 @@ class DataCollatorForRoCBert:
         return dict(batch)
 
     def _labels(self, labels: Sequence, sequence: int) -> torch.Tensor:
-        if np.ndim(labels[0]) == 0:
-            return torch.as_tensor(np.asarray(labels))  # float labels stay float: regression
+        first = np.asarray(labels[0])
+        if first.ndim == 0 or first.dtype.kind == "f":  # a class; a score of regression; multi-label's 0.0 and 1.0
+            return torch.tensor(np.asarray(labels).tolist())
         padded = np.full((len(labels), sequence), IGNORED_LABEL, dtype=np.int64)
         for row, label in zip(padded, labels, strict=True):
             position = (
