@@ -4,9 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-FUSIONS = ("layer_insert", "concat", "sum", "none")
+FUSIONS = ("layer_insert", "attention", "two_step", "concat", "sum", "none")
 FUSION_NORMALIZATIONS = ("softmax", "linear")
-PHONETIC_ENCODERS = ("char_sum", "table")
+PHONETIC_ENCODERS = ("char_sum", "char_cnn", "table")
 CONTRASTIVE_POOLINGS = ("cls", "pooler")
 
 # The sizes that `RoCBertConfig.from_preset` knows. "large" has 16 heads where the paper prints 24:
@@ -43,6 +43,9 @@ ROC_BERT_DEFAULTS: dict[str, Any] = {
     "contrastive_pooling": "pooler",
 }
 
+# `merge_input_way` of the authors' released code, in our names.
+RELEASED_FUSIONS = {"concat": "concat", "plus": "sum", "attention": "attention"}
+
 
 class RoCBertConfig(PreTrainedConfig):
     r"""
@@ -66,16 +69,21 @@ class RoCBertConfig(PreTrainedConfig):
             Width of the phonetic vectors. `layer_insert` and `sum` need `hidden_size`.
         fusion (`str`, defaults to `"layer_insert"`):
             How the channels meet. `"layer_insert"`: in the output of encoder layer `fusion_layer`, by weights computed
-            from the hidden state (the paper's choice, section 4.1). `"concat"`: embeddings concatenated and projected;
+            from the hidden state (the paper's choice, section 4.1). `"attention"`: there too, by attention over the
+            three channels (the authors' released code, `merge_input_way="attention"`). `"two_step"`: in the embeddings,
+            weights first, then an encoding of the weighted channels. `"concat"`: embeddings concatenated and projected;
             `"sum"`: embeddings averaged (both exactly as transformers' `RoCBertModel`). `"none"`: a plain BERT.
         fusion_layer (`int`, defaults to 1):
-            The encoder layer, counted from 0, whose output is fused: 1 in the paper's base model, 3 in its large one.
+            For `layer_insert` and `attention`, the encoder layer, counted from 0, whose output is fused: 1 in the
+            paper's base model, 3 in its large one. With `attention`, -1 is the output of the embeddings (a released
+            configuration's `additional_attention_layer` is this plus 1, and is understood).
         fusion_normalization (`str`, defaults to `"softmax"`):
             `"softmax"` normalises the three scores, scaled by `1/sqrt(hidden_size)`, with a softmax; `"linear"` divides
             them by their sum, as the paper prints it.
         phonetic_encoder (`str`, defaults to `"char_sum"`):
             `"char_sum"`: the vector of a Chinese character is the sum of the vectors of its pinyin's letters (section
-            4.1), the same vectors that letters have in text. `"table"`: one learned vector a pronunciation.
+            4.1), the same vectors that letters have in text. `"char_cnn"`: a convolution over these letters, max-pooled
+            (as in ChineseBERT). `"table"`: one learned vector a pronunciation.
         contrastive_pooling (`str`, defaults to `"cls"`):
             What `RoCBertForPreTraining` contrasts: the last hidden state of [CLS], or the `"pooler"`'s output (as
             transformers' class of that name does).
@@ -129,12 +137,27 @@ class RoCBertConfig(PreTrainedConfig):
         concat_input = kwargs.pop("concat_input", None)
         if concat_input is not None:
             self.fusion = "concat" if concat_input else "sum"
+        self._understand_released_fields(kwargs)
         if self.pronunciation_embed_dim is None:
             self.pronunciation_embed_dim = self.hidden_size
         if self.shape_embed_dim is None:
             self.shape_embed_dim = self.hidden_size if self.fusion == "sum" else 512
         super().__post_init__(**kwargs)
         self._validate()
+
+    def _understand_released_fields(self, kwargs: dict[str, Any]) -> None:
+        """The fields by which the authors' released code chooses the fusion."""
+        merge_input_way = kwargs.pop("merge_input_way", None)
+        layer = kwargs.pop("additional_attention_layer", 0)
+        if merge_input_way is None:
+            return
+        if merge_input_way not in RELEASED_FUSIONS:
+            raise ValueError(
+                f"`merge_input_way` must be one of {', '.join(RELEASED_FUSIONS)}; got {merge_input_way!r}."
+            )
+        self.fusion = RELEASED_FUSIONS[merge_input_way]
+        if self.fusion == "attention":
+            self.fusion_layer = layer - 1
 
     def _validate(self) -> None:
         for field, allowed in (
@@ -150,10 +173,12 @@ class RoCBertConfig(PreTrainedConfig):
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
                 f"({self.num_attention_heads})."
             )
-        if self.fusion == "layer_insert" and not 0 <= self.fusion_layer < self.num_hidden_layers:
+        first = {"layer_insert": 0, "attention": -1}.get(self.fusion)
+        if first is not None and not first <= self.fusion_layer < self.num_hidden_layers:
             raise ValueError(
                 f"`fusion_layer` counts encoder layers from 0, so with `num_hidden_layers={self.num_hidden_layers}` it "
-                f"must be in 0..{self.num_hidden_layers - 1}; got {self.fusion_layer}."
+                f'must be in {first}..{self.num_hidden_layers - 1} for `fusion="{self.fusion}"`; '
+                f"got {self.fusion_layer}."
             )
         if self.fusion in ("layer_insert", "sum") and self.enable_pronunciation:
             self._require_hidden_size("pronunciation_embed_dim")

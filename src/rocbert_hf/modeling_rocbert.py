@@ -7,6 +7,7 @@ heads. In reading order: channels, fusion, model, objective, heads.
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from transformers.models.roc_bert.modeling_roc_bert import (
     RoCBertOnlyMLMHead,
     RoCBertPooler,
     RoCBertSelfAttention,
+    RoCBertSelfOutput,
 )
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -112,12 +114,68 @@ def default_pronunciation_letters(size: int) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------ channels
 
 
+class DerivedTables(nn.Module):
+    """
+    Tables computed from weights, which inference need not compute again for every batch.
+
+    In evaluation, without gradients, they are computed on first use and kept until one of the weights changes. (A
+    change is seen by PyTorch's version counter, which writes through `weight.data` go past; after such writes call
+    `train()` and `eval()`.) A compiled or exported graph must not hold a copy of weights that can change under it, so
+    it computes them anew, unless `precompute` has promised that they will not.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._kept: tuple[list, dict[str, torch.Tensor]] | None = None
+
+    def usable(self) -> bool:
+        """Whether the caller may read `get` instead of computing differentiably."""
+        if self.training or torch.is_grad_enabled():
+            return False
+        return bool(self._buffers) or not torch.compiler.is_compiling()
+
+    def get(
+        self, sources: list[torch.Tensor], compute: Callable[[], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        """The tables that `compute` returns, computed again only where one of `sources` has changed since."""
+        if self._buffers:
+            return self._buffers
+        # tensors made in inference mode cannot be written to, so they count no versions
+        versions = [0 if source.is_inference() else source._version for source in sources]
+        state = [(source.data_ptr(), source.dtype, version) for source, version in zip(sources, versions, strict=True)]
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, self._compute(compute, sources[0].device))
+        return self._kept[1]
+
+    @torch.no_grad()
+    def precompute(self, device: torch.device, compute: Callable[[], dict[str, torch.Tensor]]) -> None:
+        """Keeps the tables as they are now, in compiled and exported graphs too, until `train()`."""
+        self.train(True).train(False)
+        for name, table in self._compute(compute, device).items():
+            self.register_buffer(name, table, persistent=False)
+
+    @staticmethod
+    def _compute(compute, device: torch.device) -> dict[str, torch.Tensor]:
+        with torch.autocast(device.type, enabled=False):
+            return compute()
+
+    def train(self, mode: bool = True):
+        if mode:
+            self._kept = None
+            self._buffers.clear()
+            self._non_persistent_buffers_set.clear()
+        return super().train(mode)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_kept": None}
+
+
 class RoCBertEmbeddings(nn.Module):
     """
     Word, position and segment embeddings, and the tables of the phonetic and the visual channel.
 
     With `concat` and `sum` fusion the channels are merged here, exactly as in transformers' `RoCBertEmbeddings`; with
-    `layer_insert` this module only holds their tables, `pronunciation_embed` and the frozen `shape_embed`.
+    the others this module only holds their tables, `pronunciation_embed` and the frozen `shape_embed`.
     """
 
     def __init__(self, config: RoCBertConfig):
@@ -144,16 +202,19 @@ class RoCBertEmbeddings(nn.Module):
             )
             self.freeze_glyph_features()
             merged_size += config.shape_embed_dim
-        if self.has_pronunciation and config.phonetic_encoder == "char_sum":
-            letters = default_pronunciation_letters(config.pronunciation_vocab_size)
-            self.register_buffer("pronunciation_letters", letters)
-        else:
-            self.pronunciation_letters = None
+        spelled = self.has_pronunciation and config.phonetic_encoder != "table"
+        letters = default_pronunciation_letters(config.pronunciation_vocab_size) if spelled else None
+        self.register_buffer("pronunciation_letters", letters)
+        self.letter_convolution = None
+        if spelled and config.phonetic_encoder == "char_cnn":
+            size = config.pronunciation_embed_dim
+            self.letter_convolution = nn.Conv1d(size, size, kernel_size=2)
+        self.tables = DerivedTables()
         self.map_inputs_layer = nn.Linear(merged_size, config.hidden_size) if config.fusion == "concat" else None
 
     def freeze_glyph_features(self) -> None:
-        """Keeps glyph features fixed where only their projection learns (`layer_insert`, section 4.1)."""
-        if self.has_shape and self.fusion == "layer_insert":
+        """Keeps glyph features fixed where the fusion has a projection of them to learn (section 4.1)."""
+        if self.has_shape and self.fusion in FUSION_MODULES:
             self.shape_embed.weight.requires_grad_(False)
 
     def pronunciation_table(self) -> torch.Tensor:
@@ -163,8 +224,42 @@ class RoCBertEmbeddings(nn.Module):
             return table
         # a letter absent (-1) selects the appended row of zeros
         with_absent = torch.cat([table, table.new_zeros(1, table.shape[1])])
+        if self.letter_convolution is not None:
+            return self._convolve_letters(with_absent)
         letters = self.pronunciation_letters % len(with_absent)
         return with_absent[letters].sum(1)
+
+    def _convolve_letters(self, vectors: torch.Tensor) -> torch.Tensor:
+        r"""
+        `phonetic_encoder="char_cnn"`: a pronunciation spelled with the letters l1..ln is
+
+            Ph[d] = max over j in 0..n of (A l_j + B l_(j+1) + c)[d],   l_0 = l_(n+1) = 0
+
+        a convolution two letters wide, max-pooled over the spelling, as ChineseBERT encodes pinyin (Sun et al., ACL
+        2021, section 3.3), but over the vectors that the letters have in text. So it is for syllables and for the
+        letters themselves, whose "k" is thus the beginning of "ke"; every other entry is its own vector.
+
+        Args:
+            vectors: (pronunciations + 1, dim), the last row zeros.
+        """
+        size = len(vectors) - 1
+        present = self.pronunciation_letters >= 0
+        spelled = present.sum(1) > 1
+        # letters are the entries that others are spelled with; `scatter` keeps the shapes free of the data
+        uses = (present & spelled[:, None]).to(torch.long).flatten()
+        is_letter = torch.zeros(size + 1, dtype=torch.long, device=uses.device).index_add(
+            0, self.pronunciation_letters.flatten() % (size + 1), uses
+        )
+        convolved = spelled | (is_letter[:size] > 0)
+
+        letters = nn.functional.pad(self.pronunciation_letters, (1, 1), value=-1)
+        touched = (letters[:, :-1] >= 0) | (letters[:, 1:] >= 0)
+        letters = letters % (size + 1)
+        first, second = self.letter_convolution.weight.unbind(-1)
+        first, second = nn.functional.linear(vectors, first), nn.functional.linear(vectors, second)
+        windows = first[letters[:, :-1]] + second[letters[:, 1:]]
+        pooled = windows.masked_fill(~touched[..., None], -math.inf).amax(1) + self.letter_convolution.bias
+        return torch.where(convolved[:, None], pooled, vectors[:-1])
 
     def forward(
         self,
@@ -194,7 +289,29 @@ class RoCBertEmbeddings(nn.Module):
         )
 
     def _pronunciation(self, ids: torch.LongTensor) -> torch.Tensor:
-        return nn.functional.embedding(ids, self.pronunciation_table())
+        if self.pronunciation_letters is not None and self.tables.usable():
+            table = self.tables.get(self.pronunciation_sources(), self._compute_tables)["pronunciation"]
+        else:
+            table = self.pronunciation_table()
+        return nn.functional.embedding(ids, table)
+
+    def pronunciation_sources(self) -> list[torch.Tensor]:
+        """The tensors that `pronunciation_table` is computed from."""
+        if not self.has_pronunciation:
+            return []
+        sources = [self.pronunciation_embed.weight]
+        if self.pronunciation_letters is not None:
+            sources.append(self.pronunciation_letters)
+        if self.letter_convolution is not None:
+            sources += self.letter_convolution.parameters()
+        return sources
+
+    def precompute_tables(self) -> None:
+        if self.pronunciation_letters is not None and self.fusion in ("concat", "sum"):
+            self.tables.precompute(self.pronunciation_embed.weight.device, self._compute_tables)
+
+    def _compute_tables(self) -> dict[str, torch.Tensor]:
+        return {"pronunciation": self.pronunciation_table()}
 
     def _concatenate(self, words, shape_ids, pronunciation_ids):
         channels = [words]
@@ -214,40 +331,22 @@ class RoCBertEmbeddings(nn.Module):
         return torch.stack(channels).sum(0) / len(channels)
 
 
-class RoCBertLayerInsertFusion(nn.Module):
-    r"""
-    Fuses the channels in the output `H` of one encoder layer (section 4.1), per token:
+# ------------------------------------------------------------------------------------------------ fusion
 
-        w1 = (K1^T H).(H V1),  w2 = (K2^T H).(Ph V2),  w3 = (K3^T H).(Vi V3)
-        H' = (w1 H + w2 Ph + w3 Vi) / (w1 + w2 + w3)
 
-    `"linear"` is that formula, its denominator kept away from 0; `"softmax"` replaces the quotients by a softmax of the
-    scores over sqrt(hidden). `Vi = LayerNorm(M^T features)` (Eq. 4). A channel that is switched off, or whose ids are
-    not given, takes no part. Sums over the hidden dimension and the normalisation are computed in float32.
-
-    Each score is bilinear, `H^T (K V^T) X`, so one product of `H` with the three matrices `K V^T` replaces six. In
-    inference `K V^T X` of the two channels is a table over their ids too: it is computed once and kept until a weight
-    changes, and one product a token is left. (A change is seen by PyTorch's version counter, which writes through
-    `weight.data` go past; after such writes call `train()` and `eval()`.)
+class RoCBertFusion(nn.Module):
     """
+    What the fusions that weigh the three channels of each token have in common. A fusion is applied to the output of
+    encoder layer `after_layer` (-1: of the embeddings), and says two things: how it fuses from the weights that learn
+    (`_fuse`), and what it can look up instead, by the channels' ids, while they stay as they are (`_compute_tables`).
 
-    # |w1 + w2 + w3| below this counts as this: H' stays finite where the scores cancel
-    SMALLEST_SUM = 1e-3
+    Channels are numbered 0 text, 1 sound, 2 shape.
+    """
 
     def __init__(self, config: RoCBertConfig):
         super().__init__()
-        size = config.hidden_size
-        self.normalization = config.fusion_normalization
-        self.key = nn.Parameter(torch.empty(3, size, size))
-        self.value = nn.Parameter(torch.empty(3, size, size))
-        if config.enable_shape:
-            self.shape_projection = nn.Linear(config.shape_embed_dim, size, bias=False)
-            self.shape_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self._tables: tuple | None = None
-
-    def project_shapes(self, features: torch.Tensor) -> torch.Tensor:
-        """`Vi` (Eq. 4) of glyph features: (..., shape_embed_dim) -> (..., hidden)."""
-        return self.shape_norm(self.shape_projection(features))
+        self.after_layer = config.fusion_layer
+        self.tables = DerivedTables()
 
     def forward(
         self,
@@ -271,18 +370,81 @@ class RoCBertLayerInsertFusion(nn.Module):
             2: shape_ids if embeddings.has_shape else None,
         }
         ids = {channel: channel_ids for channel, channel_ids in ids.items() if channel_ids is not None}
-        if self._may_use_tables():
-            vectors, scores = self._from_tables(hidden_states, embeddings, ids)
+        if self.tables.usable():
+            tables = self.tables.get(self._sources(embeddings), lambda: self._compute_tables(embeddings))
         else:
-            vectors, scores = self._from_weights(hidden_states, embeddings, ids)
-        weights = self._normalize(torch.stack(scores, dim=-1))
-        fused = sum(weights[..., i, None] * vector for i, vector in enumerate(vectors))
-
+            tables = None
+        fused, weights = self._fuse(hidden_states, embeddings, ids, tables)
         if len(ids) < 2:
             per_channel = weights.new_zeros(*weights.shape[:-1], 3)
             per_channel[..., [0, *ids]] = weights
             weights = per_channel
         return fused.to(hidden_states.dtype), weights
+
+    def _fuse(
+        self,
+        hidden_states: torch.Tensor,
+        embeddings: RoCBertEmbeddings,
+        ids: dict[int, torch.LongTensor],
+        tables: dict[str, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`H'`, and the weights (batch, sequence, 1 + len(ids)) of text and of the channels in `ids`."""
+        raise NotImplementedError
+
+    def _compute_tables(self, embeddings: RoCBertEmbeddings) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+    def _sources(self, embeddings: RoCBertEmbeddings) -> list[torch.Tensor]:
+        """The tensors that the tables are computed from."""
+        sources = [*self.parameters(), *embeddings.pronunciation_sources()]
+        if embeddings.has_shape:
+            sources.append(embeddings.shape_embed.weight)
+        return sources
+
+    def precompute_tables(self, embeddings: RoCBertEmbeddings) -> None:
+        device = embeddings.word_embeddings.weight.device
+        self.tables.precompute(device, lambda: self._compute_tables(embeddings))
+
+
+class RoCBertLayerInsertFusion(RoCBertFusion):
+    r"""
+    Fuses the channels in the output `H` of one encoder layer (section 4.1), per token:
+
+        w1 = (K1^T H).(H V1),  w2 = (K2^T H).(Ph V2),  w3 = (K3^T H).(Vi V3)
+        H' = (w1 H + w2 Ph + w3 Vi) / (w1 + w2 + w3)
+
+    `"linear"` is that formula, its denominator kept away from 0; `"softmax"` replaces the quotients by a softmax of the
+    scores over sqrt(hidden). `Vi = LayerNorm(M^T features)` (Eq. 4). A channel that is switched off, or whose ids are
+    not given, takes no part. Sums over the hidden dimension and the normalisation are computed in float32.
+
+    Each score is bilinear, `H^T (K V^T) X`, so one product of `H` with the three matrices `K V^T` replaces six. In
+    inference `K V^T X` of the two channels is a table over their ids too, and one product a token is left.
+    """
+
+    # |w1 + w2 + w3| below this counts as this: H' stays finite where the scores cancel
+    SMALLEST_SUM = 1e-3
+
+    def __init__(self, config: RoCBertConfig):
+        super().__init__(config)
+        size = config.hidden_size
+        self.normalization = config.fusion_normalization
+        self.key = nn.Parameter(torch.empty(3, size, size))
+        self.value = nn.Parameter(torch.empty(3, size, size))
+        if config.enable_shape:
+            self.shape_projection = nn.Linear(config.shape_embed_dim, size, bias=False)
+            self.shape_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+
+    def project_shapes(self, features: torch.Tensor) -> torch.Tensor:
+        """`Vi` (Eq. 4) of glyph features: (..., shape_embed_dim) -> (..., hidden)."""
+        return self.shape_norm(self.shape_projection(features))
+
+    def _fuse(self, hidden_states, embeddings, ids, tables):
+        if tables is None:
+            vectors, scores = self._from_weights(hidden_states, embeddings, ids)
+        else:
+            vectors, scores = self._from_tables(hidden_states, ids, tables)
+        weights = self._normalize(torch.stack(scores, dim=-1))
+        return sum(weights[..., i, None] * vector for i, vector in enumerate(vectors)), weights
 
     def _from_weights(self, hidden_states, embeddings, ids):
         """The channels' vectors and scores, differentiable."""
@@ -297,6 +459,16 @@ class RoCBertLayerInsertFusion(nn.Module):
         queries = queries.chunk(len(channels), dim=-1)
         return vectors, [_dot(query, vector) for query, vector in zip(queries, vectors, strict=True)]
 
+    def _from_tables(self, hidden_states, ids, tables):
+        """The same from tables over the channels' ids: rows `[X, K V^T X]`."""
+        vectors = [hidden_states]
+        scores = [_dot(hidden_states @ tables["text"].to(hidden_states.dtype), hidden_states)]
+        for channel, channel_ids in ids.items():
+            vector, key = nn.functional.embedding(channel_ids, tables[_TABLE_OF[channel]]).chunk(2, dim=-1)
+            vectors.append(vector)
+            scores.append(_dot(hidden_states, key))
+        return vectors, scores
+
     def _bilinear(self, channels: list[int]) -> torch.Tensor:
         """`K V^T` of the given channels, (channels, hidden, hidden)."""
         return self.key[channels] @ self.value[channels].transpose(1, 2)
@@ -308,56 +480,163 @@ class RoCBertLayerInsertFusion(nn.Module):
         guarded = torch.where(total < 0, total.clamp(max=-self.SMALLEST_SUM), total.clamp(min=self.SMALLEST_SUM))
         return scores / guarded
 
-    # -- inference from tables
-
-    def _may_use_tables(self) -> bool:
-        # a compiled or exported graph must not hold a copy of weights that can change under it
-        return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-
-    def _from_tables(self, hidden_states, embeddings, ids):
-        """The same from tables over the channels' ids: rows `[X, K V^T X]`."""
-        tables = self._current_tables(embeddings)
-        vectors, scores = [hidden_states], [_dot(hidden_states @ tables[0].to(hidden_states.dtype), hidden_states)]
-        for channel, channel_ids in ids.items():
-            vector, key = nn.functional.embedding(channel_ids, tables[channel]).chunk(2, dim=-1)
-            vectors.append(vector)
-            scores.append(_dot(hidden_states, key))
-        return vectors, scores
-
-    def _current_tables(self, embeddings: RoCBertEmbeddings) -> dict[int, torch.Tensor]:
-        sources = [*self.parameters()]
+    def _compute_tables(self, embeddings):
+        text, sound, shape = self._bilinear([0, 1, 2])
+        tables = {"text": text}
         if embeddings.has_pronunciation:
-            sources.append(embeddings.pronunciation_embed.weight)
-            if embeddings.pronunciation_letters is not None:
-                sources.append(embeddings.pronunciation_letters)
+            vectors = embeddings.pronunciation_table()
+            tables["pronunciation"] = torch.cat([vectors, vectors @ sound.T], dim=-1)
         if embeddings.has_shape:
-            sources.append(embeddings.shape_embed.weight)
-        # tensors made in inference mode cannot be written to, so they count no versions
-        versions = [0 if source.is_inference() else source._version for source in sources]
-        state = [(source.data_ptr(), source.dtype, version) for source, version in zip(sources, versions, strict=True)]
-        if self._tables is None or self._tables[0] != state:
-            self._tables = (state, self._compute_tables(embeddings))
-        return self._tables[1]
-
-    def _compute_tables(self, embeddings: RoCBertEmbeddings) -> dict[int, torch.Tensor]:
-        with torch.autocast(self.key.device.type, enabled=False):
-            text, sound, shape = self._bilinear([0, 1, 2])
-            tables = {0: text}
-            if embeddings.has_pronunciation:
-                vectors = embeddings.pronunciation_table()
-                tables[1] = torch.cat([vectors, vectors @ sound.T], dim=-1)
-            if embeddings.has_shape:
-                vectors = self.project_shapes(embeddings.shape_embed.weight)
-                tables[2] = torch.cat([vectors, vectors @ shape.T], dim=-1)
+            vectors = self.project_shapes(embeddings.shape_embed.weight)
+            tables["shape"] = torch.cat([vectors, vectors @ shape.T], dim=-1)
         return tables
 
-    def train(self, mode: bool = True):
-        if mode:
-            self._tables = None
-        return super().train(mode)
 
-    def __getstate__(self):
-        return {**self.__dict__, "_tables": None}
+class RoCBertAttentionFusion(RoCBertFusion):
+    r"""
+    Attention of each token to its own three channels, as in the authors' released code (`merge_input_way="attention"`);
+    d is the size of an attention head, though there is one score over all of `hidden`:
+
+        q = Wq H + bq;   k1, v1 = Wk H + bk, Wv H + bv;   k2, v2 of Ph and k3, v3 of the glyph features alike
+        w = softmax((q.k1, q.k2, q.k3) / sqrt(d))
+        H' = LayerNorm(H + dropout(Wo (w1 v1 + w2 v2 + w3 v3) + bo))
+
+    A channel that is switched off takes no part. One whose ids are not given reads padding, as in that code.
+    """
+
+    def __init__(self, config: RoCBertConfig):
+        super().__init__(config)
+        size = config.hidden_size
+        self.scale = math.sqrt(size // config.num_attention_heads)
+        self.query = nn.Linear(size, size)
+        self.key = nn.Linear(size, size)
+        self.value = nn.Linear(size, size)
+        if config.enable_pronunciation:
+            self.key_pronunciation = nn.Linear(config.pronunciation_embed_dim, size)
+            self.value_pronunciation = nn.Linear(config.pronunciation_embed_dim, size)
+        if config.enable_shape:
+            self.key_shape = nn.Linear(config.shape_embed_dim, size)
+            self.value_shape = nn.Linear(config.shape_embed_dim, size)
+        self.output = RoCBertSelfOutput(config)
+
+    def forward(self, hidden_states, embeddings, pronunciation_ids, shape_ids):
+        absent = torch.zeros(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+        return super().forward(
+            hidden_states,
+            embeddings,
+            absent if pronunciation_ids is None else pronunciation_ids,
+            absent if shape_ids is None else shape_ids,
+        )
+
+    def _fuse(self, hidden_states, embeddings, ids, tables):
+        query = self.query(hidden_states)
+        keys, values = [self.key(hidden_states)], [self.value(hidden_states)]
+        for channel, channel_ids in ids.items():
+            if tables is None:
+                key, value = self._key_and_value(channel, embeddings, channel_ids)
+            else:
+                key, value = nn.functional.embedding(channel_ids, tables[_TABLE_OF[channel]]).chunk(2, dim=-1)
+            keys.append(key)
+            values.append(value)
+        weights = (torch.stack([_dot(query, key) for key in keys], dim=-1) / self.scale).softmax(-1)
+        mixed = sum(weights[..., i, None] * value for i, value in enumerate(values))
+        return self.output(mixed.to(hidden_states.dtype), hidden_states), weights
+
+    def _key_and_value(self, channel, embeddings, ids):
+        """Key and value of a channel's `ids`, or of all that there are where these are None."""
+        if channel == 1:
+            table = embeddings.pronunciation_table()
+            vectors = table if ids is None else nn.functional.embedding(ids, table)
+            return self.key_pronunciation(vectors), self.value_pronunciation(vectors)
+        vectors = embeddings.shape_embed.weight if ids is None else embeddings.shape_embed(ids)
+        return self.key_shape(vectors), self.value_shape(vectors)
+
+    def _compute_tables(self, embeddings):
+        present = {1: embeddings.has_pronunciation, 2: embeddings.has_shape}
+        return {
+            _TABLE_OF[channel]: torch.cat(self._key_and_value(channel, embeddings, None), dim=-1)
+            for channel, is_present in present.items()
+            if is_present
+        }
+
+
+class RoCBertTwoStepFusion(RoCBertFusion):
+    r"""
+    Decides the channels' weights first, then encodes what they select, in the embeddings, before the encoder:
+
+        X1 = LayerNorm(word + segment + position),  X2 = LayerNorm(A^T Ph),  X3 = Vi = LayerNorm(M^T features)  (Eq. 4)
+        step 1:  w = softmax(U [X1; X2; X3] + u)
+        step 2:  H = LayerNorm(D [w1 X1; w2 X2; w3 X3] + d)
+
+    `U` is (3, 3 hidden), `D` (hidden, 3 hidden). The paper's ablation has a two-step fusion beside concatenation, sum
+    and layer-insert, but prints no formula for it; this is our reading of "first determine the weights, then
+    selectively encode", after the gated fusion of ReaLiSe (Xu et al., Findings of ACL 2021), whose gates too look at all
+    channels of a token. It is `concat` with weights. A channel that is switched off, or whose ids are not given, takes
+    no part (X = 0, w = 0).
+    """
+
+    def __init__(self, config: RoCBertConfig):
+        super().__init__(config)
+        self.after_layer = -1
+        size = config.hidden_size
+        self.channels = [0]
+        if config.enable_pronunciation:
+            self.channels.append(1)
+            self.pronunciation_projection = nn.Linear(config.pronunciation_embed_dim, size, bias=False)
+            self.pronunciation_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        if config.enable_shape:
+            self.channels.append(2)
+            self.shape_projection = nn.Linear(config.shape_embed_dim, size, bias=False)
+            self.shape_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.gate = nn.Linear(len(self.channels) * size, len(self.channels))
+        self.encode = nn.Linear(len(self.channels) * size, size)
+        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+
+    def _fuse(self, hidden_states, embeddings, ids, tables):
+        scores, encoded = self._contributions(0, hidden_states)
+        encodings = [encoded]
+        for channel, channel_ids in ids.items():
+            if tables is None:
+                gated, encoded = self._contributions(channel, self._vectors(channel, embeddings, channel_ids))
+            else:
+                rows = nn.functional.embedding(channel_ids, tables[_TABLE_OF[channel]])
+                gated, encoded = rows.split([len(self.channels), rows.shape[-1] - len(self.channels)], dim=-1)
+            scores = scores + gated
+            encodings.append(encoded)
+        scores = (scores + self.gate.bias).float()[..., [self.channels.index(channel) for channel in (0, *ids)]]
+        weights = scores.softmax(-1)
+        encoded = sum(weights[..., i, None] * encoding for i, encoding in enumerate(encodings)) + self.encode.bias
+        return self.norm(encoded.to(hidden_states.dtype)), weights
+
+    def _contributions(self, channel: int, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The columns of `U` and `D` that belong to a channel, times its vectors (..., hidden)."""
+        size = vectors.shape[-1]
+        start = self.channels.index(channel) * size
+        gated, encoded = (layer.weight[:, start : start + size] for layer in (self.gate, self.encode))
+        return nn.functional.linear(vectors, gated), nn.functional.linear(vectors, encoded)
+
+    def _vectors(self, channel, embeddings, ids):
+        """`X` of a channel's `ids`, or of all that there are where these are None."""
+        if channel == 1:
+            table = embeddings.pronunciation_table()
+            vectors = table if ids is None else nn.functional.embedding(ids, table)
+            return self.pronunciation_norm(self.pronunciation_projection(vectors))
+        vectors = embeddings.shape_embed.weight if ids is None else embeddings.shape_embed(ids)
+        return self.shape_norm(self.shape_projection(vectors))
+
+    def _compute_tables(self, embeddings):
+        return {
+            _TABLE_OF[channel]: torch.cat(self._contributions(channel, self._vectors(channel, embeddings, None)), -1)
+            for channel in self.channels[1:]
+        }
+
+
+_TABLE_OF = {1: "pronunciation", 2: "shape"}
+FUSION_MODULES: dict[str, type[RoCBertFusion]] = {
+    "layer_insert": RoCBertLayerInsertFusion,
+    "attention": RoCBertAttentionFusion,
+    "two_step": RoCBertTwoStepFusion,
+}
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -369,18 +648,22 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 class RoCBertEncoder(nn.Module):
-    """The stack of encoder layers; `fuse`, if given, is applied to the output of layer `fusion_layer`."""
+    """The stack of encoder layers; `fuse`, if given, is applied to the output of layer `after_layer` (-1: to the input)."""
 
     def __init__(self, config: RoCBertConfig):
         super().__init__()
         self.config = config
         self.layer = nn.ModuleList([RoCBertLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)])
 
-    def forward(self, hidden_states, attention_mask, fuse=None, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        self, hidden_states, attention_mask, fuse=None, after_layer=None, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         fusion_weights = None
+        if after_layer == -1:
+            hidden_states, fusion_weights = fuse(hidden_states)
         for index, layer in enumerate(self.layer):
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
-            if fuse is not None and index == self.config.fusion_layer:
+            if index == after_layer:
                 hidden_states, fusion_weights = fuse(hidden_states)
         return hidden_states, fusion_weights
 
@@ -421,6 +704,28 @@ class RoCBertPreTrainedModel(PreTrainedModel):
         model.base_model.embeddings.freeze_glyph_features()
         return loaded
 
+    def precompute_tables(self):
+        """
+        Puts the model into evaluation mode, computes the tables that it can look up there (letters summed or convolved,
+        shapes projected, keys and values of both channels) and keeps them as they are until `train()`, so that compiled
+        and exported graphs look them up too. Weights must not be changed meanwhile.
+
+        Returns:
+            The model itself.
+        """
+        self.eval()
+        base = self.base_model
+        base.embeddings.precompute_tables()
+        if base.fusion is not None:
+            base.fusion.precompute_tables(base.embeddings)
+        return self
+
+    def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
+        raise NotImplementedError(
+            "Attention heads cannot be pruned: transformers 5 no longer does it. `rocbert_hf.deployment.quantize_int8` and "
+            "ONNX export make inference cheaper."
+        )
+
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Embedding:
@@ -452,10 +757,16 @@ class RoCBertPreTrainedModel(PreTrainedModel):
         return word_embeddings
 
     def _init_channels(self, embeddings: RoCBertEmbeddings, std: float) -> None:
-        inserted = embeddings.fusion == "layer_insert"
+        inserted = embeddings.fusion in FUSION_MODULES
         if embeddings.has_pronunciation and inserted:
-            # Ph meets H, which a LayerNorm has just brought to unit variance; three letters a syllable
-            init.normal_(embeddings.pronunciation_embed.weight, std=3**-0.5)
+            # Ph meets H, which a LayerNorm has just brought to unit variance; char_sum sums three letters a syllable
+            summed = embeddings.letter_convolution is None
+            init.normal_(embeddings.pronunciation_embed.weight, std=3**-0.5 if summed else 1.0)
+        if embeddings.letter_convolution is not None:
+            # a window of two letters is to be as wide as a letter
+            init.normal_(
+                embeddings.letter_convolution.weight, std=(2 * embeddings.letter_convolution.in_channels) ** -0.5
+            )
         if embeddings.pronunciation_letters is not None:
             size = embeddings.pronunciation_letters.shape[0]
             init.copy_(embeddings.pronunciation_letters, default_pronunciation_letters(size))
@@ -498,7 +809,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
         self.gradient_checkpointing = False
         self.embeddings = RoCBertEmbeddings(config)
         self.encoder = RoCBertEncoder(config)
-        self.fusion = RoCBertLayerInsertFusion(config) if config.fusion == "layer_insert" else None
+        self.fusion = FUSION_MODULES[config.fusion](config) if config.fusion in FUSION_MODULES else None
         self.pooler = RoCBertPooler(config) if add_pooling_layer else None
         self.post_init()
 
@@ -530,10 +841,11 @@ class RoCBertModel(RoCBertPreTrainedModel):
         Args:
             input_ids, input_shape_ids, input_pronunciation_ids, token_type_ids, position_ids, attention_mask:
                 (batch, sequence); the three id tensors are what `RoCBertTokenizer` returns. Without `input_shape_ids`
-                or `input_pronunciation_ids` that channel takes no part (`concat`: reads padding, as in transformers).
+                or `input_pronunciation_ids` that channel takes no part (`concat`, `attention`: reads padding, as in
+                transformers and in the authors' code).
             inputs_embeds: (batch, sequence, hidden), instead of `input_ids`.
             encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache: as in `BertModel`.
-            output_fusion_weights: whether to return the (batch, sequence, 3) weights of `fusion="layer_insert"`.
+            output_fusion_weights: whether to return the (batch, sequence, 3) weights of text, sound and shape.
 
         Raises:
             ValueError: an id is outside its table, the channels differ in shape, or `fusion_weights` are asked of a
@@ -542,7 +854,10 @@ class RoCBertModel(RoCBertPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
         if output_fusion_weights and self.fusion is None:
-            raise ValueError(f'`output_fusion_weights` needs `fusion="layer_insert"`; this is "{self.config.fusion}".')
+            raise ValueError(
+                f"`output_fusion_weights` needs a fusion that weighs ({', '.join(FUSION_MODULES)}); this is "
+                f'"{self.config.fusion}".'
+            )
         self._check_ids(input_ids, inputs_embeds, input_shape_ids, input_pronunciation_ids, token_type_ids)
 
         use_cache = bool(use_cache) and self.config.is_decoder
@@ -582,7 +897,8 @@ class RoCBertModel(RoCBertPreTrainedModel):
         hidden_states, fusion_weights = self.encoder(
             embedded,
             attention_mask,
-            fuse if self.fusion is not None else None,
+            fuse,
+            None if self.fusion is None else self.fusion.after_layer,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
@@ -629,18 +945,20 @@ class RoCBertModel(RoCBertPreTrainedModel):
 
     def set_pronunciation_letters(self, letters: torch.LongTensor) -> None:
         """
-        Sets how each pronunciation is spelled, for `phonetic_encoder="char_sum"` with an inventory of one's own.
+        Sets how each pronunciation is spelled, for `char_sum` and `char_cnn` with an inventory of one's own.
 
         Args:
-            letters: (pronunciation_vocab_size, n): the pronunciation ids whose vectors are summed, padded with -1.
+            letters: (pronunciation_vocab_size, n): the ids of the letters of each pronunciation in their order, padded on
+                the right with -1.
 
         Raises:
-            ValueError: the model has no `char_sum` encoder, or the tensor does not fit its inventory.
+            ValueError: the model does not spell its pronunciations, or the tensor does not fit its inventory.
         """
         size = self.config.pronunciation_vocab_size
         if self.embeddings.pronunciation_letters is None:
             raise ValueError(
-                '`set_pronunciation_letters` needs `phonetic_encoder="char_sum"` and the phonetic channel.'
+                '`set_pronunciation_letters` needs `phonetic_encoder="char_sum"` or `"char_cnn"`, and the phonetic '
+                "channel."
             )
         if letters.ndim != 2 or len(letters) != size or letters.min() < -1 or letters.max() >= size:
             raise ValueError(
