@@ -684,6 +684,11 @@ class RoCBertPreTrainedModel(PreTrainedModel):
         "cross_attentions": RoCBertCrossAttention,
     }
 
+    def _initialize_weights(self, module, is_custom_code: bool = False):
+        # for code outside transformers it would pass over modules without weights of their own, as `RoCBertEmbeddings`,
+        # to spare loaded weights an initialisation in place; below, `init` spares them
+        super()._initialize_weights(module, is_custom_code=False)
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
