@@ -58,10 +58,12 @@ def test_a_batch_is_masked_sentences_and_their_attacked_forms(tokenizer, sentenc
     assert sum(a != b for a, b in zip(attacked, whole, strict=True)) > 0.9 * len(sentences)
 
 
-def test_whole_words_are_masked_together(tokenizer, sentences):
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_whole_words_are_masked_together(sentences, side):
+    tokenizer = RoCBertTokenizer(padding_side=side)
     collator = DataCollatorForRoCBertPretraining(tokenizer, None, whole_word_probability=1.0, seed=1)
     chosen = (collator(sentences)["labels"] != -100).numpy()
-    offsets = tokenizer(sentences, return_offsets_mapping=True)["offset_mapping"]
+    offsets = tokenizer(sentences, padding=True, return_offsets_mapping=True)["offset_mapping"]
     pairs = 0
     for row, text, spans in zip(chosen, sentences, offsets, strict=True):
         end = 0

@@ -76,34 +76,33 @@ class DataCollatorForRoCBertPretraining:
 
     def __call__(self, features: Sequence[str | dict]) -> dict[str, torch.Tensor]:
         features = [{"text": feature} if isinstance(feature, str) else feature for feature in features]
-        tokenized = "text" not in features[0]
-        if any(
-            ("text" not in feature) != tokenized or (tokenized and "input_ids" not in feature) for feature in features
-        ):
+        tokenized = None
+        if all("text" in feature for feature in features):
+            texts = [feature["text"] for feature in features]
+            batch = self._tokenize(texts)
+        elif all(channel in feature for feature in features for channel in CHANNELS):
+            tokenized = [self._surfaces(feature["input_ids"]) for feature in features]
+            texts = ["".join(surfaces) for surfaces in tokenized]
+            batch = self._pad(features)
+        else:
             raise ValueError(
-                "every example must be a text or a dict with 'text', or else every one a dict with 'input_ids', "
+                f"every example must be a text or a dict with 'text', or else every one a dict with {', '.join(CHANNELS)}; "
                 f"got the keys {sorted({key for feature in features for key in feature})}"
             )
-        if tokenized:
-            texts, offsets = zip(*(self._text_and_offsets(feature["input_ids"]) for feature in features), strict=True)
-        else:
-            texts, offsets = [feature["text"] for feature in features], None
+        batch = {key: np.asarray(batch[key]) for key in VIEW_KEYS if key in batch}
         seeds = self._seeds(texts, [feature.get("epoch", 0) for feature in features])
         generators = [np.random.default_rng(seed) for seed in seeds]
-        whole_word = [generator.random() < self.whole_word_probability for generator in generators]
-
-        if tokenized:
-            sentences = self._pad(features)
+        by_word = [i for i, rng in enumerate(generators) if rng.random() < self.whole_word_probability and texts[i]]
+        if tokenized is None:
+            spans = self._token_spans([texts[i] for i in by_word])
         else:
-            sentences = self._tokenize(texts, return_offsets_mapping=any(whole_word))
-            offsets = sentences.pop("offset_mapping", None)
-        batch = {key: np.asarray(sentences[key], dtype=np.int64) for key in VIEW_KEYS}
+            spans = [_consecutive_spans([len(surface) for surface in tokenized[i]]) for i in by_word]
         masked = mask_tokens(
             *(batch[channel] for channel in CHANNELS),
             vocabulary=self.vocabulary,
             rng=generators,
             probability=self.mlm_probability,
-            word_starts=_word_starts(texts, offsets, whole_word, batch["input_ids"].shape),
+            word_starts=self._word_starts(batch["input_ids"].shape, texts, dict(zip(by_word, spans, strict=True))),
             maskable=batch["attention_mask"],
         )
         batch |= {channel: getattr(masked, channel) for channel in CHANNELS} | {"labels": masked.labels}
@@ -120,15 +119,14 @@ class DataCollatorForRoCBertPretraining:
         digests = (hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys)
         return [int.from_bytes(digest, "little") >> 1 for digest in digests]
 
-    def _tokenize(self, texts: Sequence[str], **options):
+    def _tokenize(self, texts: list[str]):
         return self.tokenizer(
-            list(texts),
+            texts,
             truncation=True,
             max_length=self.max_length,
             padding=True,
             pad_to_multiple_of=self.pad_to_multiple_of,
             return_tensors="np",
-            **options,
         )
 
     def _pad(self, features: Sequence[dict]):
@@ -140,21 +138,35 @@ class DataCollatorForRoCBertPretraining:
             return_tensors="np",
         )
 
-    def _text_and_offsets(self, ids: Sequence[int]) -> tuple[str, np.ndarray]:
-        """The text that `ids` spell, for attacks and words, and each token's characters in it (sequence, 2)."""
-        specials = set(self.vocabulary.special_ids.tolist()) - {self.tokenizer.unk_token_id}
-        pieces = [
-            ""
-            if token_id in specials
-            else UNKNOWN_CHARACTER
-            if token_id == self.tokenizer.unk_token_id
-            else token.removeprefix("##")
-            for token_id, token in zip(
-                np.asarray(ids).tolist(), self.tokenizer.convert_ids_to_tokens(np.asarray(ids).tolist()), strict=True
-            )
-        ]
-        ends = np.cumsum([len(piece) for piece in pieces])
-        return "".join(pieces), np.stack([ends - [len(piece) for piece in pieces], ends], axis=1)
+    def _surfaces(self, ids: Sequence[int]) -> list[str]:
+        """What each token says in the text: nothing for special tokens; `UNKNOWN_CHARACTER` for what is lost."""
+        ids = np.asarray(ids).tolist()
+        surface_of_special = dict.fromkeys(self.vocabulary.special_ids.tolist(), "")
+        surface_of_special[self.tokenizer.unk_token_id] = UNKNOWN_CHARACTER
+        tokens = self.tokenizer.convert_ids_to_tokens(ids)
+        return [surface_of_special.get(i, token.removeprefix("##")) for i, token in zip(ids, tokens, strict=True)]
+
+    def _token_spans(self, texts: list[str]) -> list[np.ndarray]:
+        """Each token's characters [start, end) in its text, (sequence, 2) for each text; empty for special tokens."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
+        return [np.array(offsets) for offsets in encoded["offset_mapping"]]
+
+    def _word_starts(self, shape: tuple[int, int], texts: Sequence[str], spans: dict[int, np.ndarray]) -> np.ndarray:
+        """Word starts for `mask_tokens` (batch, sequence): jieba's words in the rows that have `spans`, else tokens."""
+        starts = np.tile(np.arange(shape[1]), (shape[0], 1))
+        for i, of_row in spans.items():
+            words = word_starts_from_lengths(of_row, [len(word) for word in segment(texts[i])])
+            padding = 0 if self.tokenizer.padding_side == "right" else shape[1] - len(words)
+            starts[i, padding : padding + len(words)] = words + padding
+        return starts
+
+
+def _consecutive_spans(lengths: Sequence[int]) -> np.ndarray:
+    """(n, 2) spans [start, end) of pieces of these lengths that follow one another."""
+    ends = np.cumsum(lengths)
+    return np.stack([ends - lengths, ends], axis=1)
 
 
 class DataCollatorForRoCBert:
@@ -213,13 +225,3 @@ class DataCollatorForRoCBert:
             )
             row[position] = np.asarray(label)
         return torch.from_numpy(padded)
-
-
-def _word_starts(texts: Sequence[str], offsets, whole_word: Sequence[bool], shape: tuple[int, int]) -> np.ndarray:
-    """Word starts for `mask_tokens` (batch, sequence): jieba's words where `whole_word`, else every token by itself."""
-    starts = np.tile(np.arange(shape[1]), (shape[0], 1))
-    for i in np.flatnonzero(whole_word):
-        if texts[i]:
-            words = word_starts_from_lengths(np.asarray(offsets[i]), [len(word) for word in segment(texts[i])])
-            starts[i, : len(words)] = words
-    return starts
