@@ -76,6 +76,8 @@ def _register_tokenizer(ours) -> None:
     from .configuration_rocbert import RoCBertConfig
 
     AutoTokenizer.register(RoCBertConfig, tokenizer_class=ours.RoCBertTokenizer, exist_ok=True)
+    # so that its save_pretrained brings its source file, for `trust_remote_code`, as a configuration's does
+    ours.RoCBertTokenizer.register_for_auto_class()
 
 
 @when_imported(f"{__name__}.modeling_rocbert")

@@ -1,5 +1,8 @@
 """RoCBERT configuration: sizes, the three channels, and how they are fused (Su et al., ACL 2022, section 4.1)."""
 
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -45,6 +48,20 @@ ROC_BERT_DEFAULTS: dict[str, Any] = {
 
 # `merge_input_way` of the authors' released code, in our names.
 RELEASED_FUSIONS = {"concat": "concat", "plus": "sum", "attention": "attention"}
+
+# What a saved folder brings with it, so that `trust_remote_code=True` loads it where this package is not installed.
+CODE_FILES = ("configuration_rocbert.py", "modeling_rocbert.py", "tokenization_rocbert.py")
+AUTO_MAP = {
+    "AutoConfig": "configuration_rocbert.RoCBertConfig",
+    "AutoModel": "modeling_rocbert.RoCBertModel",
+    "AutoModelForPreTraining": "modeling_rocbert.RoCBertForPreTraining",
+    "AutoModelForMaskedLM": "modeling_rocbert.RoCBertForMaskedLM",
+    "AutoModelForCausalLM": "modeling_rocbert.RoCBertForCausalLM",
+    "AutoModelForSequenceClassification": "modeling_rocbert.RoCBertForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_rocbert.RoCBertForTokenClassification",
+    "AutoModelForMultipleChoice": "modeling_rocbert.RoCBertForMultipleChoice",
+    "AutoModelForQuestionAnswering": "modeling_rocbert.RoCBertForQuestionAnswering",
+}
 
 
 class RoCBertConfig(PreTrainedConfig):
@@ -222,6 +239,21 @@ class RoCBertConfig(PreTrainedConfig):
             # the field by which transformers' RoCBertModel tells the two apart, so that it loads our checkpoints
             output["concat_input"] = self.fusion == "concat"
         return output
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        """
+        As in transformers, and the code goes with it: the three source files and an `auto_map` that names their classes
+        for every head. Every `save_pretrained` of a model calls this.
+        """
+        self.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, **kwargs)
+        for name in CODE_FILES:
+            file = Path(__file__).with_name(name)
+            # loaded by `trust_remote_code`, a file that nobody has asked for yet is not there
+            if file.is_file():
+                shutil.copyfile(file, Path(save_directory) / name)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
 
 
 __all__ = ["RoCBertConfig"]

@@ -1,0 +1,10 @@
+"""Conversion of checkpoints from and to other libraries' layouts.
+
+`convert` looks at a folder and does what fits; each direction is a function of its own in `roc_bert` (transformers'
+`roc_bert`, both ways), `released` (the authors' released code) and `warm_start` (any Chinese BERT).
+"""
+
+from .checkpoint import Conversion
+from .convert import convert
+
+__all__ = ["Conversion", "convert"]

@@ -1,0 +1,275 @@
+"""What every converter needs: reading a checkpoint folder safely, writing one whole, comparing outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+# Largest difference between the outputs before and after a conversion; a converter that exceeds it writes nothing.
+TOLERANCE = 1e-4
+# Buffers that old versions of transformers saved, and that models make themselves.
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a converter did.
+
+    Args:
+        output: the folder that it wrote.
+        max_difference: the largest absolute difference of the outputs on the check sentences, before and after.
+        sentences: how many check sentences there were.
+        notes: what a user should know of this conversion, a line each.
+    """
+
+    output: Path
+    max_difference: float
+    sentences: int
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"maximum difference of outputs on {self.sentences} check sentences: {self.max_difference:.2e}"]
+        return "\n".join([*lines, *self.notes, f"written to {self.output}"])
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def local_folder(source: str | os.PathLike) -> Path:
+    """A folder with a checkpoint: `source` itself, or what is downloaded of the Hub's repository of that name.
+
+    Raises:
+        OSError: there is no such folder, and no such repository within reach.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    texts = ["*.json", "*.txt"]
+    try:
+        folder = Path(snapshot_download(str(source), allow_patterns=[*texts, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(str(source), allow_patterns=[*texts, "*.bin"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise OSError(
+            f"source={str(source)!r} is neither a folder nor a repository of the Hub within reach: {error}"
+        ) from error
+    return folder
+
+
+def read_config(folder: Path) -> dict:
+    """config.json of a checkpoint folder.
+
+    Raises:
+        OSError: there is none. ValueError: it is not a JSON object.
+    """
+    return read_json(folder / "config.json")
+
+
+def read_json(file: Path) -> dict:
+    """A JSON object.
+
+    Raises:
+        OSError: the file cannot be read. ValueError: it does not hold a JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OSError(f"{file} cannot be read ({error.strerror}); a checkpoint folder must have it") from error
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a JSON object, it holds a {type(content).__name__}")
+    return content
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a checkpoint: safetensors if there are any, otherwise pickles.
+
+    Raises:
+        OSError: there are none, or one that an index names is missing. ValueError: the index is malformed.
+    """
+    for name in (SAFETENSORS, PICKLE):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = read_json(index).get("weight_map")
+            if not isinstance(shards, dict) or not shards:
+                raise ValueError(f"{index} has no weight_map from tensors to files")
+            files = [folder / shard for shard in sorted(set(shards.values()))]
+            for file in files:
+                if file.parent != folder or not file.is_file():
+                    raise OSError(f"{index} names {file.name!r}, which is not a file of {folder}")
+            return files
+    raise OSError(f"{folder} has no weights: neither {SAFETENSORS} nor {PICKLE}, in one file or with an index")
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint by name, without the buffers that models make themselves.
+
+    Raises:
+        OSError: there are no weights. ValueError: a file is damaged, or is a pickle of more than plain tensors.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for file in progress(weight_files(folder), "reading weights", "file"):
+        weights |= read_safetensors(file) if file.suffix == ".safetensors" else read_pickle_of_tensors(file)
+    return {name: tensor for name, tensor in weights.items() if not name.endswith(BUFFERS)}
+
+
+def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
+    """Raises ValueError when the file is damaged."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not a whole safetensors file: {error}") from error
+
+
+def read_pickle_of_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a `pytorch_model.bin`, by PyTorch's loader that runs no code of the file.
+
+    Raises:
+        ValueError: the file is damaged, or holds anything but tensors by name.
+    """
+    refusal = f"{file} is refused: a pickle must hold nothing but tensors by name"
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{refusal}; it is damaged or holds other objects ({str(error).splitlines()[0]})") from error
+    if not isinstance(weights, dict):
+        raise ValueError(f"{refusal}; it holds a {type(weights).__name__}")
+    others = [name for name, value in weights.items() if not (isinstance(name, str) and torch.is_tensor(value))]
+    if others:
+        raise ValueError(f"{refusal}; {others[0]!r} is a {type(weights[others[0]]).__name__}")
+    return dict(weights)
+
+
+def load_strictly(model_class, config, weights: dict[str, torch.Tensor], ignored: Sequence[str] = ()):
+    """A model with these weights, in evaluation, in the weights' dtype.
+
+    Args:
+        ignored: prefixes of weights that the model may lack (a pooler that its head does not use).
+
+    Raises:
+        ValueError: a weight is missing, left over or of another shape than the configuration says.
+    """
+    dtype = next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+    # a tied decoder may be saved under either of its names
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(ignored))}
+    model, found = model_class.from_pretrained(
+        None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    problems = [f"{name} is missing" for name in sorted(found["missing_keys"])]
+    problems += [f"{name} has no place" for name in sorted(found["unexpected_keys"])]
+    problems += [f"{name} has shape {tuple(a)}, not {tuple(b)}" for name, a, b in sorted(found["mismatched_keys"])]
+    if problems:
+        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        raise ValueError(f"the weights do not fit config.json ({model_class.__name__}): {shown}")
+    return model.eval()
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def check_output(output: str | os.PathLike) -> Path:
+    """The folder to write, which must not exist yet or be empty, below one that exists.
+
+    Raises:
+        OSError: it has files already, or its parent does not exist.
+    """
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OSError(f"output={str(output)!r} exists and is not an empty folder; name a new one")
+    if not output.absolute().parent.is_dir():
+        raise OSError(f"output={str(output)!r}: the folder that it is to lie in does not exist")
+    return output
+
+
+@contextmanager
+def written_whole(output: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `output` when all of it was written, and vanishes otherwise."""
+    parent = output.absolute().parent
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=parent))
+    try:
+        yield staging
+        umask = os.umask(0)
+        os.umask(umask)
+        staging.chmod(0o777 & ~umask)  # as any new folder; temporary ones are private
+        os.replace(staging, output)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+# ------------------------------------------------------------------------------------------------ checking
+
+
+def check_sentences(count: int = 16) -> list[str]:
+    """Sentences of the packaged corpus, of different genres."""
+    from ..resources import demo_sentences
+
+    sentences = list(dict.fromkeys(demo_sentences()))
+    return sentences[:: max(len(sentences) // count, 1)][:count]
+
+
+def check_batches(tokenizer_before, tokenizer_after, config) -> list[tuple[dict, dict]]:
+    """The check sentences as batches of both tokenizers; random ids for both where these are None.
+
+    Args:
+        config: of the model after the conversion; it has the sizes.
+    """
+    if tokenizer_before is None:
+        generator = torch.Generator().manual_seed(0)
+        sizes = {
+            "input_ids": config.vocab_size,
+            "input_shape_ids": config.shape_vocab_size,
+            "input_pronunciation_ids": config.pronunciation_vocab_size,
+        }
+        ids = {name: torch.randint(1, size, (4, 12), generator=generator) for name, size in sizes.items()}
+        return [(ids, ids)]
+    options = {
+        "padding": True,
+        "truncation": True,
+        "max_length": config.max_position_embeddings,
+        "return_tensors": "pt",
+    }
+    sentences = check_sentences()
+    return [
+        tuple(tokenizer(sentences[start : start + 4], **options) for tokenizer in (tokenizer_before, tokenizer_after))
+        for start in range(0, len(sentences), 4)
+    ]
+
+
+def refuse_difference(difference: float, what: str) -> None:
+    """Raises ValueError where outputs differ by more than `TOLERANCE` (or are not numbers)."""
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"{what} differ by {difference:.2e} on the check sentences, more than {TOLERANCE:.0e}; nothing was written"
+        )
+
+
+def max_difference(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """Largest absolute difference, of the places (batch, sequence) where `mask` is 1 if it is given."""
+    difference = (first.float() - second.float()).abs()
+    return float((difference if mask is None else difference[mask.bool()]).max())
+
+
+def progress(items, description: str, unit: str):
+    """The items, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=description, unit=unit, disable=None, leave=False)
