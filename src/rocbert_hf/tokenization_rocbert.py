@@ -1,0 +1,531 @@
+"""Tokenizer of RoCBERT: every token gets three ids, of itself, of its shape and of its pronunciation.
+
+This file is uploaded to the Hub as it is, so it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, cached_property, partial
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import BatchEncoding, TokenizersBackend
+from transformers.tokenization_utils_base import TruncationStrategy
+from transformers.utils import PaddingStrategy
+
+VOCAB_FILES_NAMES = {
+    "vocab_file": "vocab.txt",
+    "word_shape_file": "word_shape.json",
+    "word_pronunciation_file": "word_pronunciation.json",
+}
+PACKAGED_FILES = {
+    argument: Path(__file__).with_name("resources") / name for argument, name in VOCAB_FILES_NAMES.items()
+}
+CHANNELS = {"input_shape_ids": "word_shape_file", "input_pronunciation_ids": "word_pronunciation_file"}
+
+
+def _read(argument: str, file: str | os.PathLike) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{argument}={str(file)!r} is not UTF-8 text ({error}); save it again as UTF-8") from error
+    except OSError as error:
+        raise OSError(f"{argument}={str(file)!r} cannot be read ({error.strerror}); give the path of a file") from error
+
+
+def load_vocabulary(file: str | os.PathLike, special_tokens: Collection[str]) -> dict[str, int]:
+    """Token -> id of a file with one token a line, the number of the line being the id.
+
+    ValueError when the file is empty, repeats a token or lacks one of the special tokens.
+    """
+    tokens = _read("vocab_file", file).removesuffix("\n").split("\n")
+    if tokens == [""]:
+        raise ValueError(f"vocab_file={str(file)!r} is empty; it must hold one token a line")
+    if repeated := [token for token, times in Counter(tokens).items() if times > 1]:
+        raise ValueError(f"vocab_file={str(file)!r} repeats {repeated[:5]}; every token must stand on one line only")
+    if missing := [token for token in special_tokens if token not in tokens]:
+        raise ValueError(
+            f"vocab_file={str(file)!r} lacks the special tokens {missing}; add a line for each, or pass the names that "
+            "this vocabulary has for them (pad_token=..., unk_token=..., cls_token=..., sep_token=..., mask_token=...)"
+        )
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def load_channel(argument: str, file: str | os.PathLike, tokens: Collection[str]) -> dict[str, int]:
+    """Token -> shape or pronunciation id of a JSON file.
+
+    ValueError when the file is no JSON object of integers from 0 on, or lacks one of the `tokens`.
+    """
+    name = f"{argument}={str(file)!r}"
+    try:
+        ids = json.loads(_read(argument, file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is not JSON ({error}); it must be an object {{token: id}}") from error
+    if not isinstance(ids, dict):
+        raise ValueError(f"{name} holds a {type(ids).__name__}; it must be a JSON object {{token: id}}")
+    if wrong := {token: value for token, value in ids.items() if type(value) is not int or value < 0}:
+        raise ValueError(f"{name} has ids that are not integers from 0 on: {dict(list(wrong.items())[:5])}")
+    if missing := [token for token in tokens if token not in ids]:
+        raise ValueError(f"{name} lacks {len(missing)} tokens of the vocabulary, such as {missing[:5]}; add their ids")
+    return ids
+
+
+def without_surrogates(text):
+    """A text, or nested lists of texts, with U+FFFD for lone surrogates, which the backend cannot take."""
+    if isinstance(text, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return type(text)(map(without_surrogates, text)) if isinstance(text, (list, tuple)) else text
+
+
+def character_pipeline(do_lower_case: bool, strip_accents: bool):
+    """Normalizer and pre-tokenizer of the character level: BERT's, so that `word_ids()` are BERT's words."""
+    bert = normalizers.BertNormalizer(strip_accents=strip_accents, lowercase=do_lower_case)
+    # the only character whose lower case is two code points; one character must stay one token
+    steps = [normalizers.Replace("İ", "i"), bert] if do_lower_case else [bert]
+    return normalizers.Sequence(steps), pre_tokenizers.BertPreTokenizer()
+
+
+CASED = r"[\p{Cased}&&[^\p{Case_Ignorable}]]"
+FINAL_SIGMA = rf"{CASED}\p{{Case_Ignorable}}*\KΣ(?!\p{{Case_Ignorable}}*{CASED})"
+CHINESE = (
+    r"\x{3400}-\x{4dbf}\x{4e00}-\x{9fff}\x{f900}-\x{faff}\x{20000}-\x{2a6df}\x{2a700}-\x{2ceaf}\x{2f800}-\x{2fa1f}"
+)
+
+
+@cache
+def _code_points() -> dict[str, str]:
+    """What Python's Unicode tables take for control, space, mark, punctuation: ranges for regular expressions."""
+    points = defaultdict(list)
+    for point in range(sys.maxunicode + 1):
+        category = unicodedata.category(chr(point))
+        points["mark" if category == "Mn" else category[0] if category != "Cs" else None].append(point)
+    kinds = {
+        "control": {*points["C"], 0xFFFD} - {9, 10, 13},
+        "space": {*points["Z"], *b"\t\n\v\f\r\x1c\x1d\x1e\x1f\x85"},
+        "mark": points["mark"],
+        "punctuation": {*points["P"], *b"$+<=>^`|~"},
+    }
+    ranges = {}
+    for kind, members in kinds.items():
+        ordered = np.array(sorted(members))
+        first = ordered[np.diff(ordered, prepend=-2) > 1]
+        last = ordered[np.diff(ordered, append=sys.maxunicode + 2) > 1]
+        ranges[kind] = "".join(rf"\x{{{a:x}}}-\x{{{b:x}}}" for a, b in zip(first, last, strict=True))
+    return ranges
+
+
+def word_pipeline(do_lower_case: bool, strip_accents: bool | None, tokenize_chinese_chars: bool, clean: bool):
+    """Normalizer and pre-tokenizer that do what transformers' Python `RoCBertTokenizer` does.
+
+    `BertNormalizer` and `BertPreTokenizer` do not: their categories of characters are those of Unicode 8, where Python
+    follows its own `unicodedata`; they do not compose, know no final sigma and overlook some rare ideographs.
+    """
+    of = _code_points()
+    words = pre_tokenizers.Split(Regex(f"[{of['space']}]"), "removed")
+    if not clean:
+        return normalizers.Sequence([]), words
+    steps = [normalizers.Replace(Regex(f"[{of['control']}]"), ""), normalizers.NFC()]
+    if do_lower_case:
+        steps += [normalizers.Replace(Regex(FINAL_SIGMA), "ς"), normalizers.Lowercase()]
+    if strip_accents or (strip_accents is None and do_lower_case):
+        steps += [normalizers.NFD(), normalizers.Replace(Regex(f"[{of['mark']}]"), "")]
+    alone = of["punctuation"] + (CHINESE if tokenize_chinese_chars else "")
+    characters = pre_tokenizers.Split(Regex(f"[{alone}]"), "isolated")
+    return normalizers.Sequence(steps), pre_tokenizers.Sequence([words, characters])
+
+
+DROPPED, BY_BACKEND, UNASKED = -1, -2, -3
+
+
+class CodePointTable:
+    """Token ids of whole texts by one look-up a character, for a backend to which each character is its own token.
+
+    What becomes of a character is asked from the backend when it is first met, so the two cannot differ. A text that
+    may hold an added token is left to the backend.
+    """
+
+    def __init__(self, backend: Tokenizer):
+        self.backend = backend
+        self.added_tokens = backend.get_added_tokens_decoder()
+        self.ids = np.full(sys.maxunicode + 1, UNASKED, dtype=np.int32)
+        # the backend looks for special tokens in the text as it is, for others in what the normalizer makes of it
+        self.literal = [token.content for token in self.added_tokens.values() if not token.normalized]
+        self.starts_of_literal = sorted({ord(token[0]) for token in self.literal})
+        normalized = [token.content for token in self.added_tokens.values() if token.normalized]
+        self.starts_of_normalized = {next(filter(None, self._encode(token)), [DROPPED])[0] for token in normalized}
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = False
+        encodings = self.backend.encode_batch([without_surrogates(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _ask(self, code_points: np.ndarray) -> None:
+        for point, ids in zip(code_points, self._encode([chr(point) for point in code_points]), strict=True):
+            starts_token = not self.starts_of_normalized.isdisjoint(ids or [DROPPED])
+            self.ids[point] = BY_BACKEND if starts_token or len(ids) > 1 else ids[0] if ids else DROPPED
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of all texts, (tokens,), and where each text's end, (texts,)."""
+        code_points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        ends = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
+        ids = self.ids.take(code_points)
+        if ids.min(initial=0) == UNASKED:
+            self._ask(np.unique(code_points[ids == UNASKED]))
+            ids = self.ids.take(code_points)
+        doubtful = np.searchsorted(ends, np.flatnonzero(np.isin(code_points, self.starts_of_literal)), "right")
+        by_backend = {i for i in doubtful.tolist() if any(token in texts[i] for token in self.literal)}
+        by_backend.update(np.searchsorted(ends, np.flatnonzero(ids == BY_BACKEND), "right").tolist())
+        if by_backend:
+            rows = np.split(ids, ends[:-1])
+            for i, row in zip(by_backend, self._encode([texts[i] for i in by_backend]), strict=True):
+                rows[i] = np.array(row, dtype=np.int32)
+            ids, ends = np.concatenate(rows), np.cumsum([len(row) for row in rows])
+        dropped = np.flatnonzero(ids < 0)
+        return np.delete(ids, dropped), ends - np.searchsorted(dropped, ends)
+
+
+class BulkEncoding(BatchEncoding):
+    """A `BatchEncoding` that asks the backend for its `encodings` when they are first needed (`word_ids()`...)."""
+
+    is_fast = True
+
+    def __init__(self, data: dict, encode: Callable[[], list], tensor_type=None):
+        if tensor_type == "pt":  # of which the base class makes tensors fastest
+            data = {name: list(rows) for name, rows in data.items()}
+        super().__init__(data, tensor_type=tensor_type, n_sequences=1)
+        self._encode = encode
+        del self._encodings  # None, from the base class
+
+    @cached_property
+    def _encodings(self):
+        return self._encode()
+
+
+class RoCBertTokenizer(TokenizersBackend):
+    r"""Splits text into characters and gives each the ids of its token, its shape and its pronunciation.
+
+    Without files it has the packaged vocabulary of 16,224 characters, letters and digits among them. Whitespace and
+    control characters are dropped, a character that is not in the vocabulary is one `[UNK]`. Lists of single texts are
+    encoded by table look-up, many times as fast as by the backend and with equal results.
+
+    The three files of `weiweishi/roc-bert-base-zh` are understood too. Their words are split into pieces, and every id
+    is the one that transformers' own `RoCBertTokenizer` gives: the `[CLS]` and `[SEP]` that it adds have the shape and
+    pronunciation of `[UNK]`, padding has the number of `[PAD]`, a token that the JSON files lack is `[UNK]` to them.
+
+    Args:
+        vocab_file (`str`, *optional*): text, one token a line.
+        word_shape_file (`str`, *optional*): JSON, token to shape id.
+        word_pronunciation_file (`str`, *optional*): JSON, token to pronunciation id. Give all three files or none.
+        character_level (`bool`, *optional*): one token a character, else word pieces. If not given, characters for the
+            packaged vocabulary and word pieces for files. It is saved with the tokenizer.
+        do_lower_case (`bool`, defaults to `True`): whether to lower-case the text.
+        strip_accents (`bool`, *optional*): if not given, only lower-cased word pieces lose their accents.
+        tokenize_chinese_chars (`bool`, defaults to `True`): whether Chinese characters are words, for word pieces.
+        do_basic_tokenize (`bool`, defaults to `True`): whether to clean and split at punctuation, for word pieces.
+        kwargs: as for any tokenizer of transformers (`unk_token`, `padding_side`...).
+
+    Raises:
+        ValueError: a file is malformed, or not all of them are given. OSError: one cannot be read.
+
+    Example:
+        >>> tokenizer = RoCBertTokenizer()
+        >>> batch = tokenizer(["科比投篮", "ke 比"], padding=True, return_tensors="np")
+        >>> tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+        ['科比投篮', 'ke比']
+    """
+
+    vocab_files_names = VOCAB_FILES_NAMES
+    model_input_names: ClassVar[list[str]] = ["input_ids", *CHANNELS, "token_type_ids", "attention_mask"]
+
+    def __init__(
+        self,
+        vocab_file: str | os.PathLike | None = None,
+        word_shape_file: str | os.PathLike | None = None,
+        word_pronunciation_file: str | os.PathLike | None = None,
+        character_level: bool | None = None,
+        do_lower_case: bool = True,
+        strip_accents: bool | None = None,
+        tokenize_chinese_chars: bool = True,
+        do_basic_tokenize: bool = True,
+        **kwargs,
+    ):
+        if kwargs.get("never_split"):
+            raise ValueError(f"never_split={kwargs['never_split']!r} is not supported; use add_tokens() instead")
+        files = dict(zip(VOCAB_FILES_NAMES, (vocab_file, word_shape_file, word_pronunciation_file), strict=True))
+        packaged = not any(files.values())
+        if absent := [argument for argument, file in files.items() if not (file or packaged)]:
+            raise ValueError(f"{' and '.join(absent)} not given; a vocabulary is made of {', '.join(files)}")
+        self.character_level = packaged if character_level is None else character_level
+        names = ("pad", "unk", "cls", "sep", "mask")
+        special = {name: str(kwargs.setdefault(f"{name}_token", f"[{name.upper()}]")) for name in names}
+        if packaged and not PACKAGED_FILES["vocab_file"].exists():
+            # code from the Hub without the package; `datasets` makes such a tokenizer in each process, then fills it
+            vocab = {token: index for index, token in enumerate(special.values())}
+            self.channel_ids = {channel: dict(vocab) for channel in CHANNELS}
+        else:
+            if packaged:
+                files = PACKAGED_FILES
+                kwargs.setdefault("model_max_length", 512)
+            vocab = load_vocabulary(files["vocab_file"], special.values())
+            tokens = vocab if self.character_level else special.values()
+            self.channel_ids = {name: load_channel(file, files[file], tokens) for name, file in CHANNELS.items()}
+
+        if self.character_level:
+            self._tokenizer = Tokenizer(models.BPE(vocab, [], unk_token=special["unk"], fuse_unk=False))
+            pipeline = character_pipeline(do_lower_case, bool(strip_accents))
+            self._tokenizer.decoder = decoders.Fuse()
+        else:
+            self._tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=special["unk"]))
+            pipeline = word_pipeline(do_lower_case, strip_accents, tokenize_chinese_chars, clean=do_basic_tokenize)
+            self._tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+        self._tokenizer.normalizer, self._tokenizer.pre_tokenizer = pipeline
+        cls, sep = special["cls"], special["sep"]
+        self._tokenizer.post_processor = processors.TemplateProcessing(
+            single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+            pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+            special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
+        )
+        self._pipeline = self._describe_pipeline()
+        self._special_ids = {name: vocab[token] for name, token in special.items()}
+        self.cache = {}  # tables made when needed; `datasets` leaves an attribute of this name out of fingerprints
+        super().__init__(
+            character_level=self.character_level,
+            do_lower_case=do_lower_case,
+            strip_accents=strip_accents,
+            tokenize_chinese_chars=tokenize_chinese_chars,
+            do_basic_tokenize=do_basic_tokenize,
+            **kwargs,
+        )
+
+    @classmethod
+    def convert_to_native_format(cls, **kwargs):
+        """Leaves the files to `__init__`; `from_pretrained` calls this with those that it found."""
+        if absent := [name for argument, name in cls.vocab_files_names.items() if kwargs.get(argument) is None]:
+            raise ValueError(
+                f"{kwargs.get('name_or_path')!r} has no {' and no '.join(absent)}; save_pretrained() of a "
+                f"RoCBertTokenizer writes {', '.join(cls.vocab_files_names.values())}"
+            )
+        return {name: value for name, value in kwargs.items() if name != "tokenizer_file"}
+
+    def _describe_pipeline(self) -> tuple[str, ...]:
+        backend = self._tokenizer
+        return tuple(map(str, (backend.normalizer, backend.pre_tokenizer, backend.post_processor)))
+
+    def __getstate__(self):
+        return {**self.__dict__, "cache": {}}
+
+    # --- shape and pronunciation
+
+    def _table(self, channel: str) -> np.ndarray:
+        """Ids in a channel by token id, (2, len(self)): of tokens of the text, and of those that the tokenizer adds."""
+        key = channel, len(self)
+        if key not in self.cache:
+            ids = self.channel_ids[channel]
+            unk = self._special_ids["unk"]
+            tokens = self.convert_ids_to_tokens(range(len(self)))
+            self.cache[key] = np.array([[ids.get(token, ids[tokens[unk]]) for token in tokens]] * 2, dtype=np.int64)
+            if not self.character_level:
+                cls, sep, pad = (self._special_ids[name] for name in ("cls", "sep", "pad"))
+                self.cache[key][1, [cls, sep, pad]] = [ids[tokens[unk]], ids[tokens[unk]], pad]
+        return self.cache[key]
+
+    @property
+    def shape_ids(self) -> np.ndarray:
+        """Shape id by token id, (len(self),) int64."""
+        return self._table("input_shape_ids")[1]
+
+    @property
+    def pronunciation_ids(self) -> np.ndarray:
+        """Pronunciation id by token id, (len(self),) int64."""
+        return self._table("input_pronunciation_ids")[1]
+
+    def convert_tokens_to_shape_ids(self, tokens: str | int | Sequence[str | int]) -> int | list[int]:
+        """Shape ids of tokens, or of token ids, of a text."""
+        return self._convert_tokens("input_shape_ids", tokens)
+
+    def convert_tokens_to_pronunciation_ids(self, tokens: str | int | Sequence[str | int]) -> int | list[int]:
+        """Pronunciation ids of tokens, or of token ids, of a text."""
+        return self._convert_tokens("input_pronunciation_ids", tokens)
+
+    def _convert_tokens(self, channel: str, tokens):
+        if isinstance(tokens, (str, int, np.integer)):
+            token_id = self.convert_tokens_to_ids(tokens) if isinstance(tokens, str) else tokens
+            return int(self._table(channel)[0, token_id])
+        return [self._convert_tokens(channel, token) for token in tokens]
+
+    def _add_tokens(self, new_tokens: list[str | AddedToken], special_tokens: bool = False) -> int:
+        """Adds tokens to the backend and gives those that are new a shape and a pronunciation of their own."""
+        added = super()._add_tokens(new_tokens, special_tokens=special_tokens)
+        tokens = self.convert_ids_to_tokens(range(self.vocab_size, len(self)))
+        for ids in self.channel_ids.values():
+            new = [token for token in tokens if token not in ids]
+            ids.update(zip(new, count(max(ids.values()) + 1), strict=False))
+        return added
+
+    # --- encoding
+
+    def _encode_plus(self, text, text_pair=None, **options) -> BatchEncoding:
+        if not self._is_for_bulk(text, text_pair, options):
+            return self._encode_by_backend(text, text_pair, **options)
+        text = (
+            text if isinstance(text, str) else tuple(text)
+        )  # the caller may change its list before `encode` is called
+        encode = partial(self._encode_by_backend, text, **{**options, "return_tensors": None})
+        data = self._encode_in_bulk(text, **options)
+        return BulkEncoding(data, lambda: encode().encodings, options.get("return_tensors"))
+
+    def _encode_by_backend(self, text, text_pair=None, **options) -> BatchEncoding:
+        try:
+            return super()._encode_plus(text, text_pair, **options)
+        except TypeError:  # so the backend answers to lone surrogates
+            cleaned = without_surrogates(text), without_surrogates(text_pair)
+            if cleaned == (text, text_pair):
+                raise
+            return super()._encode_plus(*cleaned, **options)
+
+    def _convert_encoding(self, encoding, *args, **kwargs):
+        """An encoding of the backend, and its overflow, as lists: with the shape and pronunciation ids."""
+        data, encodings = super()._convert_encoding(encoding, *args, **kwargs)
+        channels = {
+            channel: [self._table(channel)[e.special_tokens_mask, e.ids].tolist() for e in encodings]
+            for channel in CHANNELS
+            if channel in self.model_input_names
+        }
+        return {"input_ids": data["input_ids"], **channels, **data}, encodings
+
+    def _is_for_bulk(self, text, text_pair, options: dict) -> bool:
+        """Whether `_encode_in_bulk` can answer the call, as the backend would."""
+        truncation = options.get("truncation_strategy", TruncationStrategy.DO_NOT_TRUNCATE)
+        truncates = truncation != TruncationStrategy.DO_NOT_TRUNCATE
+        known = self._encode_in_bulk.__kwdefaults__
+        return (
+            self.character_level
+            and text_pair is None
+            and (isinstance(text, str) or (isinstance(text, (list, tuple)) and set(map(type, text)) <= {str}))
+            and not any(value for option, value in options.items() if option not in known)  # stride, offsets...
+            and not self.split_special_tokens
+            and truncation != TruncationStrategy.ONLY_SECOND
+            and (not truncates or options["max_length"] > 2)
+            and (truncates or options.get("padding_strategy") != PaddingStrategy.MAX_LENGTH)
+            and options.get("padding_side") in (None, "left", "right")
+            and self._pipeline == self._describe_pipeline()
+        )
+
+    def _encode_in_bulk(
+        self,
+        text: str | Sequence[str],
+        *,
+        add_special_tokens: bool = True,
+        padding_strategy: PaddingStrategy = PaddingStrategy.DO_NOT_PAD,
+        truncation_strategy: TruncationStrategy = TruncationStrategy.DO_NOT_TRUNCATE,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        verbose: bool = True,
+        **_,
+    ) -> dict[str, np.ndarray | list]:
+        """What `_encode_by_backend` gives for single texts, by table look-up."""
+        table = self.cache.get("code points")
+        if table is None or table.backend is not self._tokenizer or table.added_tokens != self.added_tokens_decoder:
+            table = self.cache["code points"] = CodePointTable(self._tokenizer)
+        ids, ends = table([text] if isinstance(text, str) else text)
+        counts = np.diff(ends, prepend=0)
+        starts = ends - counts
+        added = int(add_special_tokens)  # at either end
+        if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE:
+            counts = np.minimum(counts, max_length - 2 * added)
+            starts = starts if self.truncation_side == "right" else ends - counts
+
+        # all rows one after another, (tokens,): row i is tokens[begins[i] : bounds[i]]
+        lengths = counts + 2 * added
+        bounds = np.cumsum(lengths)
+        begins = bounds - lengths
+        places = np.arange(lengths.sum()) + np.repeat(starts - added - begins, lengths)
+        tokens = np.append(ids, 0).take(places, mode="clip").astype(np.int64)
+        if added:
+            tokens[begins], tokens[bounds - 1] = self._special_ids["cls"], self._special_ids["sep"]
+        mask, types = np.ones_like(tokens), np.zeros_like(tokens)
+        longest = int(lengths.max(initial=0))
+        self._eventual_warn_about_too_long_sequence(range(longest), max_length, verbose)
+
+        padded = padding_strategy != PaddingStrategy.DO_NOT_PAD
+        if padded:  # (rows, width)
+            width = max_length if padding_strategy == PaddingStrategy.MAX_LENGTH else longest
+            width += -width % (pad_to_multiple_of or 1)
+            real = np.arange(width) < lengths[:, None]
+            real = real if (padding_side or self.padding_side) == "right" else real[:, ::-1]
+            rows = np.full(real.shape, self.pad_token_id)
+            rows[real] = tokens
+            tokens, mask, types = rows, real.astype(np.int64), np.where(real, 0, self.pad_token_type_id)
+
+        data = {"input_ids": tokens, **{channel: self._table(channel)[1].take(tokens) for channel in CHANNELS}}
+        data |= {"token_type_ids": types, "attention_mask": mask}
+        asked = {"token_type_ids": return_token_type_ids, "attention_mask": return_attention_mask}
+        asked = {name: asked.get(name) for name in data}
+        data = {
+            name: values
+            for name, values in data.items()
+            if (name in self.model_input_names if asked[name] is None else asked[name])
+        }
+        if padded and return_tensors is not None:
+            return data
+        data = {name: values.tolist() for name, values in data.items()}
+        if not padded:
+            spans = list(zip(begins.tolist(), bounds.tolist(), strict=True))
+            data = {name: [values[begin:bound] for begin, bound in spans] for name, values in data.items()}
+        return {name: rows[0] for name, rows in data.items()} if isinstance(text, str) and not return_tensors else data
+
+    # --- padding and saving
+
+    def _pad(self, encoded_inputs, *args, padding_side: str | None = None, **kwargs) -> dict:
+        """One example of `pad()`; shape and pronunciation ids that it lacks are those of its tokens."""
+        ids = encoded_inputs["input_ids"]
+        rows = {
+            channel: list(encoded_inputs.get(channel, self._table(channel)[1, ids]))
+            for channel in CHANNELS
+            if channel in self.model_input_names
+        }
+        encoded_inputs = super()._pad(encoded_inputs, *args, padding_side=padding_side, **kwargs)
+        for channel, row in rows.items():
+            padding = [self._table(channel)[1, self.pad_token_id].item()] * (
+                len(encoded_inputs["input_ids"]) - len(ids)
+            )
+            right = (padding_side or self.padding_side) == "right"
+            encoded_inputs[channel] = row + padding if right else padding + row
+        return encoded_inputs
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Writes the three files, each under a temporary name first so that none is ever half written."""
+        tokens = self.convert_ids_to_tokens(range(self.vocab_size))
+        texts = {"vocab_file": "".join(f"{token}\n" for token in tokens)}
+        texts |= {file: json.dumps(self.channel_ids[name], ensure_ascii=False) for name, file in CHANNELS.items()}
+        paths = []
+        for argument, text in texts.items():
+            name = f"{filename_prefix}-" if filename_prefix else ""
+            path = Path(save_directory, name + VOCAB_FILES_NAMES[argument])
+            path.with_suffix(".tmp").write_text(text, encoding="utf-8", newline="\n")
+            path.with_suffix(".tmp").replace(path)
+            paths.append(str(path))
+        return tuple(paths)
+
+    def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):
+        file_names = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
+        return file_names + self.save_vocabulary(save_directory, filename_prefix)
+
+
+__all__ = ["RoCBertTokenizer"]
