@@ -21,7 +21,6 @@ from rocbert_hf.attacks import (
     RandomScorer,
     Sentence,
 )
-from rocbert_hf.attacks.synthesizer import draw_steps
 from rocbert_hf.attacks.transformations import CHINESE
 from rocbert_hf.characters.words import segment
 from rocbert_hf.resources import demo_sentences
@@ -137,14 +136,16 @@ def test_number_of_steps_is_that_of_equation_3(attacked_20_000):
     assert_distributed([steps[k] for k in range(1, 8)], geometric(0.7, 7))
 
 
-@pytest.mark.parametrize("q", [0.3, 0.7, 1.0])
-def test_draw_steps_is_geometric(q):
+@pytest.mark.parametrize("q", [0.3, 1.0])
+def test_q_sets_the_number_of_steps(q):
+    synthesizer = AdversarialSynthesizer({"attacks": ["insert"], "q": q})
     rng = random.Random(0)
-    steps = Counter(min(draw_steps(q, rng), 6) for _ in range(20_000))
+    sentence = Sentence("科", ["科"], set())
+    steps = Counter(min(len(synthesizer.combine(sentence, 0, rng)[1]), 9) for _ in range(20_000))
     if q == 1.0:
         assert set(steps) == {1}
     else:
-        assert_distributed([steps[k] for k in range(1, 7)], geometric(q, 6))
+        assert_distributed([steps[k] for k in range(1, 10)], geometric(q, 9))
 
 
 class FixedScorer:

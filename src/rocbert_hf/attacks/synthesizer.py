@@ -98,8 +98,9 @@ class AdversarialSynthesizer:
         self.config = complete_config(config, scorer)
         self.scorer: Scorer = SCORERS[self.config["scorer"]]() if scorer is None else scorer
         self.attacks = [ATTACKS[name](**self.config["options"].get(name, {})) for name in self.config["attacks"]]
-        self._weights = list(self.config["attacks"].values())
-        self._equal = len(set(self._weights)) == 1
+        weights = list(self.config["attacks"].values())
+        self._weights = None if len(set(weights)) == 1 else weights  # None: all equal
+        self._q = self.config["q"]
         self._always = "insert" in self.config["attacks"]  # applies everywhere, so nothing else need be asked
         patterns = [PROTECTED[name] for name in self.config["protect"]] + self.config["protect_patterns"]
         self._protected = re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
@@ -232,26 +233,28 @@ class AdversarialSynthesizer:
                 selected.difference_update(range(start, end))
             text_start = at_text + start - at_source
             at_text = text_start + len(form)
-            pieces += (source[at_source:start], form)
+            pieces.append(source[at_source:start])
+            pieces.append(form)
             edits.append(Edit((start, end), (text_start, at_text), names))
             at_source = end
         pieces.append(source[at_source:])
         return AttackedText(source, "".join(pieces), tuple(edits))
 
     def combine(self, sentence: Sentence, index: int, rng: random.Random) -> tuple[Form, tuple[str, ...]]:
-        """Take the character at a position through a geometric number of steps (Eq. 3).
+        """Take the character at a position through S steps, S geometric (Eq. 3).
+
+        After each step another one follows with probability 1 - q, so `P(S = k) = q (1 - q)^(k - 1)`.
 
         Returns:
             The last form and the names of the attacks that led to it; no names when nothing applies.
         """
         form = Form(sentence.text[index], index, index + 1)
         names: list[str] = []
-        for _ in range(draw_steps(self.config["q"], rng)):
-            step = self._step(form, sentence, rng)
-            if step is None:
-                break
+        while step := self._step(form, sentence, rng):
             form, name = step
             names.append(name)
+            if rng.random() < self._q:
+                break
         return form, tuple(names)
 
     def _step(self, form: Form, sentence: Sentence, rng: random.Random) -> tuple[Form, str] | None:
@@ -263,22 +266,17 @@ class AdversarialSynthesizer:
         left: Sequence[Attack] = self.attacks
         weights = self._weights
         while left:
-            at = int(rng.random() * len(left)) if self._equal else _weighted(weights, rng)
+            at = int(rng.random() * len(left)) if weights is None else _weighted(weights, rng)
             attack = left[at]
             new = attack.apply(form, sentence, rng)
-            if new is not None and new.text != form.text and new.text != sentence.text[new.start : new.end]:
-                return new, attack.name
+            if new is not None:
+                text, start, end = new
+                if text != form[0] and text != sentence.text[start:end]:
+                    return new, attack.name
             left = [*left[:at], *left[at + 1 :]]
-            weights = [*weights[:at], *weights[at + 1 :]]
+            if weights is not None:
+                weights = [*weights[:at], *weights[at + 1 :]]
         return None
-
-
-def draw_steps(q: float, rng: random.Random) -> int:
-    """Number of steps (Eq. 3): k with probability `q (1 - q)^(k - 1)`, k = 1, 2, ..."""
-    steps = 1
-    while rng.random() >= q:
-        steps += 1
-    return steps
 
 
 def _weighted(weights: Sequence[float], rng: random.Random) -> int:

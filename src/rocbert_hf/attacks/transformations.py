@@ -117,18 +117,14 @@ class Phonetic(Attack):
     """科 → 颗: a random character of the same toneless pinyin; a polyphone counts with its two commonest readings."""
 
     name = "phonetic"
-
-    def options(self, character: str) -> Sequence[str]:
-        return homophones_of(character)
+    options = staticmethod(homophones_of)
 
 
 class Visual(Attack):
     """科 → 料: a character that looks alike."""
 
     name = "visual"
-
-    def options(self, character: str) -> Sequence[str]:
-        return lookalikes_of(character)
+    options = staticmethod(lookalikes_of)
 
 
 class Split(Attack):
@@ -136,13 +132,10 @@ class Split(Attack):
 
     name = "split"
 
-    def options(self, character: str) -> Sequence[str]:
-        return _joined_splits(character)
-
-
-@cache
-def _joined_splits(character: str) -> tuple[str, ...]:
-    return tuple("".join(parts) for parts in splits_of(character))
+    @staticmethod
+    @lru_cache(maxsize=1 << 14)
+    def options(character: str) -> Sequence[str]:
+        return tuple(first + second for first, second in splits_of(character))
 
 
 class Synonym(Attack):
@@ -248,9 +241,7 @@ class Unicode(Attack):
     """1 → １, 金 → 金: another code point that looks the same, by Unicode's confusables."""
 
     name = "unicode"
-
-    def options(self, character: str) -> Sequence[str]:
-        return confusables_of(character)
+    options = staticmethod(confusables_of)
 
 
 class Insert(Attack):
@@ -327,54 +318,42 @@ class Traditional(Attack):
     """绕过 → 繞過: the traditional form."""
 
     name = "traditional"
-
-    def options(self, character: str) -> Sequence[str]:
-        return traditional_forms_of(character)
+    options = staticmethod(traditional_forms_of)
 
 
 class Variant(Attack):
     """对 → 対: a Japanese or regional form."""
 
     name = "variant"
-
-    def options(self, character: str) -> Sequence[str]:
-        return variants_of(character)
+    options = staticmethod(variants_of)
 
 
 class Radical(Attack):
     """金 → ⾦: the Kangxi radical, which looks the same and is another code point."""
 
     name = "radical"
-
-    def options(self, character: str) -> Sequence[str]:
-        return radicals_of(character)
+    options = staticmethod(radicals_of)
 
 
 class Width(Attack):
     """a → ａ, 。 → ｡: the full-width or half-width form."""
 
     name = "width"
-
-    def options(self, character: str) -> Sequence[str]:
-        return width_forms_of(character)
+    options = staticmethod(width_forms_of)
 
 
 class NearPhonetic(Attack):
     """牛 → 刘: a character that sounds alike to speakers who merge n/l, zh/z, in/ing and the like."""
 
     name = "near_phonetic"
-
-    def options(self, character: str) -> Sequence[str]:
-        return near_homophones_of(character)
+    options = staticmethod(near_homophones_of)
 
 
 class Emoji(Attack):
     """机 → 🐔: an emoji whose name sounds like the character."""
 
     name = "emoji"
-
-    def options(self, character: str) -> Sequence[str]:
-        return emoji_of(character)
+    options = staticmethod(emoji_of)
 
 
 class Initials(Attack):

@@ -28,9 +28,8 @@ def variants_of(character: str) -> tuple[str, ...]:
     return _forms().get(character, ((), ()))[1]
 
 
-@cache
 def _normalised(first: int, last: int) -> dict[str, tuple[str, ...]]:
-    """Character -> code points between `first` and `last` that Unicode's NFKC makes that character."""
+    """Character -> code points from `first` to `last` that Unicode's NFKC makes that character."""
     found: dict[str, list[str]] = {}
     for code in range(first, last + 1):
         normal = unicodedata.normalize("NFKC", chr(code))
@@ -40,14 +39,25 @@ def _normalised(first: int, last: int) -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def radicals_of(character: str) -> tuple[str, ...]:
-    """The Kangxi and other radicals that look like a character but are code points of their own: 金 → ⾦."""
-    return tuple(form for block in _RADICALS for form in _normalised(*block).get(character, ()))
+def _radicals() -> dict[str, tuple[str, ...]]:
+    kangxi, supplement = (_normalised(*block) for block in _RADICALS)
+    return {character: kangxi.get(character, ()) + supplement.get(character, ()) for character in (kangxi | supplement)}
 
 
 @cache
+def _width_forms() -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for normal, forms in _normalised(*_WIDTHS).items():
+        for character in (normal, *forms):
+            found[character] = tuple(other for other in (normal, *forms) if other != character)
+    return found
+
+
+def radicals_of(character: str) -> tuple[str, ...]:
+    """The Kangxi and other radicals that look like a character but are code points of their own: 金 → ⾦."""
+    return _radicals().get(character, ())
+
+
 def width_forms_of(character: str) -> tuple[str, ...]:
     """The full-width form of a half-width character and the other way round: a → ａ, 。 → ｡, １ → 1."""
-    forms = _normalised(*_WIDTHS)
-    normal = unicodedata.normalize("NFKC", character) if _WIDTHS[0] <= ord(character) <= _WIDTHS[1] else character
-    return tuple(form for form in (normal, *forms.get(normal, ())) if form != character) if normal in forms else ()
+    return _width_forms().get(character, ())

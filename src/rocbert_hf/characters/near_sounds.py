@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from ..resources import vocabulary
 from .pinyin import readings_of
@@ -54,7 +54,7 @@ def _characters_by_syllable() -> dict[str, tuple[str, ...]]:
     return {syllable: tuple(characters) for syllable, characters in found.items()}
 
 
-@cache
+@lru_cache(maxsize=1 << 14)
 def near_homophones_of(character: str) -> tuple[str, ...]:
     """Characters that sound almost the same as a character in its commonest reading: 牛 (niu) → 刘 (liu)."""
     table = _characters_by_syllable()
