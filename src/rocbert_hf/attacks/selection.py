@@ -11,6 +11,8 @@ from itertools import accumulate
 from math import exp, floor, log
 from typing import TYPE_CHECKING, Protocol
 
+from .text import CHINESE
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -165,8 +167,12 @@ class _FrequencyLosses(dict):
         if frequency:
             self[word] = loss = self.power * log(self.total / frequency)
             return loss
-        # Names and new words are the most informative there are; punctuation and spaces the least.
-        frequency = 1 if any(char.isalnum() for char in word) else self.commonest
+        if CHINESE.match(word):
+            frequency = 1  # names and new words are the most informative there are
+        elif any(map(str.isalnum, word)):
+            frequency = self.total / len(self.frequencies)  # of Latin words and numbers the dictionary knows nothing
+        else:
+            frequency = self.commonest  # punctuation
         return self.power * log(self.total / frequency)
 
 

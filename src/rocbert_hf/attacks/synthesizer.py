@@ -14,8 +14,8 @@ from typing import Any
 
 from ..characters.words import segment
 from .selection import SCORERS, Scorer, draw_count, select_positions
-from .text import AttackedText, Edit
-from .transformations import ATTACKS, CHINESE, Attack, Form, Sentence
+from .text import CHINESE, AttackedText, Edit
+from .transformations import ATTACKS, Attack, Form, Sentence
 
 # Raised whenever the same (text, seed, config) would give another result, so that a published attack set can be made
 # again: a config of another version is refused instead of silently giving other texts.

@@ -8,7 +8,6 @@ on the command line.
 from __future__ import annotations
 
 import random
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -24,14 +23,12 @@ from ..characters.pinyin import homophones_of, pinyin_of, readings_of
 from ..characters.similarity import lookalikes_of
 from ..characters.words import part_of_speech, synonyms_of
 from ..resources import vocabulary
+from .text import CHINESE
 
 if TYPE_CHECKING:
     from .word_vectors import WordVectors
 
 T = TypeVar("T")
-
-# A run of Chinese characters: CJK ideographs of the unified and compatibility blocks, and 〇.
-CHINESE = re.compile("[〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+")
 
 
 class Form(NamedTuple):
@@ -254,6 +251,8 @@ class Insert(Attack):
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         text, start, end = form
+        if not text:
+            return None
         at = int(rng.random() * (len(text) + 1))
         return Form(text[:at] + pick(_insertable(), rng) + text[at:], start, end)
 
@@ -280,7 +279,7 @@ class Swap(Attack):
                 return None
             at = pick(places, rng)
             return Form(text[:at] + text[at + 1] + text[at] + text[at + 2 :], start, end)
-        options = self._neighbours(form, sentence)
+        options = self._neighbours(form, sentence) if text else ()
         return pick(options, rng) if options else None
 
     @staticmethod
