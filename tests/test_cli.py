@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
@@ -37,6 +38,16 @@ def test_text_file(tmp_path, pack):
     output = tmp_path / "out.txt"
     assert rocbert("attack", "-i", file, "-o", output, "--num-workers", 1).exit_code == 0
     assert output.read_text(encoding="utf-8").split("\n")[:-1] == attacked_texts()
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert rocbert("attack", KOBE, "-o", pipe).exit_code == 0
+    assert os.read(reader, 1000).decode() == attacked_texts([KOBE])[0] + "\n"
+    assert pipe.is_fifo()
+    os.close(reader)
 
 
 def test_tsv_keeps_header_and_other_columns(tmp_path):

@@ -46,9 +46,13 @@ def one_clear_error() -> Iterator[None]:
 @contextmanager
 def written_whole(file: Path) -> Iterator[IO[str]]:
     """A text file that appears under its name only when all of it was written."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", errors="surrogatepass", newline="\n", dir=file.parent, prefix=file.name, delete=False
-    ) as stream:
+    file = file.resolve()
+    options = {"mode": "w", "encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
+    if file.exists() and not file.is_file():  # /dev/stdout, a named pipe: nothing to replace
+        with file.open(**options) as stream:
+            yield stream
+        return
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{file.name}.", delete=False, **options) as stream:
         temporary = Path(stream.name)
         try:
             yield stream

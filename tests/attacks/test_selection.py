@@ -119,10 +119,11 @@ def test_random_scorer_gives_every_word_the_same_loss():
 
 
 def test_word_frequency_scorer_prefers_informative_words():
-    words = ["我", "的", "，", "爱", "科比", "曼巴精神"]
+    words = ["我", "的", "，", "爱", "科比", "曼巴精神", "2008"]
     loss = dict(zip(words, WordFrequencyScorer().losses([words])[0], strict=True))
     assert loss["，"] <= loss["的"] < loss["爱"] < loss["曼巴精神"]
     assert loss["的"] < loss["科比"]
+    assert loss["，"] < loss["2008"] < loss["曼巴精神"]
 
 
 def test_power_sets_how_strongly_frequency_counts():
