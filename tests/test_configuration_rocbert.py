@@ -29,6 +29,9 @@ def test_presets_have_the_sizes_of_the_design():
         ({"fusion": "magic"}, ["fusion", "magic", "layer_insert"]),
         ({"fusion_layer": 12}, ["fusion_layer", "12", "0..11"]),
         ({"fusion_layer": -1}, ["fusion_layer", "-1", "0..11"]),
+        ({"fusion": "attention", "fusion_layer": -2}, ["fusion_layer", "-2", "-1..11", "attention"]),
+        ({"merge_input_way": "mean"}, ["merge_input_way", "mean", "concat, plus, attention"]),
+        ({"merge_input_way": "attention", "additional_attention_layer": 13}, ["fusion_layer", "12", "-1..11"]),
         ({"fusion_normalization": "none"}, ["fusion_normalization", "softmax"]),
         ({"phonetic_encoder": "rnn"}, ["phonetic_encoder", "rnn", "char_sum"]),
         ({"contrastive_pooling": "max"}, ["contrastive_pooling", "cls"]),
@@ -75,3 +78,18 @@ def test_fields_that_an_old_roc_bert_file_leaves_out_mean_what_they_mean_in_tran
     for field in ("vocab_size", "shape_vocab_size", "shape_embed_dim", "pronunciation_vocab_size", "hidden_size"):
         assert getattr(config, field) == getattr(reference, field), field
     assert config.fusion == "concat"
+
+
+@pytest.mark.parametrize(
+    ("merge_input_way", "fusion"), [("concat", "concat"), ("plus", "sum"), ("attention", "attention")]
+)
+def test_the_authors_fields_choose_the_fusion(tmp_path, merge_input_way, fusion):
+    released = {"model_type": "roc_bert", "merge_input_way": merge_input_way, "shape_embed_dim": 768}
+    config = RoCBertConfig.from_dict(released | {"additional_attention_layer": 1})
+    assert config.fusion == fusion
+    assert config.phonetic_encoder == "table"
+    if fusion == "attention":
+        assert config.fusion_layer == 0
+        assert RoCBertConfig.from_dict(released).fusion_layer == -1  # the default there is 0: before all layers
+    config.save_pretrained(tmp_path)
+    assert RoCBertConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()

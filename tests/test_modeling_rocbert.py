@@ -1,21 +1,14 @@
 """The model against independent references: transformers' own classes, and float64 transcriptions of the equations."""
 
 import copy
+import functools
+import itertools
 import math
 
 import pytest
 import torch
 import transformers
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForMultipleChoice,
-    AutoModelForPreTraining,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+from transformers import AutoModel
 
 import rocbert_hf
 from rocbert_hf import (
@@ -30,23 +23,20 @@ from rocbert_hf import (
     RoCBertModel,
     in_batch_contrastive_loss,
 )
+from rocbert_hf.configuration_rocbert import PHONETIC_ENCODERS
 from rocbert_hf.resources import glyph_images, pronunciations, vocabulary
 
-FUSIONS = ("layer_insert", "attention", "two_step", "concat", "sum", "none")
-HEADS = {
-    RoCBertModel: AutoModel,
-    RoCBertForPreTraining: AutoModelForPreTraining,
-    RoCBertForMaskedLM: AutoModelForMaskedLM,
-    RoCBertForCausalLM: AutoModelForCausalLM,
-    RoCBertForSequenceClassification: AutoModelForSequenceClassification,
-    RoCBertForTokenClassification: AutoModelForTokenClassification,
-    RoCBertForMultipleChoice: AutoModelForMultipleChoice,
-    RoCBertForQuestionAnswering: AutoModelForQuestionAnswering,
-}
-
-
-def tensors_of(output) -> list[torch.Tensor]:
-    return [value for value in output.values() if isinstance(value, torch.Tensor)]
+WEIGHING_FUSIONS = ("layer_insert", "attention", "two_step")
+HEADS = (
+    RoCBertModel,
+    RoCBertForPreTraining,
+    RoCBertForMaskedLM,
+    RoCBertForCausalLM,
+    RoCBertForSequenceClassification,
+    RoCBertForTokenClassification,
+    RoCBertForMultipleChoice,
+    RoCBertForQuestionAnswering,
+)
 
 
 def head_inputs(head, inputs: dict) -> dict:
@@ -125,57 +115,205 @@ def test_masked_language_model_gives_transformers_logits_and_loss(tmp_path, tiny
     assert torch.allclose(expected.loss, got.loss, atol=1e-5)
 
 
-# -------------------------------------------------------------------------------------------- the paper's equations
+# -------------------------------------------------------------------------------------------- the equations
+#
+# Each is written out in float64, token by token, from what docs/fusion.md prints, and compared in values and in the
+# gradients of all that learns.
 
 
-def transcribed_layer_insert(fusion, hidden, phonetic, visual, normalization):
-    """Section 4.1 and Eq. 4 token by token, in float64."""
-    keys, values = fusion.key.double(), fusion.value.double()
-    norm = fusion.shape_norm
-    fused, weights = torch.empty_like(hidden, dtype=torch.float64), []
-    for row in range(hidden.shape[0]):
-        for column in range(hidden.shape[1]):
-            h, ph, features = (x[row, column].double() for x in (hidden, phonetic, visual))
-            vi = fusion.shape_projection.weight.double() @ features
-            vi = (vi - vi.mean()) / torch.sqrt(vi.var(unbiased=False) + norm.eps)
-            vi = vi * norm.weight.double() + norm.bias.double()
-            w = [torch.dot(keys[i].T @ h, values[i].T @ x) for i, x in enumerate((h, ph, vi))]
-            if normalization == "softmax":
-                exponentials = [torch.exp(score / math.sqrt(len(h))) for score in w]
-                w = [e / sum(exponentials) for e in exponentials]
-            else:
-                w = [score / sum(w) for score in w]
-            fused[row, column] = w[0] * h + w[1] * ph + w[2] * vi
-            weights.append(torch.stack(w))
-    return fused, torch.stack(weights).view(*hidden.shape[:2], 3)
+def transcribed_norm(x, norm):
+    normed = (x - x.mean()) / torch.sqrt(((x - x.mean()) ** 2).mean() + norm.eps)
+    return normed * norm.weight + norm.bias
 
 
-@pytest.mark.parametrize("normalization", ["softmax", "linear"])
-def test_layer_insert_is_the_papers_formula_in_values_and_gradients(tiny_sizes, normalization):
-    torch.manual_seed(1)
-    config = RoCBertConfig(**tiny_sizes, fusion_normalization=normalization, phonetic_encoder="table")
-    model = add_noise(RoCBertModel(config)).double()
-    hidden = torch.randn(2, 5, config.hidden_size, dtype=torch.float64, requires_grad=True)
-    sounds, shapes = torch.randint(0, 41, (2, 5)), torch.randint(0, 61, (2, 5))
-    embeddings = model.embeddings
-    fused, weights = model.fusion(hidden, embeddings, sounds, shapes)
-    expected, expected_weights = transcribed_layer_insert(
-        model.fusion,
-        hidden,
-        embeddings.pronunciation_embed.weight[sounds],
-        embeddings.shape_embed.weight[shapes],
-        normalization,
+def assert_same_gradients(got, expected, leaves, seed: int = 0):
+    """Of a random projection of the two tensors, with respect to the leaves; every leaf is used."""
+    probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    got_gradients = torch.autograd.grad((got * probe).sum(), leaves)
+    expected_gradients = torch.autograd.grad((expected * probe).sum(), leaves)
+    for got_gradient, expected_gradient in zip(got_gradients, expected_gradients, strict=True):
+        assert got_gradient.any()
+        assert torch.allclose(got_gradient, expected_gradient, rtol=1e-7, atol=1e-7)
+
+
+def random_case(config, model):
+    """Hidden states, and ids of sounds and shapes (none is padding, which learns nothing), of 2 x 5 tokens."""
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(2, 5, config.hidden_size, generator=generator, dtype=torch.float64, requires_grad=True)
+    sounds = torch.randint(1, config.pronunciation_vocab_size, (2, 5), generator=generator)
+    shapes = torch.randint(1, config.shape_vocab_size, (2, 5), generator=generator)
+    return hidden, sounds, shapes
+
+
+def transcribed_layer_insert(fusion, h, ph, features, normalization):
+    """Section 4.1 and Eq. 4 for one token."""
+    vi = transcribed_norm(fusion.shape_projection.weight @ features, fusion.shape_norm)
+    w = [torch.dot(fusion.key[i].T @ h, fusion.value[i].T @ x) for i, x in enumerate((h, ph, vi))]
+    if normalization == "softmax":
+        exponentials = [torch.exp(score / math.sqrt(len(h))) for score in w]
+        w = [e / sum(exponentials) for e in exponentials]
+    else:
+        w = [score / sum(w) for score in w]
+    return w[0] * h + w[1] * ph + w[2] * vi, torch.stack(w)
+
+
+def transcribed_attention(fusion, h, ph, features, num_heads):
+    """The authors' `merge_input_way="attention"` for one token."""
+
+    def linear(layer, x):
+        return layer.weight @ x + layer.bias
+
+    q = linear(fusion.query, h)
+    keys = linear(fusion.key, h), linear(fusion.key_pronunciation, ph), linear(fusion.key_shape, features)
+    values = linear(fusion.value, h), linear(fusion.value_pronunciation, ph), linear(fusion.value_shape, features)
+    exponentials = [torch.exp(torch.dot(q, key) / math.sqrt(len(h) / num_heads)) for key in keys]
+    w = [e / sum(exponentials) for e in exponentials]
+    mixed = sum(weight * value for weight, value in zip(w, values, strict=True))
+    return transcribed_norm(h + linear(fusion.output.dense, mixed), fusion.output.LayerNorm), torch.stack(w)
+
+
+def transcribed_two_step(fusion, h, ph, features):
+    x2 = transcribed_norm(fusion.pronunciation_projection.weight @ ph, fusion.pronunciation_norm)
+    x3 = transcribed_norm(fusion.shape_projection.weight @ features, fusion.shape_norm)
+    scores = fusion.gate.weight @ torch.cat([h, x2, x3]) + fusion.gate.bias
+    w = torch.exp(scores) / torch.exp(scores).sum()
+    selected = torch.cat([w[0] * h, w[1] * x2, w[2] * x3])
+    return transcribed_norm(fusion.encode.weight @ selected + fusion.encode.bias, fusion.norm), w
+
+
+TRANSCRIPTIONS = {
+    "layer_insert, softmax": lambda config, *token: transcribed_layer_insert(*token, "softmax"),
+    "layer_insert, linear": lambda config, *token: transcribed_layer_insert(*token, "linear"),
+    "attention": lambda config, *token: transcribed_attention(*token, config.num_attention_heads),
+    "two_step": lambda config, *token: transcribed_two_step(*token),
+}
+
+
+@pytest.mark.parametrize("case", TRANSCRIPTIONS)
+def test_fusions_are_their_formulas_in_values_and_gradients(tiny_sizes, case):
+    fusion, _, normalization = case.partition(", ")
+    fields = {"fusion_normalization": normalization} if normalization else {"pronunciation_embed_dim": 20}
+    config = RoCBertConfig(
+        **tiny_sizes, **fields, fusion=fusion, phonetic_encoder="table", hidden_dropout_prob=0.0, layer_norm_eps=1e-3
     )
+    model = add_noise(RoCBertModel(config)).double()
+    embeddings = model.embeddings
+    hidden, sounds, shapes = random_case(config, model)
+    fused, weights = model.fusion(hidden, embeddings, sounds, shapes)
+    tokens = [
+        TRANSCRIPTIONS[case](
+            config,
+            model.fusion,
+            hidden[place],
+            embeddings.pronunciation_embed.weight[sounds[place]],
+            embeddings.shape_embed.weight[shapes[place]],
+        )
+        for place in itertools.product(range(2), range(5))
+    ]
+    expected, expected_weights = (torch.stack(parts).unflatten(0, (2, 5)) for parts in zip(*tokens, strict=True))
     assert torch.allclose(fused, expected, atol=1e-9)
     assert torch.allclose(weights, expected_weights, atol=1e-9)
+    leaves = [hidden, embeddings.pronunciation_embed.weight, *model.fusion.parameters()]
+    assert_same_gradients(fused, expected, leaves)
 
-    probe = torch.randn_like(expected)
-    leaves = [hidden, model.fusion.key, model.fusion.value, model.fusion.shape_projection.weight]
-    leaves.append(embeddings.pronunciation_embed.weight)
-    got_gradients = torch.autograd.grad((fused * probe).sum(), leaves)
-    expected_gradients = torch.autograd.grad((expected * probe).sum(), leaves)
-    for got, wanted in zip(got_gradients, expected_gradients, strict=True):
-        assert torch.allclose(got, wanted, rtol=1e-7, atol=1e-7)
+
+def test_shapes_are_equation_4_in_values_and_gradients(tiny_sizes):
+    model = add_noise(RoCBertModel(RoCBertConfig(**tiny_sizes, layer_norm_eps=1e-3))).double()
+    fusion, features = model.fusion, torch.randn(7, 24, dtype=torch.float64, requires_grad=True)
+    expected = torch.stack(
+        [transcribed_norm(fusion.shape_projection.weight @ row, fusion.shape_norm) for row in features]
+    )
+    got = fusion.project_shapes(features)
+    assert torch.allclose(got, expected, atol=1e-9)
+    leaves = [features, fusion.shape_projection.weight, fusion.shape_norm.weight, fusion.shape_norm.bias]
+    assert_same_gradients(got, expected, leaves)
+
+
+def spelling(size: int) -> torch.Tensor:
+    """Entries 10..19 are letters, 20..29 syllables of 2 to 4 of them, the others stand for themselves."""
+    letters = torch.full((size, 4), -1)
+    letters[:, 0] = torch.arange(size)
+    generator = torch.Generator().manual_seed(2)
+    for syllable in range(20, 30):
+        length = 2 + syllable % 3
+        letters[syllable, :length] = torch.randint(10, 20, (length,), generator=generator)
+    letters[20, :2] = torch.tensor([10, 11])
+    letters[21, :3] = torch.tensor([12, 13, 14])
+    return letters
+
+
+def transcribed_char_sum(model, letters, vectors, entry):
+    return sum(vectors[letter] for letter in letters[entry].tolist() if letter >= 0)
+
+
+def transcribed_char_cnn(model, letters, vectors, entry):
+    spelled = [letter for letter in letters[entry].tolist() if letter >= 0]
+    used = {letter for row in letters.tolist() if row[1] >= 0 for letter in row}
+    if len(spelled) == 1 and entry not in used:
+        return vectors[entry]
+    convolution, nothing = model.embeddings.letter_convolution, torch.zeros_like(vectors[0])
+    sequence = [nothing, *(vectors[letter] for letter in spelled), nothing]
+    windows = [
+        convolution.weight[:, :, 0] @ first + convolution.weight[:, :, 1] @ second + convolution.bias
+        for first, second in itertools.pairwise(sequence)
+    ]
+    return torch.stack(windows).max(0).values
+
+
+PHONETIC_TRANSCRIPTIONS = {"char_sum": transcribed_char_sum, "char_cnn": transcribed_char_cnn}
+
+
+@pytest.mark.parametrize("phonetic_encoder", PHONETIC_TRANSCRIPTIONS)
+def test_pronunciations_are_their_formulas_in_values_and_gradients(tiny_sizes, phonetic_encoder):
+    model = add_noise(RoCBertModel(RoCBertConfig(**tiny_sizes, phonetic_encoder=phonetic_encoder))).double()
+    letters = spelling(41)
+    model.set_pronunciation_letters(letters)
+    vectors = model.embeddings.pronunciation_embed.weight
+    transcription = PHONETIC_TRANSCRIPTIONS[phonetic_encoder]
+    expected = torch.stack([transcription(model, letters, vectors, entry) for entry in range(41)])
+    got = model.embeddings.pronunciation_table()
+    assert torch.allclose(got, expected, atol=1e-9)
+    leaves = [vectors]
+    if phonetic_encoder == "char_cnn":
+        leaves += model.embeddings.letter_convolution.parameters()
+    assert_same_gradients(got, expected, leaves)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "sum"])
+@pytest.mark.parametrize("phonetic_encoder", PHONETIC_TRANSCRIPTIONS)
+def test_early_fusions_are_their_formulas_in_values_and_gradients(tiny_sizes, make_inputs, fusion, phonetic_encoder):
+    config = RoCBertConfig(
+        **tiny_sizes, fusion=fusion, phonetic_encoder=phonetic_encoder, hidden_dropout_prob=0.0, layer_norm_eps=1e-3
+    )
+    model = add_noise(RoCBertModel(config)).double()
+    letters, embeddings = spelling(41), model.embeddings
+    model.set_pronunciation_letters(letters)
+    inputs = make_inputs(config, batch=1, length=12)
+    del inputs["attention_mask"]
+    got = embeddings(**inputs, position_ids=torch.arange(12)[None], inputs_embeds=None)
+    expected = torch.empty_like(got)
+    for row, column in itertools.product(range(1), range(12)):
+        ids = {name: int(tensor[row, column]) for name, tensor in inputs.items()}
+        word = embeddings.word_embeddings.weight[ids["input_ids"]]
+        shape = embeddings.shape_embed.weight[ids["input_shape_ids"]]
+        sound = PHONETIC_TRANSCRIPTIONS[phonetic_encoder](
+            model, letters, embeddings.pronunciation_embed.weight, ids["input_pronunciation_ids"]
+        )
+        place = (
+            embeddings.token_type_embeddings.weight[ids["token_type_ids"]]
+            + embeddings.position_embeddings.weight[column]
+        )
+        if fusion == "concat":
+            mapped = embeddings.map_inputs_layer.weight @ torch.cat([word, shape, sound])
+            expected[row, column] = transcribed_norm(
+                mapped + embeddings.map_inputs_layer.bias + place, embeddings.LayerNorm
+            )
+        else:
+            expected[row, column] = (transcribed_norm(word + place, embeddings.LayerNorm) + shape + sound) / 3
+    assert torch.allclose(got, expected, atol=1e-9)
+    assert_same_gradients(
+        got, expected, [p for p in embeddings.parameters() if p is not embeddings.word_embeddings.weight]
+    )
 
 
 def test_linear_weights_stay_finite_where_the_scores_cancel(tiny_sizes):
@@ -189,19 +327,32 @@ def test_linear_weights_stay_finite_where_the_scores_cancel(tiny_sizes):
     assert torch.isfinite(weights).all()
 
 
-def test_the_fusion_layer_reads_the_output_of_the_layer_it_names(tiny_sizes, make_inputs):
-    for layer in range(3):
-        config = RoCBertConfig(**tiny_sizes, fusion_layer=layer, output_hidden_states=True)
-        model = RoCBertModel(config).eval()
-        inputs = make_inputs(config)
-        plain = RoCBertModel(RoCBertConfig(**tiny_sizes, fusion="none", output_hidden_states=True)).eval()
-        plain.load_state_dict(model.state_dict(), strict=False)
-        with torch.no_grad():
-            fused_states, plain_states = model(**inputs).hidden_states, plain(**inputs).hidden_states
-        same = [torch.equal(a, b) for a, b in zip(fused_states, plain_states, strict=True)]
-        last = config.num_hidden_layers
-        # the last hidden state is what the model returns, so it shows the fusion of the last layer too
-        assert same == [index <= layer + 1 and (index < last) for index in range(last + 1)]
+@pytest.mark.parametrize(
+    ("fusion", "normalization", "layer"),
+    [
+        *(("layer_insert", normalization, layer) for normalization in ("softmax", "linear") for layer in range(3)),
+        *(("attention", "softmax", layer) for layer in range(-1, 3)),
+        ("two_step", "softmax", -1),
+    ],
+)
+def test_the_fusion_reads_the_output_of_the_layer_it_names(tiny_sizes, make_inputs, fusion, normalization, layer):
+    config = RoCBertConfig(
+        **tiny_sizes,
+        fusion=fusion,
+        fusion_layer=max(layer, 0) if fusion == "two_step" else layer,
+        fusion_normalization=normalization,
+        output_hidden_states=True,
+    )
+    model = RoCBertModel(config).eval()
+    inputs = make_inputs(config)
+    plain = RoCBertModel(RoCBertConfig(**tiny_sizes, fusion="none", output_hidden_states=True)).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        fused_states, plain_states = model(**inputs).hidden_states, plain(**inputs).hidden_states
+    same = [torch.equal(a, b) for a, b in zip(fused_states, plain_states, strict=True)]
+    last = config.num_hidden_layers
+    # the last hidden state is what the model returns, so it shows the fusion of the last layer too
+    assert same == [index <= layer + (layer >= 0) and index < last for index in range(last + 1)]
 
 
 def test_a_syllable_is_the_sum_of_its_letters_and_letters_are_shared_with_text():
@@ -271,62 +422,92 @@ def test_glyph_features_are_frozen_with_layer_insert_and_stay_so_after_loading(t
 # -------------------------------------------------------------------------------------------- inference from tables
 
 
-@pytest.mark.parametrize("normalization", ["softmax", "linear"])
-@pytest.mark.parametrize("phonetic_encoder", ["char_sum", "table"])
-def test_inference_from_tables_equals_the_differentiable_path(tiny_sizes, make_inputs, normalization, phonetic_encoder):
-    config = RoCBertConfig(**tiny_sizes, fusion_normalization=normalization, phonetic_encoder=phonetic_encoder)
+@pytest.mark.parametrize("phonetic_encoder", PHONETIC_ENCODERS)
+@pytest.mark.parametrize("case", [*TRANSCRIPTIONS, "concat", "sum"])
+def test_inference_from_tables_equals_the_differentiable_path(tiny_sizes, make_inputs, case, phonetic_encoder):
+    fusion, _, normalization = case.partition(", ")
+    config = RoCBertConfig(
+        **tiny_sizes, fusion=fusion, fusion_normalization=normalization or "softmax", phonetic_encoder=phonetic_encoder
+    )
     model = add_noise(RoCBertModel(config).double()).eval()
     inputs = make_inputs(config)
+    wanted = {"output_fusion_weights": True} if fusion in WEIGHING_FUSIONS else {}
+    differentiable = model(**inputs, **wanted)
     with torch.no_grad():
-        from_tables = model(**inputs, output_fusion_weights=True)
-    assert model.fusion.tables._kept is not None
-    differentiable = model(**inputs, output_fusion_weights=True)
-    assert torch.allclose(from_tables.last_hidden_state, differentiable.last_hidden_state, atol=1e-9)
-    assert torch.allclose(from_tables.fusion_weights, differentiable.fusion_weights, atol=1e-9)
+        from_tables = model(**inputs, **wanted)
+        precomputed = copy.deepcopy(model).precompute_tables()(**inputs, **wanted)
+    for output in (from_tables, precomputed):
+        assert torch.allclose(output.last_hidden_state, differentiable.last_hidden_state, atol=1e-9)
+        if wanted:
+            assert torch.allclose(output.fusion_weights, differentiable.fusion_weights, atol=1e-9)
 
 
-def test_tables_follow_every_change_of_a_weight(tiny_sizes, make_inputs):
-    config = RoCBertConfig(**tiny_sizes)
-    model = RoCBertModel(config).eval()
+@pytest.mark.parametrize("fusion", [*WEIGHING_FUSIONS, "concat", "sum"])
+def test_tables_follow_every_change_of_a_weight(tiny_sizes, make_inputs, fusion):
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion, phonetic_encoder="char_cnn")
+    model = add_noise(RoCBertModel(config)).eval()
+    model.set_pronunciation_letters(spelling(41))
     inputs = make_inputs(config)
 
     def inference():
         with torch.no_grad():
             return model(**inputs).last_hidden_state
 
+    noisy = {name: tensor * 1.2 for name, tensor in model.state_dict().items() if "letters" not in name}
     changes = {
-        "in place": lambda: model.embeddings.pronunciation_embed.weight.detach().add_(1.0),
-        "load_state_dict": lambda: model.load_state_dict(add_noise(RoCBertModel(config)).state_dict()),
-        "spelling": lambda: model.set_pronunciation_letters(torch.arange(41).flip(0)[:, None]),
-        "projection": lambda: torch.nn.init.normal_(model.fusion.shape_projection.weight),
+        "in place": lambda: model.embeddings.pronunciation_embed.weight.detach().mul_(1.5),
+        "load_state_dict": lambda: model.load_state_dict(noisy, strict=False),
+        "spelling": lambda: model.set_pronunciation_letters(spelling(41).roll(1, 0)),
+        "convolution": lambda: torch.nn.init.normal_(model.embeddings.letter_convolution.weight, std=0.2),
         "features": lambda: torch.nn.init.normal_(model.embeddings.shape_embed.weight),
-        "key": lambda: torch.nn.init.normal_(model.fusion.key),
     }
+    if model.fusion is not None:
+        learnt = [parameter for parameter in model.fusion.parameters() if parameter.ndim > 1]
+        changes |= {f"fusion {i}": functools.partial(torch.nn.init.normal_, p, std=0.2) for i, p in enumerate(learnt)}
     before = inference()
     for name, change in changes.items():
         change()
         after = inference()
         assert not torch.allclose(before, after), name
-        assert torch.allclose(after, model(**inputs).last_hidden_state, atol=1e-5), name
+        assert torch.allclose(after, model(**inputs).last_hidden_state, atol=1e-4), name
         before = after
 
 
-# -------------------------------------------------------------------------------------------- heads
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
-def test_auto_classes_load_what_was_saved_with_the_same_outputs(tmp_path, tiny_sizes, make_inputs, head, fusion):
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion, num_labels=4, is_decoder=head is RoCBertForCausalLM)
-    model = add_noise(head(config)).eval()
-    model.save_pretrained(tmp_path)
-    loaded = HEADS[head].from_pretrained(tmp_path)
-    assert type(loaded) is head
-    inputs = head_inputs(head, make_inputs(config))
+@pytest.mark.parametrize("fusion", [*WEIGHING_FUSIONS, "concat", "sum"])
+def test_tables_are_reused_until_training(tiny_sizes, make_inputs, monkeypatch, fusion):
+    model = RoCBertModel(RoCBertConfig(**tiny_sizes, fusion=fusion, phonetic_encoder="char_cnn"))
+    inputs = make_inputs(model.config)
+    computed = []
+    compute = model.embeddings.pronunciation_table
+    monkeypatch.setattr(model.embeddings, "pronunciation_table", lambda: (computed.append(1), compute())[1])
     with torch.no_grad():
-        before, after = tensors_of(model(**inputs)), tensors_of(loaded(**inputs))
-    assert len(before) == len(after) > 0
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        for mode, times in (("eval", 1), ("eval", 1), ("train", 3), ("eval", 4)):
+            getattr(model, mode)()
+            model(**inputs), model(**inputs)
+            assert len(computed) == times
+
+
+@pytest.mark.parametrize("fusion", [*WEIGHING_FUSIONS, "concat", "sum", "none"])
+def test_precomputed_tables_leave_no_trace_in_a_checkpoint(tmp_path, tiny_sizes, make_inputs, fusion):
+    model = RoCBertForSequenceClassification(RoCBertConfig(**tiny_sizes, fusion=fusion))
+    names = set(model.state_dict())
+    assert model.precompute_tables() is model
+    assert not model.training
+    assert set(model.state_dict()) == names
+    inputs = make_inputs(model.config)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        moved = copy.deepcopy(model).to(torch.float64)
+        assert torch.allclose(moved(**inputs).logits.float(), expected, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    loaded = RoCBertForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.allclose(loaded(**inputs).logits, expected, atol=1e-6)
+    model.train()
+    assert not list(model.roc_bert.embeddings.tables.buffers())
+    assert model.roc_bert.fusion is None or not list(model.roc_bert.fusion.tables.buffers())
+
+
+# -------------------------------------------------------------------------------------------- heads
 
 
 def test_every_head_learns(tiny_sizes, make_inputs):
@@ -361,22 +542,29 @@ def test_every_head_learns(tiny_sizes, make_inputs):
         assert all(name.endswith(invariant) for name in without_gradient), (head, without_gradient)
 
 
-def test_heads_report_fusion_weights_that_sum_to_one(tiny_sizes, make_inputs):
-    config = RoCBertConfig(**tiny_sizes)
-    for head in HEADS:
-        inputs = head_inputs(head, make_inputs(config))
-        if head is RoCBertForPreTraining:
-            continue
-        weights = head(config)(**inputs, output_fusion_weights=True)["fusion_weights"]
-        assert weights.shape == (*inputs["input_ids"].flatten(0, -2).shape, 3)
-        assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:-1]), atol=1e-5)
-    with pytest.raises(ValueError, match="layer_insert"):
-        RoCBertModel(RoCBertConfig(**tiny_sizes, fusion="concat"))(**make_inputs(config), output_fusion_weights=True)
+@pytest.mark.parametrize("fusion", WEIGHING_FUSIONS)
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
+def test_heads_report_fusion_weights_that_sum_to_one(tiny_sizes, make_inputs, head, fusion):
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
+    inputs = head_inputs(head, make_inputs(config))
+    output = head(config)(**inputs, output_fusion_weights=True)
+    weights = output["fusion_weights"]
+    assert weights.shape == (*inputs["input_ids"].flatten(0, -2).shape, 3)
+    assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:-1]), atol=1e-5)
+    assert "fusion_weights" not in head(config)(**inputs)
 
 
+@pytest.mark.parametrize("fusion", ["concat", "sum", "none"])
+def test_fusions_without_weights_say_which_have_them(tiny_sizes, make_inputs, fusion):
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
+    with pytest.raises(ValueError, match=f"layer_insert, attention, two_step.*{fusion}"):
+        RoCBertModel(config)(**make_inputs(config), output_fusion_weights=True)
+
+
+@pytest.mark.parametrize("fusion", ["layer_insert", "two_step"])
 @pytest.mark.parametrize("absent", ["input_shape_ids", "input_pronunciation_ids"])
-def test_a_channel_without_ids_or_switched_off_has_no_weight(tiny_sizes, make_inputs, absent):
-    config = RoCBertConfig(**tiny_sizes)
+def test_a_channel_without_ids_has_no_weight(tiny_sizes, make_inputs, absent, fusion):
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
     model = RoCBertModel(config).eval()
     inputs = make_inputs(config)
     del inputs[absent]
@@ -386,10 +574,15 @@ def test_a_channel_without_ids_or_switched_off_has_no_weight(tiny_sizes, make_in
             weights = model(**inputs, output_fusion_weights=True).fusion_weights
         assert not weights[..., channel].any()
         assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:-1]), atol=1e-5)
-    switched_off = {"input_shape_ids": "enable_shape", "input_pronunciation_ids": "enable_pronunciation"}[absent]
-    ablated = RoCBertModel(RoCBertConfig(**tiny_sizes, **{switched_off: False})).eval()
-    weights = ablated(**make_inputs(config), output_fusion_weights=True).fusion_weights
-    assert not weights[..., channel].any()
+
+
+@pytest.mark.parametrize("absent", ["input_shape_ids", "input_pronunciation_ids"])
+def test_attention_reads_padding_where_a_channel_has_no_ids(tiny_sizes, make_inputs, absent):
+    model = add_noise(RoCBertModel(RoCBertConfig(**tiny_sizes, fusion="attention"))).eval()
+    inputs = make_inputs(model.config)
+    padding = inputs | {absent: torch.zeros_like(inputs[absent])}
+    del inputs[absent]
+    assert torch.equal(model(**inputs)[0], model(**padding)[0])
 
 
 def test_generation_with_and_without_cache_agree(tiny_sizes, make_inputs):
@@ -430,121 +623,6 @@ def test_a_batch_without_a_masked_token_gives_zero_not_nan(tiny_sizes, make_inpu
     inputs = make_inputs(config)
     output = RoCBertForPreTraining(config)(**inputs, labels=torch.full_like(inputs["input_ids"], -100))
     assert output.loss == 0
-
-
-# -------------------------------------------------------------------------------------------- expectations of the field
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_padding_side_and_company_in_the_batch_do_not_matter(tiny_sizes, make_inputs, fusion):
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
-    model = add_noise(RoCBertModel(config)).eval()
-    right = make_inputs(config, batch=3, length=10)
-    lengths = right["attention_mask"].sum(1).tolist()
-    left = {
-        name: torch.stack([torch.roll(row, 10 - n) for row, n in zip(tensor, lengths, strict=True)])
-        for name, tensor in right.items()
-    }
-    positions = torch.stack([torch.roll(torch.arange(10), 10 - n) for n in lengths])
-    with torch.no_grad():
-        of_right, of_left = model(**right)[0], model(**left, position_ids=positions)[0]
-        for row, length in enumerate(lengths):
-            alone = model(**{name: tensor[row : row + 1, :length] for name, tensor in right.items()})[0][0]
-            assert torch.allclose(of_right[row, :length], alone, atol=1e-5)
-            assert torch.allclose(of_left[row, 10 - length :], alone, atol=1e-5)
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_attention_implementations_agree(tiny_sizes, make_inputs, fusion):
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
-    model = add_noise(RoCBertModel(config)).eval()
-    inputs = make_inputs(config)
-    real = inputs["attention_mask"].bool()
-    assert model.config._attn_implementation == "sdpa"
-    sdpa = model(**inputs)[0]
-    model.set_attn_implementation("eager")
-    eager = model(**inputs, output_attentions=True)
-    assert torch.allclose(sdpa[real], eager[0][real], atol=1e-5)
-    assert len(eager.attentions) == config.num_hidden_layers
-
-
-def test_gradient_checkpointing_gives_the_same_gradients(tiny_sizes, make_inputs):
-    config = RoCBertConfig(**tiny_sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = RoCBertForPreTraining(config).train()
-    inputs = make_inputs(config)
-    inputs |= {f"attack_{name}": tensor.flip(0) for name, tensor in inputs.items()} | {"labels": inputs["input_ids"]}
-
-    def gradients():
-        model.zero_grad()
-        model(**inputs).loss.backward()
-        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-    plain = gradients()
-    model.gradient_checkpointing_enable()
-    checkpointed = gradients()
-    assert plain.keys() == checkpointed.keys()
-    for name, gradient in plain.items():
-        assert torch.allclose(gradient, checkpointed[name], atol=1e-6), name
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_near_float32(tiny_sizes, make_inputs, fusion, dtype):
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
-    model = RoCBertModel(config).eval()
-    inputs = make_inputs(config)
-    with torch.no_grad():
-        reference = model(**inputs)[0]
-        half = copy.deepcopy(model).to(dtype)(**inputs)[0]
-        with torch.autocast("cpu", dtype=dtype):
-            autocast = model(**inputs)[0]
-    assert half.dtype == dtype
-    assert torch.allclose(reference, half.float(), atol=0.1)
-    assert torch.allclose(reference, autocast.float(), atol=0.1)
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("training", [True, False])
-def test_compiles_without_graph_breaks(tiny_sizes, make_inputs, fusion, training):
-    torch._dynamo.reset()
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    model = RoCBertModel(config).train(training)
-    inputs = make_inputs(config)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    with torch.set_grad_enabled(training):
-        assert torch.allclose(compiled(**inputs)[0], model(**inputs)[0], atol=1e-5)
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_inputs_embeds_replace_the_words(tiny_sizes, make_inputs, fusion):
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
-    model = RoCBertModel(config).eval()
-    inputs = make_inputs(config)
-    expected = model(**inputs)[0]
-    embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
-    assert torch.allclose(model(**inputs, inputs_embeds=embeds)[0], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_resizing_grows_all_channels_and_survives_saving(tmp_path, tiny_sizes, make_inputs, fusion):
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
-    model = RoCBertForMaskedLM(config).eval()
-    inputs = make_inputs(config)
-    before = model(**inputs).logits
-    model.resize_token_embeddings(tiny_sizes["vocab_size"] + 3, mean_resizing=False)
-    assert model.config.shape_vocab_size == tiny_sizes["shape_vocab_size"] + 3
-    assert model.config.pronunciation_vocab_size == tiny_sizes["pronunciation_vocab_size"] + 3
-    assert torch.allclose(model(**inputs).logits[..., : before.shape[-1]], before, atol=1e-5)
-    new_token = {
-        "input_ids": torch.tensor([[model.config.vocab_size - 1]]),
-        "input_shape_ids": torch.tensor([[model.config.shape_vocab_size - 1]]),
-        "input_pronunciation_ids": torch.tensor([[model.config.pronunciation_vocab_size - 1]]),
-    }
-    expected = model(**new_token).logits
-    model.save_pretrained(tmp_path)
-    assert torch.equal(RoCBertForMaskedLM.from_pretrained(tmp_path).eval()(**new_token).logits, expected)
-    if fusion == "layer_insert":
-        assert not model.roc_bert.embeddings.shape_embed.weight.requires_grad
 
 
 # -------------------------------------------------------------------------------------------- bad input

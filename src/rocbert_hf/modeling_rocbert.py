@@ -288,12 +288,13 @@ class RoCBertEmbeddings(nn.Module):
             self._average(embeddings, input_shape_ids, input_pronunciation_ids) if self.fusion == "sum" else embeddings
         )
 
-    def _pronunciation(self, ids: torch.LongTensor) -> torch.Tensor:
+    def pronunciation(self, ids: torch.LongTensor) -> torch.Tensor:
+        """`Ph` of pronunciation ids: (batch, sequence) -> (batch, sequence, pronunciation_embed_dim)."""
         if self.pronunciation_letters is not None and self.tables.usable():
             table = self.tables.get(self.pronunciation_sources(), self._compute_tables)["pronunciation"]
         else:
             table = self.pronunciation_table()
-        return nn.functional.embedding(ids, table)
+        return nn.functional.embedding(ids, table, padding_idx=self.pad_token_id)
 
     def pronunciation_sources(self) -> list[torch.Tensor]:
         """The tensors that `pronunciation_table` is computed from."""
@@ -319,7 +320,7 @@ class RoCBertEmbeddings(nn.Module):
         if self.has_shape:
             channels.append(self.shape_embed(absent if shape_ids is None else shape_ids))
         if self.has_pronunciation:
-            channels.append(self._pronunciation(absent if pronunciation_ids is None else pronunciation_ids))
+            channels.append(self.pronunciation(absent if pronunciation_ids is None else pronunciation_ids))
         return self.map_inputs_layer(torch.cat(channels, dim=-1))
 
     def _average(self, embeddings, shape_ids, pronunciation_ids):
@@ -327,7 +328,7 @@ class RoCBertEmbeddings(nn.Module):
         if self.has_shape and shape_ids is not None:
             channels.append(self.shape_embed(shape_ids))
         if self.has_pronunciation and pronunciation_ids is not None:
-            channels.append(self._pronunciation(pronunciation_ids))
+            channels.append(self.pronunciation(pronunciation_ids))
         return torch.stack(channels).sum(0) / len(channels)
 
 
@@ -450,7 +451,7 @@ class RoCBertLayerInsertFusion(RoCBertFusion):
         """The channels' vectors and scores, differentiable."""
         vectors = [hidden_states]
         if 1 in ids:
-            vectors.append(nn.functional.embedding(ids[1], embeddings.pronunciation_table()))
+            vectors.append(embeddings.pronunciation(ids[1]))
         if 2 in ids:
             vectors.append(self.project_shapes(embeddings.shape_embed(ids[2])))
         channels = [0, *ids]
@@ -545,8 +546,7 @@ class RoCBertAttentionFusion(RoCBertFusion):
     def _key_and_value(self, channel, embeddings, ids):
         """Key and value of a channel's `ids`, or of all that there are where these are None."""
         if channel == 1:
-            table = embeddings.pronunciation_table()
-            vectors = table if ids is None else nn.functional.embedding(ids, table)
+            vectors = embeddings.pronunciation_table() if ids is None else embeddings.pronunciation(ids)
             return self.key_pronunciation(vectors), self.value_pronunciation(vectors)
         vectors = embeddings.shape_embed.weight if ids is None else embeddings.shape_embed(ids)
         return self.key_shape(vectors), self.value_shape(vectors)
@@ -603,7 +603,7 @@ class RoCBertTwoStepFusion(RoCBertFusion):
                 gated, encoded = rows.split([len(self.channels), rows.shape[-1] - len(self.channels)], dim=-1)
             scores = scores + gated
             encodings.append(encoded)
-        scores = (scores + self.gate.bias).float()[..., [self.channels.index(channel) for channel in (0, *ids)]]
+        scores = _wide(scores + self.gate.bias)[..., [self.channels.index(channel) for channel in (0, *ids)]]
         weights = scores.softmax(-1)
         encoded = sum(weights[..., i, None] * encoding for i, encoding in enumerate(encodings)) + self.encode.bias
         return self.norm(encoded.to(hidden_states.dtype)), weights
@@ -618,8 +618,7 @@ class RoCBertTwoStepFusion(RoCBertFusion):
     def _vectors(self, channel, embeddings, ids):
         """`X` of a channel's `ids`, or of all that there are where these are None."""
         if channel == 1:
-            table = embeddings.pronunciation_table()
-            vectors = table if ids is None else nn.functional.embedding(ids, table)
+            vectors = embeddings.pronunciation_table() if ids is None else embeddings.pronunciation(ids)
             return self.pronunciation_norm(self.pronunciation_projection(vectors))
         vectors = embeddings.shape_embed.weight if ids is None else embeddings.shape_embed(ids)
         return self.shape_norm(self.shape_projection(vectors))
@@ -639,9 +638,14 @@ FUSION_MODULES: dict[str, type[RoCBertFusion]] = {
 }
 
 
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32, or wider where it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Sum of products over the last dimension, accumulated in float32 (or wider)."""
-    return torch.linalg.vecdot(a.float(), b.float()) if a.dtype != torch.float64 else torch.linalg.vecdot(a, b)
+    return torch.linalg.vecdot(_wide(a), _wide(b))
 
 
 # ------------------------------------------------------------------------------------------------ model
@@ -684,10 +688,10 @@ class RoCBertPreTrainedModel(PreTrainedModel):
         "cross_attentions": RoCBertCrossAttention,
     }
 
-    def _initialize_weights(self, module, is_custom_code: bool = False):
-        # for code outside transformers it would pass over modules without weights of their own, as `RoCBertEmbeddings`,
-        # to spare loaded weights an initialisation in place; below, `init` spares them
-        super()._initialize_weights(module, is_custom_code=False)
+    def _initialize_weights(self, module, *is_custom_code):
+        # told that this is code outside transformers, it would pass over modules without weights of their own, such as
+        # `RoCBertEmbeddings`, lest loaded weights be initialised in place; `init`, used below, spares those itself
+        super()._initialize_weights(module)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -788,6 +792,25 @@ def _has_glyph_images(shape_embed: nn.Embedding) -> bool:
     return rows == 16224 and dim <= 32 * 32
 
 
+def first_token(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """
+    The state of [CLS]: of the first token that is not padding, so that texts padded on the left are pooled alike.
+
+    Args:
+        hidden_states: (batch, sequence, hidden).
+        attention_mask: (batch, sequence), 1 for tokens and 0 for padding; without one, or with one that masks more than
+            padding, the first token is taken.
+
+    Returns:
+        (batch, hidden).
+    """
+    if attention_mask is None or attention_mask.shape != hidden_states.shape[:2]:
+        return hidden_states[:, 0]
+    # argmax gives the first of equals
+    first = attention_mask.long().argmax(1)
+    return hidden_states.take_along_dim(first[:, None, None], dim=1)[:, 0]
+
+
 @dataclass
 class RoCBertModelOutput(BaseModelOutputWithPoolingAndCrossAttentions):
     """
@@ -874,6 +897,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
             device = self.embeddings.position_embeddings.weight.device
             position_ids = torch.arange(past_length, past_length + length, device=device).unsqueeze(0)
 
+        padding_mask = attention_mask
         embedded = self.embeddings(
             input_ids, input_shape_ids, input_pronunciation_ids, token_type_ids, position_ids, inputs_embeds
         )
@@ -913,7 +937,9 @@ class RoCBertModel(RoCBertPreTrainedModel):
         )
         return RoCBertModelOutput(
             last_hidden_state=hidden_states,
-            pooler_output=self.pooler(hidden_states) if self.pooler is not None else None,
+            pooler_output=None
+            if self.pooler is None
+            else self.pooler(first_token(hidden_states, padding_mask)[:, None]),
             past_key_values=past_key_values if use_cache else None,
             fusion_weights=fusion_weights if output_fusion_weights else None,
         )
@@ -1066,6 +1092,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         attack_token_type_ids: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         temperature: float = 0.01,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs,
     ) -> RoCBertForPreTrainingOutput:
         """
@@ -1076,8 +1103,16 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             labels: (batch, sequence), the original id where a token is masked, -100 elsewhere; without them there is no
                 masked language modelling loss.
             temperature: of the contrastive loss (0.01 in the paper).
+            inputs_embeds: (batch, sequence, hidden), instead of `input_ids`, where there is no attacked form.
+
+        Raises:
+            ValueError: `inputs_embeds` are given with an attacked form.
         """
-        batch_size, length = input_ids.shape
+        if inputs_embeds is not None and attack_input_ids is not None:
+            raise ValueError(
+                "`inputs_embeds` cannot be given with `attack_input_ids`: both views are encoded from ids."
+            )
+        batch_size, length = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         inputs = {
             "input_ids": input_ids,
             "input_shape_ids": input_shape_ids,
@@ -1102,7 +1137,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
                 for name, tensor in inputs.items()
                 if tensor is not None and attacked[name] is not None
             }
-        outputs = self.roc_bert(**inputs, **kwargs)
+        outputs = self.roc_bert(**inputs, inputs_embeds=inputs_embeds, **kwargs)
         hidden_states = outputs.last_hidden_state[:batch_size, :length]
 
         mlm_loss = contrastive_loss = contrastive_accuracy = None
@@ -1115,12 +1150,14 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             mlm_loss = nn.functional.cross_entropy(logits.float(), labels[masked], reduction="sum")
             mlm_loss = mlm_loss / masked.sum().clamp(min=1)
         if attack_input_ids is not None:
-            sentence = outputs.last_hidden_state[:, 0] if outputs.pooler_output is None else outputs.pooler_output
+            sentence = outputs.pooler_output
+            if sentence is None:
+                sentence = first_token(outputs.last_hidden_state, inputs["attention_mask"])
             contrastive_loss, contrastive_accuracy = in_batch_contrastive_loss(
                 sentence[:batch_size], sentence[batch_size:], temperature
             )
         losses = [loss for loss in (mlm_loss, contrastive_loss) if loss is not None]
-        return RoCBertForPreTrainingOutput(
+        output = RoCBertForPreTrainingOutput(
             loss=sum(losses) if losses else None,
             mlm_loss=mlm_loss,
             contrastive_loss=contrastive_loss,
@@ -1130,6 +1167,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+        return _with_fusion_weights(output, outputs)
 
 
 # ------------------------------------------------------------------------------------------------ heads
