@@ -6,6 +6,7 @@ classes join transformers' Auto classes at the moment those are imported.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from wrapt import when_imported
@@ -57,9 +58,20 @@ def _import_tokenization(_) -> None:
     importlib.import_module(".tokenization_rocbert", __name__)
 
 
+# What our model is made of, and what each module defines last: these import the Auto classes before they have defined it.
+_PARTS_OF_MODEL = {
+    "transformers.modeling_layers": "GradientCheckpointingLayer",
+    "transformers.models.roc_bert.modeling_roc_bert": "__all__",
+}
+
+
 @when_imported("transformers.models.auto.modeling_auto")
+@when_imported("transformers.modeling_layers")
+@when_imported("transformers.models.roc_bert.modeling_roc_bert")
 def _import_modeling(_) -> None:
-    importlib.import_module(".modeling_rocbert", __name__)
+    parts = {sys.modules.get(name): last for name, last in _PARTS_OF_MODEL.items() if name in sys.modules}
+    if "transformers.models.auto.modeling_auto" in sys.modules and all(map(hasattr, parts, parts.values())):
+        importlib.import_module(".modeling_rocbert", __name__)
 
 
 @when_imported(f"{__name__}.configuration_rocbert")
