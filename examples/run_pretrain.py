@@ -19,7 +19,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
+from transformers.utils import logging
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.attacks import AdversarialSynthesizer
@@ -31,7 +33,15 @@ from rocbert_hf.pretraining.trainer import RoCBertPretrainer, save_run
 from rocbert_hf.resources import demo_sentences
 
 DEFAULT_CONFIG = Path(__file__).with_name("configs") / "tiny.yaml"
-SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+SHARED_WITH_BERT = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+)
 ROWS = {
     "mlm_loss": ("MLM loss", "{:.2f}"),
     "contrastive_loss": ("contrastive loss", "{:.2f}"),
@@ -66,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         mixed_precision=arguments.mixed_precision, gradient_accumulation_steps=arguments.gradient_accumulation_steps
     )
     console = Console(quiet=not accelerator.is_main_process)
+    logging.disable_progress_bar()  # one bar, the training's
     Path(run.output_dir).mkdir(parents=True, exist_ok=True)  # now, not after the training, if it cannot be made
     tokenizer = RoCBertTokenizer()
     train, held_out = split(load_sentences(run, arguments.max_length), run.held_out, arguments.seed)
@@ -84,12 +95,17 @@ def main(argv: Sequence[str] | None = None) -> dict:
     results["rocbert"]["after"] = evaluate(model)
     if run.baseline:
         set_seed(arguments.seed)
-        bert = BertForMaskedLM(BertConfig(**{name: getattr(config, name) for name in SIZES})).to(accelerator.device)
+        bert = BertForMaskedLM(BertConfig(**{name: getattr(config, name) for name in SHARED_WITH_BERT})).to(
+            accelerator.device
+        )
         same_time = replace(arguments, max_steps=None, minutes=results["rocbert"]["training"]["seconds"] / 60)
         results["bert"] = {"before": evaluate(bert)}
         results["bert"]["training"] = train_on(bert, train, same_time, tokenizer, accelerator, None, "plain BERT")
         results["bert"]["after"] = evaluate(bert)
     console.print(results_table(results, len(evaluate.sentences)))
+    console.print(
+        "retrieval: how many attacked sentences have their own original as nearest of all held-out sentences\n"
+    )
 
     if accelerator.is_main_process:
         save_run(run.output_dir, model, tokenizer, results)
@@ -137,10 +153,7 @@ def train_on(model, sentences, arguments, tokenizer, accelerator, attacks, descr
 
 
 def results_table(results: dict, held_out: int) -> Table:
-    table = Table(
-        title=f"{held_out} held-out sentences",
-        caption="retrieval: the share of attacked sentences whose nearest\nneighbour among the held-out sentences is their own",
-    )
+    table = Table(title=f"{held_out} held-out sentences", title_justify="left")
     table.add_column()
     models = [name for name in ("rocbert", "bert") if name in results]
     for name in models:
@@ -163,8 +176,8 @@ def show_filled_mask(output_dir: str, sentences: Sequence[str], attacks: str, co
     masked = min(whole, key=lambda i: tokenizer.convert_tokens_to_ids(attacked.text[i]))
     text = attacked.text[:masked] + tokenizer.mask_token + attacked.text[masked + 1 :]
     guesses = pipeline("fill-mask", model=model, tokenizer=tokenizer)(text, top_k=5)
-    console.print("\nattacked:", attacked)
-    console.print(f"masked:   {text}", markup=False)
+    console.print(Text.assemble("\nattacked: ", attacked.__rich__()), soft_wrap=True)
+    console.print(f"masked:   {text}", markup=False, soft_wrap=True)
     filled = [f"{guess['token_str']} {guess['score']:.0%}" for guess in guesses]
     console.print("filled:   " + "  ".join(filled))
 

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from .arguments import PretrainingArguments
 
-SHOWN = ("loss", "mlm_loss", "contrastive_loss", "contrastive_accuracy")
+# What is averaged of a model's outputs, and how the progress bar calls it.
+AVERAGED = {"loss": "loss", "mlm_loss": "mlm", "contrastive_loss": None, "contrastive_accuracy": "accuracy"}
 SECONDS_BETWEEN_REPORTS = 0.5
 
 
@@ -133,7 +134,7 @@ class RoCBertPretrainer:
                     accelerator.backward(outputs.loss)
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
-                        factor = learning_rate_factor(self._progress(step, started), arguments.warmup_ratio)
+                        factor = learning_rate_factor(self._progress(step + 0.5, started), arguments.warmup_ratio)
                         for group in optimizer.param_groups:
                             group["lr"] = arguments.learning_rate * factor
                     optimizer.step()
@@ -145,13 +146,21 @@ class RoCBertPretrainer:
                 seconds = time.perf_counter() - started
                 finished = self._progress(step, started) >= 1
                 if finished or seconds - report.shown_at >= SECONDS_BETWEEN_REPORTS:
-                    means = report.read(seconds) | {"sentences_per_second": step * sentences_a_step / seconds}
-                    bar.set_postfix({name.removesuffix("_loss"): f"{value:.4g}" for name, value in means.items()})
+                    means = report.read(seconds)
+                    speed = step * sentences_a_step / seconds
+                    shown = {label: f"{means[name]:.3g}" for name, label in AVERAGED.items() if label and name in means}
+                    bar.set_postfix(shown | {"sentences/s": f"{speed:.0f}"})
                 bar.update(min((step if arguments.max_steps else int(seconds)), bar.total) - bar.n)
                 if finished:
                     break
         self.model.eval()
-        return {"steps": step, "seconds": seconds, "epochs": step * sentences_a_step / len(self.sentences), **means}
+        return {
+            "steps": step,
+            "seconds": seconds,
+            "epochs": step * sentences_a_step / len(self.sentences),
+            "sentences_per_second": speed,
+            **means,
+        }
 
     def _loader(self) -> DataLoader:
         arguments = self.arguments
@@ -164,7 +173,7 @@ class RoCBertPretrainer:
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def _progress(self, step: int, started: float) -> float:
+    def _progress(self, step: float, started: float) -> float:
         """Share of the run that is over, the same number in every process."""
         arguments = self.arguments
         by_steps = step / arguments.max_steps if arguments.max_steps else 0.0
@@ -195,7 +204,7 @@ class _RunningMeans:
         self.shown_at = float("-inf")
 
     def add(self, outputs) -> None:
-        for name in SHOWN:
+        for name in AVERAGED:
             if outputs.get(name) is not None:
                 self.sums[name] = self.sums.get(name, 0) + outputs[name].detach()
         self.count += 1
