@@ -31,7 +31,7 @@ VOCAB_FILES_NAMES = {
 PACKAGED_FILES = {
     argument: Path(__file__).with_name("resources") / name for argument, name in VOCAB_FILES_NAMES.items()
 }
-CHANNELS = {"input_shape_ids": "word_shape_file", "input_pronunciation_ids": "word_pronunciation_file"}
+CHANNELS = {"input_shape_ids": "word_shape", "input_pronunciation_ids": "word_pronunciation"}
 
 
 def _read(argument: str, file: str | os.PathLike) -> str:
@@ -268,20 +268,21 @@ class RoCBertTokenizer(TokenizersBackend):
         if absent := [argument for argument, file in files.items() if not (file or packaged)]:
             raise ValueError(f"{' and '.join(absent)} not given; a vocabulary is made of {', '.join(files)}")
         self.character_level = packaged if character_level is None else character_level
+        self.do_lower_case = do_lower_case
         names = ("pad", "unk", "cls", "sep", "mask")
         special = {name: str(kwargs.setdefault(f"{name}_token", f"[{name.upper()}]")) for name in names}
-        if packaged and not PACKAGED_FILES["vocab_file"].exists():
-            # code from the Hub without the package; `datasets` makes such a tokenizer in each process, then fills it
-            vocab = {token: index for index, token in enumerate(special.values())}
-            self.channel_ids = {channel: dict(vocab) for channel in CHANNELS}
-        else:
-            if packaged:
-                files = PACKAGED_FILES
-                kwargs.setdefault("model_max_length", 512)
+        if packaged and PACKAGED_FILES["vocab_file"].exists():
+            files = PACKAGED_FILES
+            kwargs.setdefault("model_max_length", 512)
+        if any(files.values()):
             vocab = load_vocabulary(files["vocab_file"], special.values())
             tokens = vocab if self.character_level else special.values()
-            self.channel_ids = {name: load_channel(file, files[file], tokens) for name, file in CHANNELS.items()}
-
+            self.word_shape, self.word_pronunciation = (
+                load_channel(f"{name}_file", files[f"{name}_file"], tokens) for name in CHANNELS.values()
+            )
+        else:  # code from the Hub, without the package: `datasets` makes a tokenizer so in each process, then fills it
+            vocab = {token: index for index, token in enumerate(special.values())}
+            self.word_shape, self.word_pronunciation = dict(vocab), dict(vocab)
         if self.character_level:
             self._tokenizer = Tokenizer(models.BPE(vocab, [], unk_token=special["unk"], fuse_unk=False))
             pipeline = character_pipeline(do_lower_case, bool(strip_accents))
@@ -332,7 +333,7 @@ class RoCBertTokenizer(TokenizersBackend):
         """Ids in a channel by token id, (2, len(self)): of tokens of the text, and of those that the tokenizer adds."""
         key = channel, len(self)
         if key not in self.cache:
-            ids = self.channel_ids[channel]
+            ids = getattr(self, CHANNELS[channel])
             unk = self._special_ids["unk"]
             tokens = self.convert_ids_to_tokens(range(len(self)))
             self.cache[key] = np.array([[ids.get(token, ids[tokens[unk]]) for token in tokens]] * 2, dtype=np.int64)
@@ -369,7 +370,7 @@ class RoCBertTokenizer(TokenizersBackend):
         """Adds tokens to the backend and gives those that are new a shape and a pronunciation of their own."""
         added = super()._add_tokens(new_tokens, special_tokens=special_tokens)
         tokens = self.convert_ids_to_tokens(range(self.vocab_size, len(self)))
-        for ids in self.channel_ids.values():
+        for ids in (self.word_shape, self.word_pronunciation):
             new = [token for token in tokens if token not in ids]
             ids.update(zip(new, count(max(ids.values()) + 1), strict=False))
         return added
@@ -459,29 +460,26 @@ class RoCBertTokenizer(TokenizersBackend):
         tokens = np.append(ids, 0).take(places, mode="clip").astype(np.int64)
         if added:
             tokens[begins], tokens[bounds - 1] = self._special_ids["cls"], self._special_ids["sep"]
-        mask, types = np.ones_like(tokens), np.zeros_like(tokens)
+        types, mask = np.zeros_like(tokens), np.ones_like(tokens)
         longest = int(lengths.max(initial=0))
         self._eventual_warn_about_too_long_sequence(range(longest), max_length, verbose)
 
         padded = padding_strategy != PaddingStrategy.DO_NOT_PAD
-        if padded:  # (rows, width)
+        if padded:  # the same as (rows, width)
             width = max_length if padding_strategy == PaddingStrategy.MAX_LENGTH else longest
             width += -width % (pad_to_multiple_of or 1)
             real = np.arange(width) < lengths[:, None]
             real = real if (padding_side or self.padding_side) == "right" else real[:, ::-1]
             rows = np.full(real.shape, self.pad_token_id)
             rows[real] = tokens
-            tokens, mask, types = rows, real.astype(np.int64), np.where(real, 0, self.pad_token_type_id)
+            tokens, types, mask = rows, np.where(real, 0, self.pad_token_type_id), real.astype(np.int64)
 
-        data = {"input_ids": tokens, **{channel: self._table(channel)[1].take(tokens) for channel in CHANNELS}}
-        data |= {"token_type_ids": types, "attention_mask": mask}
-        asked = {"token_type_ids": return_token_type_ids, "attention_mask": return_attention_mask}
-        asked = {name: asked.get(name) for name in data}
-        data = {
-            name: values
-            for name, values in data.items()
-            if (name in self.model_input_names if asked[name] is None else asked[name])
-        }
+        channels = {channel: self._table(channel)[1].take(tokens) for channel in CHANNELS}
+        data = {"input_ids": tokens, **channels, "token_type_ids": types, "attention_mask": mask}
+        asked = dict.fromkeys(self.model_input_names, True)
+        for name, returned in (("token_type_ids", return_token_type_ids), ("attention_mask", return_attention_mask)):
+            asked[name] = asked.get(name) if returned is None else returned
+        data = {name: values for name, values in data.items() if asked.get(name)}
         if padded and return_tensors is not None:
             return data
         data = {name: values.tolist() for name, values in data.items()}
@@ -513,7 +511,7 @@ class RoCBertTokenizer(TokenizersBackend):
         """Writes the three files, each under a temporary name first so that none is ever half written."""
         tokens = self.convert_ids_to_tokens(range(self.vocab_size))
         texts = {"vocab_file": "".join(f"{token}\n" for token in tokens)}
-        texts |= {file: json.dumps(self.channel_ids[name], ensure_ascii=False) for name, file in CHANNELS.items()}
+        texts |= {f"{name}_file": json.dumps(getattr(self, name), ensure_ascii=False) for name in CHANNELS.values()}
         paths = []
         for argument, text in texts.items():
             name = f"{filename_prefix}-" if filename_prefix else ""
