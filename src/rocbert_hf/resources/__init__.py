@@ -22,6 +22,7 @@ __all__ = [
     "demo_corpus",
     "demo_sentences",
     "glyph_images",
+    "lookalike_ids",
     "path",
     "pronunciation_ids",
     "pronunciations",
@@ -107,6 +108,15 @@ def glyph_images() -> np.ndarray:
     images *= 17  # 4 bits a pixel, 15 * 17 = 255
     images.flags.writeable = False
     return images
+
+
+@cache
+def lookalike_ids() -> np.ndarray:
+    """The ids of each Chinese character's look-alikes, best first: uint16 (14642, 20), rows in the vocabulary's order."""
+    import numpy as np
+
+    with np.load(path("lookalikes.npz"), allow_pickle=False) as archive:
+        return archive["token_ids"]
 
 
 @cache
