@@ -121,7 +121,7 @@ class Visual(Attack):
     """科 → 料: a character that looks alike."""
 
     name = "visual"
-    options = staticmethod(lookalikes_of)
+    options = staticmethod(lru_cache(maxsize=1 << 14)(lookalikes_of))
 
 
 class Split(Attack):
