@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..resources import lookalike_ids, shape_ids, vocabulary
 
 __all__ = ["lookalikes_of"]
 
 
+@lru_cache(maxsize=1 << 14)
 def lookalikes_of(char: str) -> tuple[str, ...]:
     """The 20 vocabulary characters that look most like a Chinese character, best first: 己 -> 记 芑 改 纪 ...
 
@@ -17,4 +20,4 @@ def lookalikes_of(char: str) -> tuple[str, ...]:
     row = shape_ids().get(char, 0) - (len(vocabulary()) - len(lookalike_ids()))
     if row < 0:
         return ()
-    return tuple(vocabulary()[number] for number in lookalike_ids()[row])
+    return tuple(vocabulary()[number] for number in lookalike_ids()[row].tolist())

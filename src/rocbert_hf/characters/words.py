@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import re
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ..resources import thesaurus
 
 __all__ = ["part_of_speech", "segment", "synonyms_of", "word_frequencies"]
 
-# jieba's own blocks: within one, words may form; outside, every character stands alone
-_BLOCKS = re.compile(r"([\u4E00-\u9FD5a-zA-Z0-9+#&\._%\-]+)")
-_BETWEEN_BLOCKS = re.compile(r"\r\n|[\s\S]")
 _LETTERS_AND_DIGITS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+# jieba forms words of these characters only; every other one stands alone
+_WORD_CHARACTERS = frozenset(map(chr, range(0x4E00, 0x9FD6))) | _LETTERS_AND_DIGITS | frozenset("+#&._%-")
 
 
 @cache
@@ -50,68 +50,100 @@ def part_of_speech(word: str) -> str:
     return _dictionary()[1].get(word, "x")
 
 
+class _Lexicon(NamedTuple):
+    """jieba's dictionary, arranged for the search of `_most_probable_words`; scores are log probabilities."""
+
+    by_first: dict[str, tuple[float, dict[str, float]]]  # character -> its score, second character -> the pair's score
+    lengths: dict[str, tuple[int, ...]]  # first three characters -> lengths of the words that begin so
+    scores: dict[str, float]  # of the words of three or more characters
+
+
 @cache
-def _segmentation_tables() -> tuple[dict[str, float], dict[str, tuple[int, ...]], float]:
-    """Log probability of every word, the lengths of the words that begin with two characters, and a floor."""
+def _lexicon() -> _Lexicon:
     frequencies = word_frequencies()
     # the arithmetic and its order are jieba's, so that ties fall the same way
     log_total = math.log(sum(frequencies.values()))
-    scores = {word: math.log(frequency) - log_total for word, frequency in frequencies.items() if frequency}
-    lengths: dict[str, set[int]] = defaultdict(set)
-    for word in scores:
-        if len(word) > 1:
-            lengths[word[:2]].add(len(word))
-    by_beginning = {beginning: tuple(sorted(found)) for beginning, found in lengths.items()}
-    return scores, by_beginning, math.log(1) - log_total
+    logs = {frequency: math.log(frequency) - log_total for frequency in set(frequencies.values()) if frequency}
+    unknown = math.log(1) - log_total
 
-
-def _most_probable_words(block: str) -> list[str]:
-    """Split a block into the words whose probabilities have the largest product; the later, longer word wins a tie."""
-    scores, by_beginning, floor = _segmentation_tables()
-    lengths_of, score_of = by_beginning.get, scores.get
-    size = len(block)
-    best = [0.0] * (size + 1)  # log probability of the rest of the block from each position on
-    ends = [0] * size
-    for start in range(size - 1, -1, -1):
-        end = start + 1
-        lengths = lengths_of(block[start : start + 2])
-        if lengths is None:
-            best[start] = score_of(block[start], floor) + best[end]
-            ends[start] = end
+    singles: dict[str, float] = {}
+    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    lengths: dict[str, int] = {}  # bit n is set when there is a word of n characters
+    scores: dict[str, float] = {}
+    for word, frequency in frequencies.items():
+        if not frequency or not _WORD_CHARACTERS.issuperset(word):
             continue
-        score = score_of(block[start], -math.inf) + best[end]
-        for length in lengths:
-            stop = start + length
-            if stop > size:
-                break
-            candidate = score_of(block[start:stop])
-            if candidate is not None and candidate + best[stop] >= score:
-                score = candidate + best[stop]
-                end = stop
-        if score == -math.inf:
-            score = floor + best[end]
+        size = len(word)
+        if size == 1:
+            singles[word] = logs[frequency]
+        elif size == 2:
+            seconds[word[0]][word[1]] = logs[frequency]
+        else:
+            scores[word] = logs[frequency]
+            seconds[word[0]].setdefault(word[1], -math.inf)  # begins a word but is none
+            lengths[word[:3]] = lengths.get(word[:3], 0) | 1 << size
+    unpacked = {bits: tuple(n for n in range(bits.bit_length()) if bits >> n & 1) for bits in set(lengths.values())}
+    return _Lexicon(
+        {character: (singles.get(character, unknown), seconds.get(character, {})) for character in _WORD_CHARACTERS},
+        {beginning: unpacked[bits] for beginning, bits in lengths.items()},
+        scores,
+    )
+
+
+def _most_probable_words(text: str) -> list[str]:
+    """Split into the words whose probabilities have the largest product; of equals, the longer first word.
+
+    From the last character to the first, the best way on from each is that of a word and the best way on from its end.
+    """
+    by_first, lengths, scores = _lexicon()
+    size = len(text)
+    best = [0.0] * (size + 1)  # log probability of the best words from each position to the end of its run
+    ends = {}  # start -> end of the best word, where it is longer than one character
+    start, after = size, ""
+    best_next = best_after_next = 0.0
+    for character in reversed(text):
+        start -= 1
+        known = by_first.get(character)
+        if known is None:  # no word crosses it, and jieba begins to add anew
+            best_next, after = 0.0, ""
+            continue
+        score, seconds = known
+        score += best_next
+        if after in seconds:
+            candidate = seconds[after] + best_after_next
+            if candidate >= score:
+                score = candidate
+                ends[start] = start + 2
+            for length in lengths.get(text[start : start + 3], ()):
+                end = start + length
+                if end > size:
+                    break
+                candidate = scores.get(text[start:end], -math.inf) + best[end]
+                if candidate >= score:
+                    score = candidate
+                    ends[start] = end
         best[start] = score
-        ends[start] = end
+        best_after_next, best_next, after = best_next, score, character
 
     words = []
     start = 0
     while start < size:
-        end = ends[start]
-        words.append(block[start:end])
+        end = ends.get(start, start + 1)
+        words.append(text[start:end])
         start = end
     return words
 
 
-def _join_letters_and_digits(words: list[str]) -> list[str]:
-    joined: list[str] = []
-    open_run = False
-    for word in words:
-        single = word in _LETTERS_AND_DIGITS
-        if single and open_run:
+def _join(words: list[str], joins: Callable[[str, str], bool]) -> list[str]:
+    """Put a word to the one before it where `joins(word before, word)`."""
+    joined = words[:1]
+    last = words[0]
+    for word in words[1:]:
+        if joins(last, word):
             joined[-1] += word
         else:
             joined.append(word)
-        open_run = single
+        last = word
     return joined
 
 
@@ -120,14 +152,11 @@ def segment(text: str) -> list[str]:
 
     Equals `jieba.lcut(text, HMM=False)` (the most probable path through jieba's dictionary), several times faster.
     """
-    words: list[str] = []
-    for number, piece in enumerate(_BLOCKS.split(text)):
-        if number % 2 == 0:
-            words += _BETWEEN_BLOCKS.findall(piece)
-        elif piece.isascii() or not _LETTERS_AND_DIGITS.isdisjoint(piece):
-            words += _join_letters_and_digits(_most_probable_words(piece))
-        else:
-            words += _most_probable_words(piece)
+    words = _most_probable_words(text)
+    if not _LETTERS_AND_DIGITS.isdisjoint(text):
+        words = _join(words, lambda last, word: last in _LETTERS_AND_DIGITS and word in _LETTERS_AND_DIGITS)
+    if "\r\n" in text:
+        words = _join(words, lambda last, word: last == "\r" and word == "\n")
     return words
 
 
