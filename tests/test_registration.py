@@ -4,8 +4,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 
 FIRST = (
+    "from transformers import AutoConfig, AutoModel, AutoTokenizer",
     "from transformers import BertForPreTraining",
     "from transformers import RoCBertModel",
     "import transformers.modeling_layers",
@@ -23,3 +27,24 @@ print(type(AutoModel.from_config(rocbert_hf.RoCBertConfig.from_preset("tiny", sh
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "rocbert_hf.modeling_rocbert", done.stderr[-600:]
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from transformers import AutoModel; import rocbert_hf",
+        "from rocbert_hf.tokenization_rocbert import RoCBertTokenizer",
+    ],
+)
+def test_all_three_classes_register_themselves(tmp_path, imports):
+    torch.manual_seed(0)
+    RoCBertModel(RoCBertConfig.from_preset("tiny", shape_vocab_size=9)).save_pretrained(tmp_path)
+    RoCBertTokenizer().save_pretrained(tmp_path)
+    code = f"""
+{imports}
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+print(*(type(auto.from_pretrained({str(tmp_path)!r})).__module__ for auto in (AutoConfig, AutoModel, AutoTokenizer)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    modules = [f"rocbert_hf.{part}_rocbert" for part in ("configuration", "modeling", "tokenization")]
+    assert done.stdout.split() == modules, done.stderr[-600:]

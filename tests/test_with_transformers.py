@@ -46,25 +46,6 @@ def test_auto_classes_load_a_checkpoint_folder(checkpoint):
     assert model(**inputs).logits.shape == (1, 13, 16224)
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import rocbert_hf; from transformers import AutoConfig, AutoModel",
-        "from transformers import AutoConfig, AutoModel; import rocbert_hf",
-        "from rocbert_hf import RoCBertModel; from transformers import AutoConfig, AutoModel",
-        "from rocbert_hf.tokenization_rocbert import RoCBertTokenizer; from transformers import AutoConfig, AutoModel",
-    ],
-)
-def test_classes_register_themselves_whatever_is_imported_first(checkpoint, imports):
-    code = f"""
-{imports}
-from transformers import AutoTokenizer
-print(*(type(auto.from_pretrained({str(checkpoint)!r})).__module__ for auto in (AutoConfig, AutoModel, AutoTokenizer)))
-"""
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.split() == [f"rocbert_hf.{part}_rocbert" for part in ("configuration", "modeling", "tokenization")]
-
-
 def test_fill_mask_pipeline_runs_from_raw_text(checkpoint):
     fill_mask = pipeline("fill-mask", model=str(checkpoint))
     candidates = fill_mask("科比的精[MASK]值得永远学习", top_k=3)
