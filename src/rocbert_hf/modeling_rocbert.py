@@ -808,7 +808,7 @@ def first_token(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
         return hidden_states[:, 0]
     # argmax gives the first of equals
     first = attention_mask.long().argmax(1)
-    return hidden_states.take_along_dim(first[:, None, None], dim=1)[:, 0]
+    return hidden_states[torch.arange(first.shape[0], device=first.device), first]
 
 
 @dataclass

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from rocbert_hf import (
+    RoCBertConfig,
+    RoCBertForMaskedLM,
+    RoCBertForMultipleChoice,
+    RoCBertForPreTraining,
+    RoCBertForQuestionAnswering,
+    RoCBertForSequenceClassification,
+    RoCBertForTokenClassification,
+    RoCBertModel,
+    RoCBertTokenizer,
+)
+from rocbert_hf.configuration_rocbert import FUSIONS
+from rocbert_hf.deployment import export_onnx, quantize_int8
+
+
+def tiny_head(head, **fields):
+    torch.manual_seed(0)
+    return head(RoCBertConfig.from_preset("tiny", **fields)).eval()
+
+
+def outputs_of_session(path, inputs) -> list[np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert all(axis in ("batch", "choices", "sequence") for i in session.get_inputs() for axis in i.shape)
+    return session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+
+
+def test_an_exported_classifier_reads_what_the_tokenizer_returns(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = tiny_head(RoCBertForSequenceClassification, num_labels=3)
+    tokenizer = RoCBertTokenizer()
+    files = {int8: tmp_path / f"{int8}.onnx" for int8 in (False, True)}
+    assert export_onnx(model, files[False]) < 1e-5
+    assert export_onnx(model.train(), files[True], int8=True) < 0.05
+    assert model.training
+    assert sorted(tmp_path.iterdir()) == sorted(files.values())
+    assert files[True].stat().st_size < files[False].stat().st_size
+    model.eval()
+    for texts in (["加薇❤信"], ["科比的精神值得永远学习", "比不是ke比吗？", "好"]):
+        inputs = tokenizer(texts, padding=True, return_tensors="pt")
+        expected = model(**inputs).logits.detach().numpy()
+        for int8, tolerance in ((False, 1e-5), (True, 0.05)):
+            (logits,) = outputs_of_session(files[int8], inputs)
+            assert np.abs(logits - expected).max() < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("phonetic_encoder", ["char_cnn", "table"])
+def test_every_fusion_is_exported(tmp_path, fusion, phonetic_encoder):
+    model = tiny_head(RoCBertModel, fusion=fusion, phonetic_encoder=phonetic_encoder)
+    assert export_onnx(model, tmp_path / "model.onnx") < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "head",
+    [
+        RoCBertForMaskedLM,
+        RoCBertForPreTraining,
+        RoCBertForTokenClassification,
+        RoCBertForMultipleChoice,
+        RoCBertForQuestionAnswering,
+    ],
+)
+def test_every_head_is_exported(tmp_path, head):
+    assert export_onnx(tiny_head(head), tmp_path / "model.onnx") < 1e-4
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path):
+    model = tiny_head(RoCBertModel)
+    with pytest.raises(ValueError, match=r"`path` must end in .onnx.*model\.bin"):
+        export_onnx(model, tmp_path / "model.bin")
+    with pytest.raises(OSError, match="folder of `path` does not exist"):
+        export_onnx(model, tmp_path / "nowhere" / "model.onnx")
+    with pytest.raises(ValueError, match="decoder"):
+        export_onnx(tiny_head(RoCBertModel, is_decoder=True), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_int8_is_near_float32_and_leaves_the_model_alone(fusion):
+    model = tiny_head(RoCBertForMaskedLM, fusion=fusion)
+    quantized = quantize_int8(model)
+    inputs = RoCBertTokenizer()(["科比的精神值得永远学习", "加薇❤信"], padding=True, return_tensors="pt")
+    mask = inputs["attention_mask"].bool()
+    with torch.no_grad():
+        expected, got = model(**inputs).logits[mask], quantized(**inputs).logits[mask]
+    assert (expected - got).abs().max() < 0.1 * expected.abs().max()
+    assert not torch.equal(expected, got)
+    assert type(model.roc_bert.encoder.layer[0].intermediate.dense) is torch.nn.Linear
+
+
+def test_int8_wants_float32():
+    with pytest.raises(ValueError, match=r"`model` must be in float32 on the CPU.*bfloat16"):
+        quantize_int8(tiny_head(RoCBertModel).bfloat16())
