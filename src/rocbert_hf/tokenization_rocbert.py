@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.tokenization_utils_base import TruncationStrategy
@@ -181,11 +182,12 @@ class CodePointTable:
         code_points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
         ends = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
         ids = self.ids.take(code_points)
-        if ids.min(initial=0) == UNASKED:
+        if UNASKED in ids:
             self._ask(np.unique(code_points[ids == UNASKED]))
             ids = self.ids.take(code_points)
-        doubtful = np.searchsorted(ends, np.flatnonzero(np.isin(code_points, self.starts_of_literal)), "right")
-        by_backend = {i for i in doubtful.tolist() if any(token in texts[i] for token in self.literal)}
+        starts = np.logical_or.reduce([code_points == start for start in self.starts_of_literal])
+        doubtful = set(np.searchsorted(ends, np.flatnonzero(starts), "right").tolist())
+        by_backend = {i for i in doubtful if any(token in texts[i] for token in self.literal)}
         by_backend.update(np.searchsorted(ends, np.flatnonzero(ids == BY_BACKEND), "right").tolist())
         if by_backend:
             rows = np.split(ids, ends[:-1])
@@ -329,13 +331,19 @@ class RoCBertTokenizer(TokenizersBackend):
 
     # --- shape and pronunciation
 
+    def _all_tokens(self) -> list[str]:
+        """The tokens by id; `convert_ids_to_tokens` would give those added later as the normalizer leaves them."""
+        added = {index: token.content for index, token in self.added_tokens_decoder.items()}
+        tokens = self.convert_ids_to_tokens(range(len(self)))
+        return [added.get(index, token) for index, token in enumerate(tokens)]
+
     def _table(self, channel: str) -> np.ndarray:
         """Ids in a channel by token id, (2, len(self)): of tokens of the text, and of those that the tokenizer adds."""
         key = channel, len(self)
         if key not in self.cache:
             ids = getattr(self, CHANNELS[channel])
             unk = self._special_ids["unk"]
-            tokens = self.convert_ids_to_tokens(range(len(self)))
+            tokens = self._all_tokens()
             self.cache[key] = np.array([[ids.get(token, ids[tokens[unk]]) for token in tokens]] * 2, dtype=np.int64)
             if not self.character_level:
                 cls, sep, pad = (self._special_ids[name] for name in ("cls", "sep", "pad"))
@@ -369,7 +377,7 @@ class RoCBertTokenizer(TokenizersBackend):
     def _add_tokens(self, new_tokens: list[str | AddedToken], special_tokens: bool = False) -> int:
         """Adds tokens to the backend and gives those that are new a shape and a pronunciation of their own."""
         added = super()._add_tokens(new_tokens, special_tokens=special_tokens)
-        tokens = self.convert_ids_to_tokens(range(self.vocab_size, len(self)))
+        tokens = self._all_tokens()[self.vocab_size :]
         for ids in (self.word_shape, self.word_pronunciation):
             new = [token for token in tokens if token not in ids]
             ids.update(zip(new, count(max(ids.values()) + 1), strict=False))
@@ -452,40 +460,53 @@ class RoCBertTokenizer(TokenizersBackend):
             counts = np.minimum(counts, max_length - 2 * added)
             starts = starts if self.truncation_side == "right" else ends - counts
 
-        # all rows one after another, (tokens,): row i is tokens[begins[i] : bounds[i]]
         lengths = counts + 2 * added
-        bounds = np.cumsum(lengths)
-        begins = bounds - lengths
-        places = np.arange(lengths.sum()) + np.repeat(starts - added - begins, lengths)
-        tokens = np.append(ids, 0).take(places, mode="clip").astype(np.int64)
-        if added:
-            tokens[begins], tokens[bounds - 1] = self._special_ids["cls"], self._special_ids["sep"]
-        types, mask = np.zeros_like(tokens), np.ones_like(tokens)
         longest = int(lengths.max(initial=0))
         self._eventual_warn_about_too_long_sequence(range(longest), max_length, verbose)
 
-        padded = padding_strategy != PaddingStrategy.DO_NOT_PAD
-        if padded:  # the same as (rows, width)
+        asked = {"token_type_ids": return_token_type_ids, "attention_mask": return_attention_mask}
+        names = [
+            name
+            for name in ("input_ids", *CHANNELS, "token_type_ids", "attention_mask")
+            if (name in self.model_input_names if asked.get(name) is None else asked[name])
+        ]
+        cls, sep = self._special_ids["cls"], self._special_ids["sep"]
+        if padding_strategy == PaddingStrategy.DO_NOT_PAD:
+            data = {}
+            spans = list(zip(starts.tolist(), (starts + counts).tolist(), strict=True))
+            for name in names:
+                if name in asked:
+                    data[name] = [[int(name == "attention_mask")] * length for length in lengths.tolist()]
+                else:
+                    table = self._table(name)[1] if name in CHANNELS else np.arange(len(self))
+                    values, first, last = table.take(ids).tolist(), table[[cls] * added], table[[sep] * added]
+                    data[name] = [[*first.tolist(), *values[start:end], *last.tolist()] for start, end in spans]
+        else:
             width = max_length if padding_strategy == PaddingStrategy.MAX_LENGTH else longest
             width += -width % (pad_to_multiple_of or 1)
+            right = (padding_side or self.padding_side) == "right"
+            begins = np.zeros_like(lengths) if right else width - lengths
             real = np.arange(width) < lengths[:, None]
-            real = real if (padding_side or self.padding_side) == "right" else real[:, ::-1]
-            rows = np.full(real.shape, self.pad_token_id)
-            rows[real] = tokens
-            tokens, types, mask = rows, np.where(real, 0, self.pad_token_type_id), real.astype(np.int64)
-
-        channels = {channel: self._table(channel)[1].take(tokens) for channel in CHANNELS}
-        data = {"input_ids": tokens, **channels, "token_type_ids": types, "attention_mask": mask}
-        asked = dict.fromkeys(self.model_input_names, True)
-        for name, returned in (("token_type_ids", return_token_type_ids), ("attention_mask", return_attention_mask)):
-            asked[name] = asked.get(name) if returned is None else returned
-        data = {name: values for name, values in data.items() if asked.get(name)}
-        if padded and return_tensors is not None:
-            return data
-        data = {name: values.tolist() for name, values in data.items()}
-        if not padded:
-            spans = list(zip(begins.tolist(), bounds.tolist(), strict=True))
-            data = {name: [values[begin:bound] for begin, bound in spans] for name, values in data.items()}
+            real = real if right else real[:, ::-1]
+            arrays = np.empty((len(names), *real.shape), dtype=np.int64)  # at once: few, huge pages of memory
+            data = dict(zip(names, arrays, strict=True))
+            tokens = data["input_ids"]
+            margin = np.zeros(width, dtype=ids.dtype)
+            windows = sliding_window_view(np.concatenate([margin, ids, margin]), width)
+            tokens[:] = windows[width + starts - added - begins]
+            tokens[~real] = self.pad_token_id
+            if added:
+                tokens[np.arange(len(tokens)), begins] = cls
+                tokens[np.arange(len(tokens)), begins + lengths - 1] = sep
+            for name in names[1:]:
+                if name in CHANNELS:
+                    self._table(name)[1].take(tokens, out=data[name], mode="clip")
+                elif name == "attention_mask":
+                    data[name][:] = real
+                else:
+                    data[name][:] = self.pad_token_type_id and ~real * self.pad_token_type_id
+            if return_tensors is None:
+                data = {name: values.tolist() for name, values in data.items()}
         return {name: rows[0] for name, rows in data.items()} if isinstance(text, str) and not return_tensors else data
 
     # --- padding and saving
@@ -509,7 +530,7 @@ class RoCBertTokenizer(TokenizersBackend):
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Writes the three files, each under a temporary name first so that none is ever half written."""
-        tokens = self.convert_ids_to_tokens(range(self.vocab_size))
+        tokens = self._all_tokens()[: self.vocab_size]
         texts = {"vocab_file": "".join(f"{token}\n" for token in tokens)}
         texts |= {f"{name}_file": json.dumps(getattr(self, name), ensure_ascii=False) for name in CHANNELS.values()}
         paths = []

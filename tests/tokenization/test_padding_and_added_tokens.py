@@ -6,6 +6,7 @@ import torch
 from transformers import AddedToken, BatchEncoding, DataCollatorForTokenClassification, DataCollatorWithPadding
 
 from rocbert_hf import RoCBertTokenizer
+from rocbert_hf.resources import vocabulary
 
 CHANNELS = ["input_ids", "input_shape_ids", "input_pronunciation_ids", "token_type_ids", "attention_mask"]
 TEXTS = ["科比的精神", "a b", "", "值得永远学习！"]
@@ -75,7 +76,7 @@ def test_new_tokens_get_a_shape_and_a_sound_of_their_own_and_keep_them(tmp_path,
         tokenizer = RoCBertTokenizer.from_pretrained(word_piece_folder, **options)
     before = RoCBertTokenizer() if layout == "characters" else RoCBertTokenizer.from_pretrained(word_piece_folder)
     if add == "add_tokens":
-        tokenizer.add_tokens(["<e1>", AddedToken("<e2>", lstrip=True), "科"])
+        tokenizer.add_tokens(["<e1>", AddedToken("<e2>", lstrip=True)])
     elif add == "add_special_tokens":
         tokenizer.add_special_tokens({"extra_special_tokens": ["<e1>", "<e2>"]})
     size = len(before)
@@ -86,7 +87,8 @@ def test_new_tokens_get_a_shape_and_a_sound_of_their_own_and_keep_them(tmp_path,
         assert len(set(new[size:])) == 2
         assert not set(new[size:]) & set(old)
     text = "科<e1> a <e2>b"
-    assert tokenizer.tokenize(text) == ["科", "<e1>", "a", "<e2>", "b"]
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["科", "<e1>", "a", "<e2>", "b"]
     encoded = tokenizer([text, "a"], padding=True, return_tensors="np")
     assert encoded["input_shape_ids"][0, 2] == tokenizer.shape_ids[size]
 
@@ -101,6 +103,17 @@ def test_new_tokens_get_a_shape_and_a_sound_of_their_own_and_keep_them(tmp_path,
         assert np.array_equal(encoded[name], again[name])
     loaded.add_tokens(["<e3>"])
     assert loaded.shape_ids[-1] == tokenizer.shape_ids.max() + 1
+
+
+def test_files_hold_added_tokens_as_they_were_given(tmp_path):
+    tokenizer = RoCBertTokenizer()
+    tokenizer.add_tokens(["KEB", "科", " x "])
+    tokenizer.save_pretrained(tmp_path)
+    assert {"KEB", " x "} == tokenizer.word_shape.keys() - RoCBertTokenizer().word_shape.keys()
+    assert (tmp_path / "vocab.txt").read_text(encoding="utf-8").split("\n") == [*vocabulary(), ""]
+    loaded = RoCBertTokenizer.from_pretrained(tmp_path)
+    assert loaded.word_shape == tokenizer.word_shape
+    assert loaded("kEb 科 x ")["input_ids"] == tokenizer("kEb 科 x ")["input_ids"]
 
 
 def test_added_tokens_match_as_in_any_tokenizer():
