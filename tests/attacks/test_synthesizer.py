@@ -17,7 +17,6 @@ from rocbert_hf.attacks import (
     PRESETS,
     AdversarialSynthesizer,
     CausalLMScorer,
-    Form,
     RandomScorer,
     Sentence,
 )
@@ -352,4 +351,4 @@ def test_custom_attack_needs_only_a_name_and_options(monkeypatch):
     monkeypatch.setitem(ATTACKS, "shout", Shout)
     attacked = AdversarialSynthesizer({"attacks": ["shout"], "q": 1, "ratio": 1.0, "noise": 0}).attack("科比a")
     assert attacked.text == "科！比！a"
-    assert Shout().apply(Form("a", 2, 3), Sentence("科比a", ["科比", "a"], set()), random.Random(0)) is None
+    assert Shout().apply(("a", 2, 3), Sentence("科比a", ["科比", "a"], set()), random.Random(0)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -79,7 +80,7 @@ class Report:
             title=html.escape(self.title),
             summary=f"{self._texts:,} texts, {self._edits:,} edits, {share:.1%} of the characters attacked.",
             rows="\n".join(_row(name, count, sum(self._steps.values())) for name, count in self._steps.most_common()),
-            config=html.escape(str(dict(self.config))) if self.config else "",
+            config=html.escape(json.dumps(self.config, ensure_ascii=False)) if self.config else "",
             texts="\n".join(self._lines),
             left_out=f"{left_out:,} more texts are counted but not shown." if left_out else "",
         )

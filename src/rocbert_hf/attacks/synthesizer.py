@@ -15,7 +15,7 @@ from typing import Any
 from ..characters.words import segment
 from .selection import SCORERS, Scorer, draw_count, select_positions
 from .text import CHINESE, AttackedText, Edit
-from .transformations import ATTACKS, Attack, Form, Sentence
+from .transformations import ATTACKS, Form, Sentence
 
 # Raised whenever the same (text, seed, config) would give another result, so that a published attack set can be made
 # again: a config of another version is refused instead of silently giving other texts.
@@ -248,9 +248,12 @@ class AdversarialSynthesizer:
         Returns:
             The last form and the names of the attacks that led to it; no names when nothing applies.
         """
-        form = Form(sentence.text[index], index, index + 1)
+        form = (sentence.text[index], index, index + 1)
         names: list[str] = []
-        while step := self._step(form, sentence, rng):
+        while True:
+            step = self._step(form, sentence, rng)
+            if step is None:
+                break
             form, name = step
             names.append(name)
             if rng.random() < self._q:
@@ -263,19 +266,17 @@ class AdversarialSynthesizer:
         An attack that turns out not to apply is put aside and another one drawn from the rest, which is the same
         distribution as finding out first which ones apply.
         """
-        left: Sequence[Attack] = self.attacks
-        weights = self._weights
+        left, weights = self.attacks, self._weights
         while left:
             at = int(rng.random() * len(left)) if weights is None else _weighted(weights, rng)
-            attack = left[at]
-            new = attack.apply(form, sentence, rng)
+            new = left[at].apply(form, sentence, rng)
             if new is not None:
                 text, start, end = new
                 if text != form[0] and text != sentence.text[start:end]:
-                    return new, attack.name
-            left = [*left[:at], *left[at + 1 :]]
+                    return new, left[at].name
+            left = left[:at] + left[at + 1 :]
             if weights is not None:
-                weights = [*weights[:at], *weights[at + 1 :]]
+                weights = weights[:at] + weights[at + 1 :]
         return None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import accumulate
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..characters.confusables import confusables_of
 from ..characters.forms import radicals_of, traditional_forms_of, variants_of, width_forms_of
@@ -31,12 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Form(NamedTuple):
-    """What currently stands for the source characters [start, end)."""
-
-    text: str
-    start: int
-    end: int
+# (text, start, end): what currently stands for the source characters [start, end).
+Form = tuple[str, int, int]
 
 
 class Sentence:
@@ -58,9 +54,9 @@ class Sentence:
         self.selected = selected or set()
         self._starts: list[int] | None = None
 
-    def is_open_word(self, form: Form, start: int, end: int) -> bool:
-        """Whether the edit of a form may spread to all of the word [start, end) around it."""
-        return all(form.start <= i < form.end or i in self.free or i in self.selected for i in range(start, end))
+    def is_open_word(self, index: int, start: int, end: int) -> bool:
+        """Whether the edit of one position may spread to all of the word [start, end) around it."""
+        return all(i == index or i in self.free or i in self.selected for i in range(start, end))
 
     def word_at(self, index: int) -> tuple[int, int, str]:
         """(start, end, word) of the word that holds a position."""
@@ -99,7 +95,7 @@ class Attack:
         options = self.options(text[at])
         if not options:
             return None
-        return Form(text[:at] + options[int(rng.random() * len(options))] + text[at + 1 :], start, end)
+        return text[:at] + options[int(rng.random() * len(options))] + text[at + 1 :], start, end
 
 
 def pick(options: Sequence[T], rng: random.Random) -> T:
@@ -179,11 +175,12 @@ class Synonym(Attack):
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         if not is_untouched(form, sentence):
             return None
-        start, end, word = sentence.word_at(form.start)
+        index = form[1]
+        start, end, word = sentence.word_at(index)
         options = self.synonyms_of(word)
-        if not options or self._follows_name(sentence, start) or not sentence.is_open_word(form, start, end):
+        if not options or self._follows_name(sentence, start) or not sentence.is_open_word(index, start, end):
             return None
-        return Form(pick(options, rng), start, end)
+        return pick(options, rng), start, end
 
 
 # jieba's tags of common nouns and of adjectives; of names (person, place, organisation, other).
@@ -218,9 +215,10 @@ class ToPinyin(Attack):
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         if is_untouched(form, sentence):
-            start, _, word = sentence.word_at(form.start)
-            reading = _readings_in_word(word)[form.start - start]
-            return Form(reading, form.start, form.end) if reading else None
+            _, start, end = form
+            word_start, _, word = sentence.word_at(start)
+            reading = _readings_in_word(word)[start - word_start]
+            return (reading, start, end) if reading else None
         return super().apply(form, sentence, rng)
 
 
@@ -231,7 +229,8 @@ def _readings_in_word(word: str) -> list[str | None]:
 
 def is_untouched(form: Form, sentence: Sentence) -> bool:
     """Whether the form is still the one source character it stands for."""
-    return form.end - form.start == 1 and form.text == sentence.text[form.start]
+    text, start, end = form
+    return end - start == 1 and text == sentence.text[start]
 
 
 class Unicode(Attack):
@@ -254,7 +253,7 @@ class Insert(Attack):
         if not text:
             return None
         at = int(rng.random() * (len(text) + 1))
-        return Form(text[:at] + pick(_insertable(), rng) + text[at:], start, end)
+        return text[:at] + pick(_insertable(), rng) + text[at:], start, end
 
 
 @cache
@@ -269,7 +268,7 @@ class Swap(Attack):
     name = "swap"
 
     def is_attackable(self, sentence: Sentence, index: int) -> bool:
-        return bool(self._neighbours(Form(sentence.text[index], index, index + 1), sentence))
+        return bool(self._neighbours((sentence.text[index], index, index + 1), sentence))
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         text, start, end = form
@@ -278,7 +277,7 @@ class Swap(Attack):
             if not places:
                 return None
             at = pick(places, rng)
-            return Form(text[:at] + text[at + 1] + text[at] + text[at + 2 :], start, end)
+            return text[:at] + text[at + 1] + text[at] + text[at + 2 :], start, end
         options = self._neighbours(form, sentence) if text else ()
         return pick(options, rng) if options else None
 
@@ -288,9 +287,9 @@ class Swap(Attack):
         text, start, end = form
         swapped = []
         if end in sentence.free and sentence.text[end] != text:
-            swapped.append(Form(sentence.text[end] + text, start, end + 1))
+            swapped.append((sentence.text[end] + text, start, end + 1))
         if start - 1 in sentence.free and sentence.text[start - 1] != text:
-            swapped.append(Form(text + sentence.text[start - 1], start - 1, end))
+            swapped.append((text + sentence.text[start - 1], start - 1, end))
         return swapped
 
 
@@ -307,7 +306,7 @@ class Delete(Attack):
         if not text or (len(text) == 1 and not sentence.free and not sentence.selected):
             return None
         at = int(rng.random() * len(text))
-        return Form(text[:at] + text[at + 1 :], start, end)
+        return text[:at] + text[at + 1 :], start, end
 
 
 # --------------------------------------------------------------------------- beyond the paper: the preset "wild"
@@ -365,10 +364,11 @@ class Initials(Attack):
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         if is_untouched(form, sentence):
-            start, end, word = sentence.word_at(form.start)
+            index = form[1]
+            start, end, word = sentence.word_at(index)
             readings = _readings_in_word(word)
-            if len(word) > 1 and all(readings) and sentence.is_open_word(form, start, end):
-                return Form("".join(reading[0] for reading in readings), start, end)
+            if len(word) > 1 and all(readings) and sentence.is_open_word(index, start, end):
+                return "".join(reading[0] for reading in readings), start, end
         return super().apply(form, sentence, rng)
 
 
@@ -392,7 +392,7 @@ class _Between(Attack):
             at = 1
         else:
             return None
-        return Form(text[:at] + pick(self.marks, rng) + text[at:], start, end)
+        return text[:at] + pick(self.marks, rng) + text[at:], start, end
 
 
 class ZeroWidth(_Between):
