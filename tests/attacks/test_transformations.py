@@ -86,6 +86,13 @@ def test_visual_neighbours_are_single_other_characters(text):
         assert form != source
 
 
+def test_visual_neighbours_are_symmetric_enough():
+    nearest = {character: ATTACKS["visual"]().options(character)[:10] for character in vocabulary()}
+    pairs = [(one, other) for one, found in nearest.items() for other in found]
+    assert len(pairs) > 100_000
+    assert sum(one in nearest[other] for one, other in pairs) > 0.6 * len(pairs)
+
+
 def test_polyphones_are_read_in_their_word():
     assert {form for _, form in attacked_forms("to_pinyin", "银行")} == {"yin", "hang"}
     assert {form for _, form in attacked_forms("to_pinyin", "行走")} == {"xing", "zou"}
