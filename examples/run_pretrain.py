@@ -25,11 +25,15 @@ from transformers.utils import logging
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.attacks import AdversarialSynthesizer
-from rocbert_hf.pretraining.arguments import PretrainingArguments, parse_arguments
-from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
-from rocbert_hf.pretraining.corpus import read_sentences
-from rocbert_hf.pretraining.held_out import HeldOutEvaluation
-from rocbert_hf.pretraining.trainer import RoCBertPretrainer, save_run
+from rocbert_hf.pretraining import (
+    DataCollatorForRoCBertPretraining,
+    HeldOutEvaluation,
+    PretrainingArguments,
+    RoCBertPretrainer,
+    parse_arguments,
+    read_sentences,
+    save_run,
+)
 from rocbert_hf.resources import demo_sentences
 
 DEFAULT_CONFIG = Path(__file__).with_name("configs") / "tiny.yaml"
