@@ -173,10 +173,15 @@ def show_filled_mask(output_dir: str, sentences: Sequence[str], attacks: str, co
     """Reload what was saved, as a user will, and fill a mask in an attacked sentence."""
     tokenizer = AutoTokenizer.from_pretrained(output_dir)
     model = AutoModelForMaskedLM.from_pretrained(output_dir).eval()
-    attacked = AdversarialSynthesizer(attacks).attack(sentences[0], seed=0)
-    edited = {i for edit in attacked.edits for i in range(*edit.text_span)}
+    synthesizer = AdversarialSynthesizer(attacks)
+    for attacked in (synthesizer.attack(sentence, seed=0) for sentence in sentences):
+        edited = {i for edit in attacked.edits for i in range(*edit.text_span)}
+        whole = [i for i, character in enumerate(attacked.text) if i not in edited and "一" <= character <= "鿿"]
+        if edited and whole:
+            break
+    else:
+        return  # not a Chinese corpus
     # the most common character that the attack left alone: Chinese characters are in the vocabulary by frequency
-    whole = [i for i, character in enumerate(attacked.text) if i not in edited and "一" <= character <= "鿿"]
     masked = min(whole, key=lambda i: tokenizer.convert_tokens_to_ids(attacked.text[i]))
     text = attacked.text[:masked] + tokenizer.mask_token + attacked.text[masked + 1 :]
     guesses = pipeline("fill-mask", model=model, tokenizer=tokenizer)(text, top_k=5)
