@@ -235,9 +235,9 @@ class RoCBertEmbeddings(nn.Module):
 
             Ph[d] = max over j in 0..n of (A l_j + B l_(j+1) + c)[d],   l_0 = l_(n+1) = 0
 
-        a convolution two letters wide, max-pooled over the spelling, as ChineseBERT encodes pinyin (Sun et al., ACL
-        2021, section 3.3), but over the vectors that the letters have in text. So it is for syllables and for the
-        letters themselves, whose "k" is thus the beginning of "ke"; every other entry is its own vector.
+        a convolution two letters wide, max-pooled over the spelling, as in ChineseBERT's pinyin embedding (Sun et al.,
+        ACL 2021), but over the vectors that the letters have in text. So it is for syllables and for the letters
+        themselves, whose "k" is thus the beginning of "ke"; every other entry is its own vector.
 
         Args:
             vectors: (pronunciations + 1, dim), the last row zeros.
@@ -245,7 +245,7 @@ class RoCBertEmbeddings(nn.Module):
         size = len(vectors) - 1
         present = self.pronunciation_letters >= 0
         spelled = present.sum(1) > 1
-        # letters are the entries that others are spelled with; `scatter` keeps the shapes free of the data
+        # letters are the entries that others are spelled with; counting them keeps the shapes free of the data
         uses = (present & spelled[:, None]).to(torch.long).flatten()
         is_letter = torch.zeros(size + 1, dtype=torch.long, device=uses.device).index_add(
             0, self.pronunciation_letters.flatten() % (size + 1), uses
@@ -569,8 +569,8 @@ class RoCBertTwoStepFusion(RoCBertFusion):
         step 2:  H = LayerNorm(D [w1 X1; w2 X2; w3 X3] + d)
 
     `U` is (3, 3 hidden), `D` (hidden, 3 hidden). The paper's ablation has a two-step fusion beside concatenation, sum
-    and layer-insert, but prints no formula for it; this is our reading of "first determine the weights, then
-    selectively encode", after the gated fusion of ReaLiSe (Xu et al., Findings of ACL 2021), whose gates too look at all
+    and layer-insert, which determines weights first and then encodes selectively; we know of no formula for it, so this
+    is our reading, after the gated fusion of ReaLiSe (Xu et al., Findings of ACL 2021), whose gates too look at all
     channels of a token. It is `concat` with weights. A channel that is switched off, or whose ids are not given, takes
     no part (X = 0, w = 0).
     """
