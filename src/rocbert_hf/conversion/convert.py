@@ -42,7 +42,7 @@ def _converter_of(config: dict):
     if kind in ("bert", "ernie"):
         from .warm_start import warm_start
 
-        return warm_start, ("vocabulary", "fusion_layer", "fusion_normalization", "phonetic_encoder", "seed")
+        return warm_start, ("vocabulary", "fusion_layer", "phonetic_encoder", "seed")
     if kind in ("roc_bert", "rocbert"):
         from .roc_bert import from_transformers, to_transformers
 

@@ -12,7 +12,7 @@ import transformers
 
 import rocbert_hf
 
-from ..configuration_rocbert import RoCBertConfig
+from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
 from .checkpoint import (
     Conversion,
@@ -141,9 +141,11 @@ def _tables(model, config: RoCBertConfig) -> dict[str, bool]:
 
 def _transformers_config(config: RoCBertConfig) -> transformers.RoCBertConfig:
     shared = {field.name for field in fields(transformers.RoCBertConfig)}
-    only_ours = {field.name for field in fields(RoCBertConfig)} - shared - {"contrastive_pooling"}
+    only_ours = {field.name for field in fields(RoCBertConfig)} - shared
     left_out = {*only_ours, "model_type", "auto_map", "transformers_version"}
     values = {name: value for name, value in config.to_dict().items() if name not in left_out}
+    if config.contrastive_pooling != ROC_BERT_DEFAULTS["contrastive_pooling"]:
+        values["contrastive_pooling"] = config.contrastive_pooling  # for the way back
     return transformers.RoCBertConfig.from_dict(values)
 
 
@@ -222,8 +224,8 @@ def _compare_and_write(
     for before, after in progress(
         check_batches(tokenizer_before, tokenizer_after, model_after.config), "comparing outputs", "batch"
     ):
-        for name, ids in before.items():
-            if not torch.equal(ids, after[name]):
+        for name in before.keys() & after.keys():  # transformers' tokenizer returns no token_type_ids
+            if not torch.equal(before[name], after[name]):
                 raise ValueError(f"the tokenizers of source and output give different {name}; nothing was written")
         difference = max(difference, _difference(model_before, model_after, before))
         count += len(before["input_ids"])

@@ -1,23 +1,28 @@
 """Any Chinese BERT -> a RoCBERT that computes the same, with the channels of sound and shape ready to learn.
 
 How the fusion is opened. `layer_insert` gives `H' = (w1 H + w2 Ph + w3 Vi) / (w1 + w2 + w3)`, and is to start as
-`H' = H` while every part of it receives gradient.
+`H' = H` while every part of it receives gradient. With `fusion_normalization="linear"`, the formula as the paper prints
+it, there is such a start:
 
-- With `"linear"` normalisation, `K1 = V1 = I`, so `w1 = |H|^2 > 0` for every token; `K2`, `K3` as at any start; `V2`,
-  `V3` so small that `w2` and `w3` are lost in float32's rounding. Then `H' = H`, but a score answers to its `V` in full,
-  `dw2/dV2 = Ph (K2^T H)^T`: `V2` and `V3` grow from the first step, and with them the gradients of all the others.
-  `w1` being of the size of the hidden width, one step of the optimizer opens the channels by some percent at most.
-- With `"softmax"`, `K1 = V1 = c I` with `c` such that the text leads by `LEAD` on every check token. Weights of a
-  softmax are positive, and their gradients are the smaller the smaller they are, so all gradients of the channels are
-  scaled by about `exp(-LEAD)`: Adam, which does not see the scale, opens them; plain SGD would not.
+- `K1 = V1 = I`, so that `w1 = |H|^2`, positive and about as large as the hidden width for every token;
+- `K2`, `K3`, the phonetic vectors and `M` as in any new model;
+- `V2`, `V3` so small that `w2` and `w3` are lost in float32's rounding: then `H' = H`.
 
-"linear" is therefore the default. Without ids for a channel either is exactly the source model.
+A score answers to its `V` in full, `dw2/dV2 = Ph (K2^T H)^T`, so `V2` and `V3` grow from the first step, and with them the
+gradients of `K2`, `K3`, `Ph` and `M`, which are tiny but not 0 before. `w1` being large, the optimizer's first steps open
+the channels by some percent each. A token without ids for a channel is computed as in the source at any time.
+
+With `"softmax"` there is none: the weights of a softmax are positive, so `H' = H` needs weights near 0, and a weight near
+0 passes as little gradient on as it passes of its vector. A model that is started so, with the text ahead by exp(17),
+stays there: its gradients are below what Adam adds to their root mean square (`eps`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +36,7 @@ from ..characters.parts import components_of
 from ..characters.pinyin import homophones_of
 from ..configuration_rocbert import RoCBertConfig
 from ..modeling_rocbert import RoCBertForPreTraining, RoCBertModel
-from ..resources import pronunciation_ids, shape_ids, vocabulary
+from ..resources import demo_sentences, pronunciation_ids, pronunciations, shape_ids, vocabulary
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
 from .checkpoint import (
     Conversion,
@@ -46,8 +51,6 @@ from .checkpoint import (
 )
 
 VOCABULARIES = ("characters", "source")
-# In units of the scores' softmax, by how much text leads at the start: exp(-17) is 4e-8, float32 rounds at 6e-8.
-LEAD = 17.0
 # Standard deviation of V2 and V3: w2 / w1 is then below 1e-7 at every width, and float16 can still hold it.
 CLOSED = 1e-7
 SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
@@ -62,7 +65,6 @@ def warm_start(
     output: str | os.PathLike,
     vocabulary: str = "characters",
     fusion_layer: int = 1,
-    fusion_normalization: str = "linear",
     phonetic_encoder: str = "char_sum",
     seed: int = 0,
 ) -> Conversion:
@@ -73,7 +75,7 @@ def warm_start(
         output: folder to write, a new one.
         vocabulary: "characters" (the packaged vocabulary; its tokens get the source's vectors, those that the source
             lacks the mean of their neighbours'), or "source" (the source's word pieces).
-        fusion_layer, fusion_normalization, phonetic_encoder: as in `RoCBertConfig`; the fusion is `layer_insert`.
+        fusion_layer, phonetic_encoder: as in `RoCBertConfig`; the fusion is `layer_insert`, linear.
         seed: of the weights that the source has nothing for.
 
     Raises:
@@ -83,8 +85,6 @@ def warm_start(
     output = check_output(output)
     if vocabulary not in VOCABULARIES:
         raise ValueError(f"vocabulary must be one of {', '.join(VOCABULARIES)}, got {vocabulary!r}")
-    if fusion_normalization not in ("linear", "softmax"):
-        raise ValueError(f"fusion_normalization must be linear or softmax, got {fusion_normalization!r}")
     folder = local_folder(source)
     raw_config = read_config(folder)
     _refuse_other_models(folder, raw_config)
@@ -94,12 +94,12 @@ def warm_start(
     config = RoCBertConfig(
         **{name: getattr(source_config, name) for name in _CARRIED if hasattr(source_config, name)},
         vocab_size=len(tokenizer),
-        shape_vocab_size=max(tokenizer.word_shape.values()) + 1,
-        pronunciation_vocab_size=max(tokenizer.word_pronunciation.values()) + 1,
+        shape_vocab_size=len(shape_ids()),
+        pronunciation_vocab_size=len(pronunciations()),
         pad_token_id=tokenizer.pad_token_id,
         fusion="layer_insert",
         fusion_layer=fusion_layer,
-        fusion_normalization=fusion_normalization,
+        fusion_normalization="linear",
         phonetic_encoder=phonetic_encoder,
     )
 
@@ -107,27 +107,24 @@ def warm_start(
     pieces = _ids_by_token(source_tokenizer)
     _refuse_size(folder, weights, pieces)
     recipe = VocabularyRecipe.of(tokenizer, pieces)
-    torch.manual_seed(seed)
-    model = RoCBertForPreTraining(config).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = RoCBertForPreTraining(config).eval()
+        open_fusion(model.roc_bert.fusion)
     notes = _fill(model, weights, recipe)
     if vocabulary == "characters":
         notes.append(str(recipe))
-
     sentences = ordinary_sentences(source_tokenizer, tokenizer)
     source_model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    hidden = [
-        source_model(**batch, output_hidden_states=True).hidden_states[fusion_layer + 1].detach().flatten(0, 1)
-        for batch in _batches(source_tokenizer, sentences)
-    ]
-    open_fusion(model.roc_bert.fusion, torch.cat(hidden))
-
     pooler = {f"roc_bert.{name}": weights[name] for name in weights if name.startswith("pooler.")}
+    if not pooler:
+        notes.append("the source has no pooler: a classifier starts from a new one")
     with written_whole(output) as staging:
         # with the pooler, which pretraining does not use but a classifier starts from
         model.save_pretrained(staging, state_dict={**model.state_dict(), **pooler})
         tokenizer.save_pretrained(staging)
         converted = RoCBertModel.from_pretrained(staging).eval()
-        difference = _difference(source_model, converted, source_tokenizer, tokenizer, sentences)
+        difference = _difference(source_model, converted, source_tokenizer, tokenizer, sentences, bool(pooler))
         refuse_difference(difference, "the hidden states of source and output")
         notes.append(_gradient_note(model, tokenizer, sentences[:4]))
     return Conversion(output, difference, len(sentences), tuple(notes))
@@ -213,9 +210,6 @@ def with_word_pieces(source_tokenizer) -> RoCBertTokenizer:
     Characters, and pieces that continue a word with one character ("##科"), have the shape and the sound of the packaged
     vocabulary; longer pieces have those of [UNK].
     """
-    import json
-    import tempfile
-
     tokens = sorted(source_tokenizer.get_vocab().items(), key=lambda item: item[1])
     if [index for _, index in tokens] != list(range(len(tokens))):
         raise ValueError("the source's vocabulary has gaps between its ids; vocabulary='source' cannot keep it")
@@ -314,24 +308,25 @@ class VocabularyRecipe:
         return cls(tuple(groups), **counts)
 
     def vectors(self, table: torch.Tensor) -> torch.Tensor:
-        """(source tokens, size) -> (tokens, size); means are brought to the length of what they are the mean of."""
-        mean_of: dict[tuple[int, ...], torch.Tensor] = {}
+        """(source tokens, size) -> (tokens, size); means are brought to the mean length of what they are the mean of."""
+        means = {group: table[list(group)].mean(0) for group in self._distinct_groups()}
+        lengths = {group: table[list(group)].norm(dim=-1).mean() for group in means}
         rows = []
         for groups in self.groups:
-            if len(groups) == len(groups[0]) == 1:
-                rows.append(table[groups[0][0]])
-                continue
-            for group in groups:
-                if group not in mean_of:
-                    mean_of[group] = table[list(group)].mean(0)
-            row = torch.stack([mean_of[group] for group in groups]).mean(0)
-            length = table[[index for group in groups for index in group]].norm(dim=-1).mean()
-            rows.append(row * (length / row.norm().clamp(min=1e-12)))
+            row = torch.stack([means[group] for group in groups]).mean(0)
+            if len(groups) > 1 or len(groups[0]) > 1:
+                length = torch.stack([lengths[group] for group in groups]).mean()
+                row = row * (length / row.norm().clamp(min=1e-12))
+            rows.append(row)
         return torch.stack(rows)
 
     def biases(self, bias: torch.Tensor) -> torch.Tensor:
         """(source tokens,) -> (tokens,); a new token is as improbable as the rarest of its neighbours."""
-        return torch.stack([bias[[index for group in groups for index in group]].min() for groups in self.groups])
+        lowest = {group: bias[list(group)].min() for group in self._distinct_groups()}
+        return torch.stack([torch.stack([lowest[group] for group in groups]).min() for groups in self.groups])
+
+    def _distinct_groups(self) -> dict[tuple[int, ...], None]:
+        return dict.fromkeys(group for groups in self.groups for group in groups)
 
     def __str__(self) -> str:
         return (
@@ -371,7 +366,8 @@ def _fill(model: RoCBertForPreTraining, weights: dict[str, torch.Tensor], recipe
     for name, tensor in filled.items():
         if state[name].shape != tensor.shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; config.json says {tuple(state[name].shape)}")
-    channels = ("roc_bert.fusion.", "roc_bert.embeddings.pronunciation_", "roc_bert.embeddings.shape_")
+    parts = ("fusion.", "embeddings.pronunciation_", "embeddings.letter_convolution.", "embeddings.shape_")
+    channels = tuple(f"roc_bert.{part}" for part in parts)
     new = [name for name in state if name not in filled and not name.startswith(channels)]
     if missing := [name for name in new if not name.startswith("cls.")]:
         raise ValueError(f"the source lacks {', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}")
@@ -381,22 +377,11 @@ def _fill(model: RoCBertForPreTraining, weights: dict[str, torch.Tensor], recipe
 
 
 @torch.no_grad()
-def open_fusion(fusion, hidden_states: torch.Tensor) -> None:
-    """Make `layer_insert` start as the identity, with gradient to every part (see the top of this file).
-
-    Args:
-        fusion: a new model's, initialised.
-        hidden_states: `H` of ordinary tokens, (tokens, hidden).
-    """
-    size = fusion.key.shape[-1]
-    scale = 1.0
-    if fusion.normalization == "softmax":
-        shortest = float(hidden_states.pow(2).sum(-1).min())
-        scale = (LEAD * size**0.5 / shortest) ** 0.5
-    else:
-        fusion.value[1:].normal_(std=CLOSED)
+def open_fusion(fusion) -> None:
+    """Make a new `layer_insert` of linear normalisation start as the identity (see the top of this file)."""
     for matrix in (fusion.key, fusion.value):
-        matrix[0].copy_(scale * torch.eye(size))
+        matrix[0].copy_(torch.eye(matrix.shape[-1]))
+    fusion.value[1:].normal_(std=CLOSED)
 
 
 # ------------------------------------------------------------------------------------------------ check
@@ -408,8 +393,6 @@ def ordinary_sentences(source_tokenizer, tokenizer: RoCBertTokenizer, count: int
     Raises:
         ValueError: there are none.
     """
-    from ..resources import demo_sentences
-
     specials = dict(zip((getattr(source_tokenizer, kind) for kind in SPECIAL_TOKENS), SPECIAL_TOKENS, strict=True))
     found = []
     for sentence in dict.fromkeys(demo_sentences()):
@@ -431,8 +414,10 @@ def _batches(tokenizer, sentences: list[str]) -> list[dict[str, torch.Tensor]]:
 
 
 @torch.no_grad()
-def _difference(source_model, model: RoCBertModel, source_tokenizer, tokenizer, sentences: list[str]) -> float:
-    """Largest difference of all layers' hidden states, and of the pooled [CLS] if the source has it."""
+def _difference(
+    source_model, model: RoCBertModel, source_tokenizer, tokenizer, sentences: list[str], with_pooler: bool
+) -> float:
+    """Largest difference of all layers' hidden states, and of the pooled [CLS]."""
     difference = 0.0
     batches = list(zip(_batches(source_tokenizer, sentences), _batches(tokenizer, sentences), strict=True))
     for theirs, ours in progress(batches, "comparing outputs", "batch"):
@@ -441,7 +426,7 @@ def _difference(source_model, model: RoCBertModel, source_tokenizer, tokenizer, 
         mask = ours["attention_mask"]
         for first, second in zip(expected.hidden_states, got.hidden_states, strict=True):
             difference = max(difference, max_difference(first, second, mask))
-        if expected.pooler_output is not None:
+        if with_pooler:
             difference = max(difference, max_difference(expected.pooler_output, got.pooler_output))
     return difference
 

@@ -1,0 +1,231 @@
+"""Any Chinese BERT -> RoCBERT: the same function at first, with channels that learn."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from rocbert_hf import RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
+from rocbert_hf.conversion import convert
+from rocbert_hf.conversion.warm_start import channel_gradients, neighbours_of, warm_start
+from rocbert_hf.resources import vocabulary
+from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
+
+TEXTS = ["春天来了，花开得很好看。", "我们明天去北京吧", "这家店的服务真不错！"]
+PAIRS = ["他说什么？", "没人知道。", "好"]
+ERNIE = {"use_task_id": True, "type_vocab_size": 4, "max_position_embeddings": 600, "layer_norm_eps": 1e-5}
+
+
+def both(source, output, texts=TEXTS, pairs=None):
+    """Outputs of all layers of the source and of the converted model on the same text."""
+    theirs = transformers.AutoModel.from_pretrained(source).eval()
+    ours = RoCBertModel.from_pretrained(output).eval()
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    our_tokenizer = RoCBertTokenizer.from_pretrained(output)
+    with torch.no_grad():
+        expected = theirs(**their_tokenizer(texts, pairs, padding=True, return_tensors="pt"), output_hidden_states=True)
+        inputs = our_tokenizer(texts, pairs, padding=True, return_tensors="pt")
+        return expected, ours(**inputs, output_hidden_states=True), inputs
+
+
+@pytest.mark.parametrize("chosen", ["characters", "source"])
+@pytest.mark.parametrize(("kind", "overrides"), [("bert", {}), ("ernie", ERNIE)], ids=["bert", "ernie"])
+def test_hidden_states_are_the_sources(tmp_path, make_bert, kind, overrides, chosen):
+    source = make_bert(kind, **overrides)
+    conversion = warm_start(source, tmp_path / "ours", vocabulary=chosen)
+    assert conversion.max_difference < 1e-4
+    for pairs in (None, PAIRS):
+        expected, got, inputs = both(source, conversion.output, pairs=pairs)
+        mask = inputs["attention_mask"].bool()
+        assert len(expected.hidden_states) == len(got.hidden_states)
+        for first, second in zip(expected.hidden_states, got.hidden_states, strict=True):
+            torch.testing.assert_close(second[mask], first[mask], rtol=0, atol=1e-4)
+        torch.testing.assert_close(got.pooler_output, expected.pooler_output, rtol=0, atol=1e-4)
+
+
+def test_masked_language_model_gives_known_characters_the_sources_logits(tmp_path, make_bert):
+    source = make_bert()
+    output = convert(source, tmp_path / "ours").output
+    theirs = transformers.BertForMaskedLM.from_pretrained(source).eval()
+    ours = RoCBertForMaskedLM.from_pretrained(output).eval()
+    their_tokenizer = transformers.BertTokenizer.from_pretrained(source)
+    our_tokenizer = RoCBertTokenizer.from_pretrained(output)
+    expected = theirs(**their_tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    inputs = our_tokenizer(TEXTS, padding=True, return_tensors="pt")
+    got = ours(**inputs).logits
+    shared = [token for token in vocabulary() if token in their_tokenizer.get_vocab()]
+    assert len(shared) > 3000
+    expected = expected[..., their_tokenizer.convert_tokens_to_ids(shared)]
+    got = got[..., our_tokenizer.convert_tokens_to_ids(shared)]
+    mask = inputs["attention_mask"].bool()
+    torch.testing.assert_close(got[mask], expected[mask], rtol=0, atol=1e-3)
+
+
+def test_with_the_sources_vocabulary_any_text_gives_its_logits(tmp_path, make_bert):
+    source = make_bert()
+    output = warm_start(source, tmp_path / "ours", vocabulary="source").output
+    texts = [*TEXTS, "The bert-ing 2024年，ABC 魑魅"]
+    theirs = transformers.BertForMaskedLM.from_pretrained(source).eval()
+    expected = transformers.BertTokenizer.from_pretrained(source)(texts, padding=True, return_tensors="pt")
+    inputs = RoCBertTokenizer.from_pretrained(output)(texts, padding=True, return_tensors="pt")
+    assert torch.equal(inputs["input_ids"], expected["input_ids"])
+    ours = RoCBertForMaskedLM.from_pretrained(output).eval()
+    mask = inputs["attention_mask"].bool()
+    torch.testing.assert_close(ours(**inputs).logits[mask], theirs(**expected).logits[mask], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("encoder", ["char_sum", "char_cnn", "table"])
+def test_every_part_of_every_channel_receives_gradient(tmp_path, make_bert, encoder):
+    output = warm_start(make_bert(), tmp_path / "ours", phonetic_encoder=encoder).output
+    model = RoCBertForPreTraining.from_pretrained(output)
+    inputs = RoCBertTokenizer.from_pretrained(output)(TEXTS, padding=True, return_tensors="pt")
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    for name, gradient in channel_gradients(model).items():
+        assert gradient.abs().max() > 0, name
+
+
+def test_channels_open_within_few_steps_of_training(tmp_path, make_bert):
+    output = warm_start(make_bert(), tmp_path / "ours").output
+    model = RoCBertForPreTraining.from_pretrained(output).eval()
+    inputs = RoCBertTokenizer.from_pretrained(output)(TEXTS, padding=True, return_tensors="pt")
+
+    def share_of_channels():
+        with torch.no_grad():
+            weights = model.roc_bert(**inputs, output_fusion_weights=True).fusion_weights
+        return weights[inputs["attention_mask"].bool()][:, 1:].abs().mean(0)
+
+    assert share_of_channels().max() < 1e-6
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    for _ in range(5):
+        model(**inputs, labels=inputs["input_ids"]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert share_of_channels().min() > 1e-4
+
+
+def test_glyph_features_and_letters_are_the_packaged_ones(tmp_path, make_bert):
+    fresh = RoCBertModel.from_pretrained(warm_start(make_bert(), tmp_path / "a").output).embeddings
+    kept = RoCBertModel.from_pretrained(warm_start(tmp_path / "source", tmp_path / "b", vocabulary="source").output)
+    assert torch.equal(fresh.shape_embed.weight, kept.embeddings.shape_embed.weight)
+    assert torch.equal(fresh.pronunciation_letters, kept.embeddings.pronunciation_letters)
+    tokenizer, pieces = RoCBertTokenizer(), RoCBertTokenizer.from_pretrained(tmp_path / "b")
+    for channel in ("shape", "pronunciation"):
+        expected = getattr(tokenizer, f"convert_tokens_to_{channel}_ids")(["科", "科", "，", "[MASK]"])
+        assert getattr(pieces, f"convert_tokens_to_{channel}_ids")(["科", "##科", "，", "[MASK]"]) == expected
+
+
+def test_without_channels_it_is_the_source_too(tmp_path, make_bert):
+    source = make_bert()
+    expected, _, inputs = both(source, warm_start(source, tmp_path / "ours").output)
+    text_only = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        got = RoCBertModel.from_pretrained(tmp_path / "ours").eval()(**text_only).last_hidden_state
+    mask = inputs["attention_mask"].bool()
+    torch.testing.assert_close(got[mask], expected.last_hidden_state[mask], rtol=0, atol=1e-4)
+
+
+def test_classifiers_start_from_the_sources_pooler(tmp_path, make_bert):
+    source = make_bert()
+    output = warm_start(source, tmp_path / "ours").output
+    expected = transformers.BertModel.from_pretrained(source).pooler.dense.weight
+    got = RoCBertForSequenceClassification.from_pretrained(output).roc_bert.pooler.dense.weight
+    assert torch.equal(got, expected)
+
+
+def test_new_characters_start_near_what_they_resemble(tmp_path, make_bert):
+    source = make_bert()
+    output = warm_start(source, tmp_path / "ours").output
+    tokenizer = RoCBertTokenizer()
+    known = transformers.BertTokenizer.from_pretrained(source).get_vocab()
+    table = RoCBertModel.from_pretrained(output).embeddings.word_embeddings.weight.detach()
+
+    def vector(token):
+        return table[tokenizer.convert_tokens_to_ids(token)]
+
+    def cosine(a, b):
+        return float(torch.cosine_similarity(vector(a), vector(b), dim=0))
+
+    # another written form has the same vector
+    assert "學" not in known
+    assert torch.equal(vector("學"), vector("学"))
+    assert torch.equal(vector("Q"), vector("q"))
+    # otherwise nearer to characters with its parts or its sound than to others (the source's vectors are random)
+    assert "鲮" not in known
+    (groups, others) = (neighbours_of("鲮", known), ["我", "是", "不", "在"])
+    near = [cosine("鲮", other) for group in groups for other in group]
+    assert len(near) >= 4
+    assert sum(near) / len(near) > 0.1 + sum(cosine("鲮", other) for other in others) / len(others)
+    is_known = torch.tensor([token in known for token in vocabulary()])
+    lengths = table.norm(dim=-1)
+    assert abs(lengths[~is_known].mean() / lengths[is_known].mean() - 1) < 0.05
+
+
+def test_an_encoder_alone_gets_a_new_head(tmp_path, make_bert):
+    conversion = convert(make_bert(head="Model"), tmp_path / "ours")
+    assert "no masked language modelling head" in str(conversion)
+    assert conversion.max_difference < 1e-4
+
+
+def test_old_names_and_pickles_are_read(tmp_path, make_bert):
+    source = make_bert()
+    warm_start(source, tmp_path / "new")
+    weights = load_file(source / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in weights.items()
+    }
+    torch.save(old, source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    warm_start(source, tmp_path / "old")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("new", "old"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_what_is_no_chinese_bert_is_refused(tmp_path, make_bert):
+    source = make_bert()
+    config = json.loads((source / "config.json").read_text())
+    with pytest.raises(ValueError, match="vocabulary must be one of"):
+        warm_start(source, tmp_path / "ours", vocabulary="words")
+    with pytest.raises(ValueError, match="`fusion_layer`"):
+        warm_start(source, tmp_path / "ours", fusion_layer=3)
+    for change, message in (
+        ({"model_type": "gpt2"}, "needs bert"),
+        ({"position_embedding_type": "relative_key"}, "only absolute"),
+        ({"is_decoder": True}, "is a decoder"),
+        ({"num_hidden_layers": 4}, "the source lacks roc_bert.encoder.layer.3"),
+        ({"hidden_size": 52}, "has shape"),
+    ):
+        (source / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match=message):
+            warm_start(source, tmp_path / "ours")
+    (source / "config.json").write_text(json.dumps(config))
+    weights = load_file(source / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    save_file({**weights, name: weights[name][:-1].clone()}, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="do not belong together"):
+        warm_start(source, tmp_path / "ours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_an_english_bert_is_refused(tmp_path, make_bert):
+    source = make_bert()
+    tokens = (source / "vocab.txt").read_text().splitlines()
+    english = [token if token.isascii() else f"word{index}" for index, token in enumerate(tokens)]
+    (source / "vocab.txt").write_text("".join(f"{token}\n" for token in english))
+    (source / "tokenizer.json").unlink()
+    transformers.BertTokenizer(str(source / "vocab.txt")).save_pretrained(source)
+    with pytest.raises(ValueError, match="is it a Chinese model's"):
+        warm_start(source, tmp_path / "ours")
+
+
+@pytest.mark.slow
+def test_a_base_size_bert_starts_within_tolerance(tmp_path, make_bert):
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    source = make_bert(**sizes)
+    conversion = warm_start(source, tmp_path / "ours")
+    assert conversion.max_difference < 1e-4
+    expected, got, inputs = both(source, conversion.output)
+    mask = inputs["attention_mask"].bool()
+    torch.testing.assert_close(got.last_hidden_state[mask], expected.last_hidden_state[mask], rtol=0, atol=1e-4)
