@@ -54,6 +54,10 @@ class Sentence:
         self.selected = selected or set()
         self._starts: list[int] | None = None
 
+    def has_others(self, start: int, end: int) -> bool:
+        """Whether anything outside of [start, end) is still as it was and could be attacked."""
+        return bool(self.selected) or any(not start <= i < end for i in self.free)
+
     def is_open_word(self, index: int, start: int, end: int) -> bool:
         """Whether the edit of one position may spread to all of the word [start, end) around it."""
         return all(i == index or i in self.free or i in self.selected for i in range(start, end))
@@ -299,14 +303,15 @@ class Delete(Attack):
     name = "delete"
 
     def is_attackable(self, sentence: Sentence, index: int) -> bool:
-        return not sentence.free <= {index}
+        return sentence.has_others(index, index + 1)
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         text, start, end = form
-        if not text or (len(text) == 1 and not sentence.free and not sentence.selected):
+        if not text:
             return None
         at = int(rng.random() * len(text))
-        return text[:at] + text[at + 1 :], start, end
+        rest = text[:at] + text[at + 1 :]
+        return (rest, start, end) if rest.strip() or sentence.has_others(start, end) else None
 
 
 # --------------------------------------------------------------------------- beyond the paper: the preset "wild"
