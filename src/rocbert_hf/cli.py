@@ -121,6 +121,77 @@ def attack(
             stream.flush()
 
 
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Folder, or repository of the Hub.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write, a new one.")],
+    vocabulary: Annotated[
+        str | None, typer.Option(help="Of BERT and ERNIE: characters (default), or source to keep its word pieces.")
+    ] = None,
+    fusion_layer: Annotated[int | None, typer.Option(help="Of BERT and ERNIE: the layer that is fused.")] = None,
+    phonetic_encoder: Annotated[
+        str | None, typer.Option(help="Of BERT and ERNIE: char_sum (default), char_cnn or table.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of BERT and ERNIE: of the weights that the source lacks.")] = None,
+    shape_features: Annotated[
+        Path | None, typer.Option(help="Of the authors' layout: img_embed.shape_embed, where the checkpoint lacks it.")
+    ] = None,
+    pronunciations: Annotated[
+        Path | None, typer.Option(help="Of the authors' layout: prounciation.proun_id, to compare sizes.")
+    ] = None,
+) -> None:
+    """Convert a checkpoint: transformers' roc_bert, the authors' layout, any Chinese BERT or ERNIE.
+
+    A checkpoint of this package is converted to transformers' roc_bert.
+
+    Example: rocbert convert hfl/chinese-macbert-base rocbert-macbert
+    """
+    options = {name: value for name, value in locals().items() if name not in ("source", "output")}
+    with one_clear_error():
+        from .conversion import convert
+
+        typer.echo(convert(source, output, **options))
+
+
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the repository, such as me/rocbert. Default: the folder's.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the card that is there.")] = False,
+) -> None:
+    """Write the model card of a checkpoint, README.md in its folder, from what the training run left there.
+
+    Example: rocbert card rocbert-tiny --name me/rocbert-tiny
+    """
+    with one_clear_error():
+        from .hub import model_card
+
+        text, file = model_card(folder, name), folder / "README.md"
+        if file.exists() and not overwrite:
+            raise OSError(f"{file} exists; --overwrite replaces it")
+        with written_whole(file) as stream:
+            stream.write(text)
+        typer.echo(f"written to {file}")
+
+
+@app.command()
+def info(
+    folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what is in a checkpoint: fusion, sizes, dtype, hashes. Loads no weights and opens no pickle.
+
+    Example: rocbert info rocbert-tiny
+    """
+    with one_clear_error():
+        from .hub import describe, overview
+
+        description = describe(folder)
+        typer.echo(json.dumps(description, ensure_ascii=False, indent=2) if as_json else overview(description))
+
+
 def _synthesizer(preset: str, config: Path | None, given: dict[str, Any], scorer: str | None):
     """The synthesizer that the options of `rocbert attack` describe."""
     from .attacks import AdversarialSynthesizer, CausalLMScorer
