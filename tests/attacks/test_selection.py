@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 from scipy import stats
 
-from rocbert_hf.attacks import CausalLMScorer, RandomScorer, WordFrequencyScorer
+from rocbert_hf.attacks import AdversarialSynthesizer, CausalLMScorer, RandomScorer, WordFrequencyScorer
 from rocbert_hf.attacks.selection import draw_count, select_positions
 from rocbert_hf.characters.words import segment
 
@@ -190,3 +190,14 @@ def test_causal_lm_scorer_cuts_long_sentences(language_model):
     losses = CausalLMScorer(*language_model).losses([words])[0]
     assert len(losses) == len(words)
     assert all(map(math.isfinite, losses))
+
+
+def test_attacks_with_a_language_model_do_not_depend_on_the_batch(language_model):
+    texts = ["".join(words) for words in SENTENCES]
+    synthesizer = AdversarialSynthesizer("paper", CausalLMScorer(*language_model))
+    batch = synthesizer.attack_batch(texts, seed=3)
+    alone = AdversarialSynthesizer("paper", CausalLMScorer(*language_model))
+    assert batch == [alone.attack(text, seed=3) for text in texts]
+    assert synthesizer.config["scorer"] == "causal_lm"
+    with pytest.raises(ValueError, match="scorer"):
+        AdversarialSynthesizer(synthesizer.config)

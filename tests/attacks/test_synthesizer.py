@@ -282,6 +282,16 @@ def test_bad_worker_counts():
         synthesizer.attack_batch(TEXTS, num_workers=-1)
 
 
+def test_texts_must_be_strings():
+    synthesizer = AdversarialSynthesizer()
+    with pytest.raises(ValueError, match="text must be a string, got None"):
+        synthesizer.attack(None)
+    with pytest.raises(ValueError, match="text must be a string, got None"):
+        synthesizer.attack_batch(["科比", None])
+    with pytest.raises(ValueError, match="texts must be a list"):
+        synthesizer.attack_batch("科比")
+
+
 def test_a_language_model_stays_in_this_process():
     class Model(FixedScorer):
         parallel = CausalLMScorer.parallel

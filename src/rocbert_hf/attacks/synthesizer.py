@@ -123,7 +123,7 @@ class AdversarialSynthesizer:
             seed: another seed, another attack; the same one gives the same, in any process.
             protected: (start, end) spans to leave alone, besides what the config protects.
         """
-        words = segment(text)
+        words = segment(_checked(text))
         (losses,) = self.scorer.losses([words])
         return self._attack(text, words, losses, seed, protected)
 
@@ -138,7 +138,8 @@ class AdversarialSynthesizer:
             num_workers: processes to share the work among; 0 works in this one.
             progress: show a progress bar.
         """
-        texts = list(texts)
+        if not isinstance(texts, str):
+            texts = list(texts)
         attacked = self.attack_stream(texts, seed, num_workers)
         if progress:
             from tqdm.auto import tqdm
@@ -150,6 +151,8 @@ class AdversarialSynthesizer:
         self, texts: Iterable[str], seed: int = 0, num_workers: int = 0, chunk_size: int = 256
     ) -> Iterator[AttackedText]:
         """`attack_batch` as an iterator, for texts that do not fit into memory."""
+        if isinstance(texts, str):
+            raise ValueError("texts must be a list of strings, got one string; attack() takes one")
         if num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, got {num_workers}")
         if num_workers and not self.scorer.parallel:
@@ -174,7 +177,7 @@ class AdversarialSynthesizer:
                 yield from done
 
     def _attack_chunk(self, texts: Sequence[str], seed: int) -> list[AttackedText]:
-        words = [segment(text) for text in texts]
+        words = [segment(_checked(text)) for text in texts]
         losses = self.scorer.losses(words)
         return [self._attack(*row, seed) for row in zip(texts, words, losses, strict=True)]
 
@@ -278,6 +281,12 @@ class AdversarialSynthesizer:
             if weights is not None:
                 weights = weights[:at] + weights[at + 1 :]
         return None
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"text must be a string, got {text!r}")
+    return text
 
 
 def _weighted(weights: Sequence[float], rng: random.Random) -> int:
