@@ -459,55 +459,65 @@ class RoCBertTokenizer(TokenizersBackend):
         if truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE:
             counts = np.minimum(counts, max_length - 2 * added)
             starts = starts if self.truncation_side == "right" else ends - counts
-
-        lengths = counts + 2 * added
-        longest = int(lengths.max(initial=0))
+        longest = int(counts.max(initial=0)) + 2 * added
         self._eventual_warn_about_too_long_sequence(range(longest), max_length, verbose)
 
-        asked = {"token_type_ids": return_token_type_ids, "attention_mask": return_attention_mask}
-        names = [
-            name
-            for name in ("input_ids", *CHANNELS, "token_type_ids", "attention_mask")
-            if (name in self.model_input_names if asked.get(name) is None else asked[name])
-        ]
-        cls, sep = self._special_ids["cls"], self._special_ids["sep"]
+        names = {"input_ids", *self.model_input_names}
+        for name, asked in (("token_type_ids", return_token_type_ids), ("attention_mask", return_attention_mask)):
+            names = names if asked is None else names | {name} if asked else names - {name}
+        names = [name for name in ("input_ids", *CHANNELS, "token_type_ids", "attention_mask") if name in names]
         if padding_strategy == PaddingStrategy.DO_NOT_PAD:
-            data = {}
-            spans = list(zip(starts.tolist(), (starts + counts).tolist(), strict=True))
-            for name in names:
-                if name in asked:
-                    data[name] = [[int(name == "attention_mask")] * length for length in lengths.tolist()]
-                else:
-                    table = self._table(name)[1] if name in CHANNELS else np.arange(len(self))
-                    values, first, last = table.take(ids).tolist(), table[[cls] * added], table[[sep] * added]
-                    data[name] = [[*first.tolist(), *values[start:end], *last.tolist()] for start, end in spans]
+            data = self._as_lists(names, ids, starts, counts, added)
         else:
             width = max_length if padding_strategy == PaddingStrategy.MAX_LENGTH else longest
             width += -width % (pad_to_multiple_of or 1)
-            right = (padding_side or self.padding_side) == "right"
-            begins = np.zeros_like(lengths) if right else width - lengths
-            real = np.arange(width) < lengths[:, None]
-            real = real if right else real[:, ::-1]
-            arrays = np.empty((len(names), *real.shape), dtype=np.int64)  # at once: few, huge pages of memory
-            data = dict(zip(names, arrays, strict=True))
-            tokens = data["input_ids"]
-            margin = np.zeros(width, dtype=ids.dtype)
-            windows = sliding_window_view(np.concatenate([margin, ids, margin]), width)
-            tokens[:] = windows[width + starts - added - begins]
-            tokens[~real] = self.pad_token_id
-            if added:
-                tokens[np.arange(len(tokens)), begins] = cls
-                tokens[np.arange(len(tokens)), begins + lengths - 1] = sep
-            for name in names[1:]:
-                if name in CHANNELS:
-                    self._table(name)[1].take(tokens, out=data[name], mode="clip")
-                elif name == "attention_mask":
-                    data[name][:] = real
-                else:
-                    data[name][:] = self.pad_token_type_id and ~real * self.pad_token_type_id
+            side = padding_side or self.padding_side
+            data = self._as_arrays(names, ids, starts, counts, added, width, side)
             if return_tensors is None:
                 data = {name: values.tolist() for name, values in data.items()}
         return {name: rows[0] for name, rows in data.items()} if isinstance(text, str) and not return_tensors else data
+
+    def _as_lists(self, names, ids, starts, counts, added: int) -> dict[str, list[list[int]]]:
+        """Rows of different lengths; row i has the tokens ids[starts[i] : starts[i] + counts[i]]."""
+        spans = list(zip(starts.tolist(), (starts + counts).tolist(), strict=True))
+        before, after = ([self._special_ids[name]] * added for name in ("cls", "sep"))
+        data = {}
+        for name in names:
+            if name in ("token_type_ids", "attention_mask"):
+                data[name] = [[int(name == "attention_mask")] * (end - start + 2 * added) for start, end in spans]
+            else:
+                table = self._table(name)[1] if name in CHANNELS else np.arange(len(self))
+                values, first, last = (table[part].tolist() for part in (ids, before, after))
+                data[name] = [[*first, *values[start:end], *last] for start, end in spans]
+        return data
+
+    def _as_arrays(self, names, ids, starts, counts, added: int, width: int, side: str) -> dict[str, np.ndarray]:
+        """Padded rows, (rows, width) each; row i has the tokens ids[starts[i] : starts[i] + counts[i]]."""
+        lengths = counts + 2 * added
+        begins = np.zeros_like(lengths) if side == "right" else width - lengths
+        real = np.arange(width) < lengths[:, None]
+        real = real if side == "right" else real[:, ::-1]
+        arrays = np.empty((len(names), *real.shape), dtype=np.int64)  # at once: few, huge pages of memory
+        data = dict(zip(names, arrays, strict=True))
+        tokens = data["input_ids"]
+        margin = np.zeros(width, dtype=ids.dtype)
+        windows = sliding_window_view(np.concatenate([margin, ids, margin]), width)
+        tokens[:] = windows[width + starts - added - begins]
+        tokens[~real] = self.pad_token_id
+        if added:
+            rows = np.arange(len(tokens))
+            tokens[rows, begins], tokens[rows, begins + lengths - 1] = (
+                self._special_ids["cls"],
+                self._special_ids["sep"],
+            )
+        for name in names[1:]:
+            if name in CHANNELS:
+                self._table(name)[1].take(tokens, out=data[name], mode="clip")
+            elif name == "attention_mask":
+                data[name][:] = real
+            else:
+                data[name][:] = self.pad_token_type_id and ~real * self.pad_token_type_id
+        return data
 
     # --- padding and saving
 
