@@ -166,9 +166,13 @@ class CodePointTable:
         self.starts_of_normalized = {next(filter(None, self._encode(token)), [DROPPED])[0] for token in normalized}
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        self.backend.no_truncation()
-        self.backend.no_padding()
-        self.backend.encode_special_tokens = False
+        # set only what differs: threads may share the backend as long as nobody changes it
+        if self.backend.truncation is not None:
+            self.backend.no_truncation()
+        if self.backend.padding is not None:
+            self.backend.no_padding()
+        if self.backend.encode_special_tokens:
+            self.backend.encode_special_tokens = False
         encodings = self.backend.encode_batch([without_surrogates(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -159,6 +160,14 @@ def test_the_table_follows_tokens_added_later_and_the_backend():
     assert tokenizer(["<x>"])["input_ids"][0][1] == len(tokenizer) - 1
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     assert tokenizer(["①"])["input_ids"] == tokenizer(["1"])["input_ids"]
+
+
+def test_threads_can_share_a_tokenizer(packaged):
+    tokenizer = RoCBertTokenizer()
+    batches = [[chr(0x4E00 + 40 * i + j) * 20 for j in range(40)] for i in range(100)]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda batch: tokenizer(batch)["input_ids"], batches))
+    assert results == [packaged(batch)["input_ids"] for batch in batches]
 
 
 def test_a_long_text_is_warned_of_once(packaged, caplog):

@@ -143,19 +143,17 @@ def test_tokens_that_the_tables_lack_are_unknown_to_them_as_in_transformers(tmp_
     assert_same_ids(ours, theirs, ["科比 unaffable"])
 
 
-@given(
-    pieces=st.lists(
-        st.sampled_from(["Α", "Σ", "ς", "a", "'", ".", "\u0301", "ʰ", "1", "科", " ", "-", "\u200b"]), max_size=12
-    )
-)
-def test_final_sigma_is_pythons(word_pieces, transformers_tokenizer, pieces):
-    text = "".join(pieces)
+@pytest.fixture(scope="session")
+def with_accents(word_piece_folder):
+    return RoCBertTokenizer.from_pretrained(word_piece_folder, strip_accents=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet="ΑΣςa'. \u0301ʰ1科-\u200b", max_size=12))
+def test_lower_case_is_pythons_final_sigma_and_all(word_pieces, transformers_tokenizer, with_accents, text):
     assert word_pieces.tokenize(text) == transformers_tokenizer.tokenize(text)
-    normalizer = RoCBertTokenizer.from_pretrained(
-        word_pieces.name_or_path, strip_accents=False
-    ).backend_tokenizer.normalizer
-    cleaned = unicodedata.normalize("NFC", text.replace("\u200b", ""))
-    assert normalizer.normalize_str(text) == cleaned.lower()
+    composed = unicodedata.normalize("NFC", text.replace("\u200b", ""))
+    assert with_accents.backend_tokenizer.normalizer.normalize_str(text) == composed.lower()
 
 
 def test_words_characters_and_offsets_are_known(word_pieces):
