@@ -261,6 +261,8 @@ def test_own_patterns_are_protected():
         ({"attacks": ["phonetics"]}, "attacks"),
         ({"attacks": {"phonetic": -1}}, "phonetic"),
         ({"options": {"phonetics": {}}}, "options"),
+        ({"options": {"phonetic": {"vectors": "x"}}}, "options"),
+        ({"options": {"synonym": {"threshold": 2}}}, "threshold"),
         ({"ratio": 0}, "ratio"),
         ({"ratio": 1.5}, "ratio"),
         ({"ratio": "0.15"}, "ratio"),

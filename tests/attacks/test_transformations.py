@@ -197,6 +197,17 @@ def test_synonyms_from_word_vectors(tmp_path, kind):
     assert AdversarialSynthesizer(config).attack("这里漂亮").text == "这里美丽"
 
 
+def test_synonyms_from_keyed_vectors():
+    class KeyedVectors:  # the two attributes of gensim's class that count
+        index_to_key = ("漂亮", "美丽", "告诉")
+        vectors = np.array([[1.0, 0.0], [1.0, 0.1], [1.0, 0.0]])
+
+    for vectors in (KeyedVectors(), WordVectors.from_keyed_vectors(KeyedVectors())):
+        config = {"attacks": ["synonym"], "options": {"synonym": {"vectors": vectors}}, "q": 1}
+        assert AdversarialSynthesizer(config).attack("这里漂亮").text == "这里美丽"
+    assert Synonym(KeyedVectors()).synonyms_of("漂亮") == ["美丽"]  # no verbs
+
+
 @pytest.mark.parametrize("content", ["", "2 3\n漂亮 1 2\n", "漂亮 a b\n"])
 def test_damaged_vectors_are_one_clear_error(tmp_path, content):
     file = tmp_path / "vectors.txt"

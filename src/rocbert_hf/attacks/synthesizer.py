@@ -8,14 +8,13 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from copy import deepcopy
 from itertools import islice
 from typing import Any
 
 from ..characters.words import segment
 from .selection import SCORERS, Scorer, draw_count, select_positions
 from .text import CHINESE, AttackedText, Edit
-from .transformations import ATTACKS, Form, Sentence
+from .transformations import ATTACKS, Attack, Form, Sentence
 
 # Raised whenever the same (text, seed, config) would give another result, so that a published attack set can be made
 # again: a config of another version is refused instead of silently giving other texts.
@@ -97,14 +96,15 @@ class AdversarialSynthesizer:
     def __init__(self, config: str | Mapping[str, Any] = "paper", scorer: Scorer | None = None):
         self.config = complete_config(config, scorer)
         self.scorer: Scorer = SCORERS[self.config["scorer"]]() if scorer is None else scorer
-        self.attacks = [ATTACKS[name](**self.config["options"].get(name, {})) for name in self.config["attacks"]]
+        self.attacks = [_make_attack(name, self.config["options"].get(name, {})) for name in self.config["attacks"]]
         weights = list(self.config["attacks"].values())
         self._weights = None if len(set(weights)) == 1 else weights  # None: all equal
         self._q = self.config["q"]
         self._always = "insert" in self.config["attacks"]  # applies everywhere, so nothing else need be asked
         patterns = [PROTECTED[name] for name in self.config["protect"]] + self.config["protect_patterns"]
         self._protected = re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
-        canonical = json.dumps(self.config, sort_keys=True, ensure_ascii=True)
+        # Word vectors may be given as an object; what they are decides the synonyms, not the random numbers.
+        canonical = json.dumps(self.config, sort_keys=True, default=lambda value: type(value).__name__)
         self._key = hashlib.blake2b(canonical.encode(), digest_size=16).digest()
 
     def __reduce__(self):
@@ -316,14 +316,15 @@ def complete_config(config: str | Mapping[str, Any], scorer: Scorer | None = Non
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     if unknown := sorted(set(given).difference(DEFAULT_CONFIG)):
         raise ValueError(f"config has unknown keys {unknown}; known are {sorted([*DEFAULT_CONFIG, 'preset'])}")
-    full = deepcopy({**PRESETS[preset], **given})
+    full = {**PRESETS[preset], **given}
     if full["version"] != ALGORITHM_VERSION:
         raise ValueError(
             f"config version must be {ALGORITHM_VERSION}, the version of this package's attacks, got {full['version']!r}"
         )
     full["attacks"] = _complete_attacks(full["attacks"])
-    if not isinstance(full["options"], Mapping) or (unknown := sorted(set(full["options"]).difference(ATTACKS))):
+    if not isinstance(full["options"], Mapping) or set(full["options"]).difference(ATTACKS):
         raise ValueError(f"options must map names of attacks to their arguments, got {full['options']!r}")
+    full["options"] = {name: dict(arguments) for name, arguments in full["options"].items()}
     for key, smallest, largest in (("ratio", 0.001, 1), ("noise", 0, 100), ("q", 0.05, 1)):
         value = full[key]
         if not isinstance(value, (int, float)) or not smallest <= value <= largest:
@@ -343,6 +344,13 @@ def complete_config(config: str | Mapping[str, Any], scorer: Scorer | None = Non
         except re.error as error:
             raise ValueError(f"protect_patterns must be regular expressions, got {pattern!r}: {error}") from error
     return full
+
+
+def _make_attack(name: str, arguments: Mapping[str, Any]) -> Attack:
+    try:
+        return ATTACKS[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"options: {name} does not take {list(arguments)}: {error}") from error
 
 
 def _complete_attacks(attacks: Any) -> dict[str, float]:
