@@ -163,7 +163,7 @@ class Synonym(Attack):
             return ()
         if self.vectors is None:
             return synonyms_of(word)
-        return [other for other, _ in self.vectors.neighbours(word, self.threshold)]
+        return [other for other, _ in self.vectors.neighbours(word, self.threshold) if _has_synonyms(other)]
 
     def is_attackable(self, sentence: Sentence, index: int) -> bool:
         start, _, word = sentence.word_at(index)
