@@ -159,6 +159,9 @@ def card(
     name: Annotated[
         str | None, typer.Option(help="Of the repository, such as me/rocbert. Default: the folder's.")
     ] = None,
+    license_name: Annotated[
+        str | None, typer.Option("--license", help="Of the weights, as the Hub spells it: apache-2.0")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the card that is there.")] = False,
 ) -> None:
     """Write the model card of a checkpoint, README.md in its folder, from what the training run left there.
@@ -168,7 +171,7 @@ def card(
     with one_clear_error():
         from .hub import model_card
 
-        text, file = model_card(folder, name), folder / "README.md"
+        text, file = model_card(folder, name, license_name), folder / "README.md"
         if file.exists() and not overwrite:
             raise OSError(f"{file} exists; --overwrite replaces it")
         with written_whole(file) as stream:

@@ -169,7 +169,7 @@ def _sha256(file: Path) -> str:
 # ------------------------------------------------------------------------------------------------ the model card
 
 
-def model_card(folder: str | os.PathLike, name: str | None = None) -> str:
+def model_card(folder: str | os.PathLike, name: str | None = None, license: str | None = None) -> str:
     """The model card of a checkpoint folder, as Markdown with the Hub's metadata.
 
     It is filled from what is in the folder: config.json and the weights' headers, `all_results.json` (whose
@@ -179,6 +179,7 @@ def model_card(folder: str | os.PathLike, name: str | None = None) -> str:
     Args:
         folder: with config.json at least.
         name: of the repository, such as `someone/rocbert-base`; by default the folder's.
+        license: of the weights, in the Hub's spelling, such as `apache-2.0`; by default the card names none.
 
     Raises:
         OSError: there is no such folder, or no config.json in it.
@@ -199,7 +200,7 @@ def model_card(folder: str | os.PathLike, name: str | None = None) -> str:
     architecture = str(config.get("architectures", "RoCBertModel"))
     head = architecture.removeprefix("RoCBert")
     return Template(path("model_card_template.md").read_text(encoding="utf-8")).substitute(
-        metadata=_metadata(head),
+        metadata=_metadata(head, license),
         name=name or folder.resolve().name,
         auto_class=f"AutoModel{head.removeprefix('Model')}",
         introduction=_introduction(config, architecture),
@@ -212,12 +213,12 @@ def model_card(folder: str | os.PathLike, name: str | None = None) -> str:
     )
 
 
-def _metadata(head: str) -> str:
+def _metadata(head: str, license: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
         language="zh",
-        license="apache-2.0",
+        license=license,
         library_name="transformers",
         pipeline_tag=PIPELINES.get(head),
         tags=["rocbert", "chinese", "adversarial-robustness", "custom_code"],

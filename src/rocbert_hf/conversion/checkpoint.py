@@ -268,6 +268,22 @@ def max_difference(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor
     return float((difference if mask is None else difference[mask.bool()]).max())
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' bars and reports on each of the loads that a conversion consists of."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def progress(items, description: str, unit: str):
     """The items, with a progress bar on a terminal."""
     from tqdm import tqdm

@@ -31,6 +31,7 @@ from .checkpoint import (
     local_folder,
     max_difference,
     progress,
+    quiet_transformers,
     read_config,
     read_weights,
     refuse_difference,
@@ -42,6 +43,7 @@ FEATURES_FILE, INVENTORY_FILE = "img_embed.shape_embed", "prounciation.proun_id"
 LAYER = re.compile(r"^(roc_bert\.)?encoder\.layer\.(\d+)\.")
 
 
+@quiet_transformers()
 def from_released(
     source: str | os.PathLike,
     output: str | os.PathLike,

@@ -22,6 +22,7 @@ from .checkpoint import (
     local_folder,
     max_difference,
     progress,
+    quiet_transformers,
     read_config,
     read_weights,
     refuse_difference,
@@ -55,6 +56,7 @@ def head_of(config: dict, weights: dict[str, torch.Tensor]) -> str:
     return named
 
 
+@quiet_transformers()
 def from_transformers(source: str | os.PathLike, output: str | os.PathLike) -> Conversion:
     """transformers' `roc_bert` checkpoint -> ours.
 
@@ -85,6 +87,7 @@ def from_transformers(source: str | os.PathLike, output: str | os.PathLike) -> C
     return _compare_and_write(output, reference, theirs, tokenizer, ours)
 
 
+@quiet_transformers()
 def to_transformers(source: str | os.PathLike, output: str | os.PathLike) -> Conversion:
     """Our checkpoint -> transformers' `roc_bert`, for `fusion="concat"` or `"sum"`, which that library has.
 

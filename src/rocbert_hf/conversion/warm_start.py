@@ -44,6 +44,7 @@ from .checkpoint import (
     local_folder,
     max_difference,
     progress,
+    quiet_transformers,
     read_config,
     read_weights,
     refuse_difference,
@@ -60,6 +61,7 @@ OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))
 NEIGHBOURS = 8  # characters of each kind that a new character's vector is the mean of
 
 
+@quiet_transformers()
 def warm_start(
     source: str | os.PathLike,
     output: str | os.PathLike,
