@@ -242,6 +242,13 @@ def test_protected_spans_stay_as_they_are(kind, span):
     assert any(span not in unprotected.attack(text, seed).text for seed in range(30))
 
 
+def test_chinese_text_behind_an_address_is_not_protected():
+    synthesizer = AdversarialSynthesizer(
+        {"protect": ["url", "email"], "ratio": 1.0, "noise": 0, "attacks": ["to_pinyin"], "q": 1}
+    )
+    assert synthesizer.attack("看https://t.cn/a1这里abc@x.cn好").text == "kanhttps://t.cn/a1zheliabc@x.cnhao"
+
+
 def test_own_patterns_are_protected():
     synthesizer = AdversarialSynthesizer({"protect_patterns": ["科比"], "ratio": 1.0})
     assert all(synthesizer.attack(KOBE, seed).text.startswith("科比") for seed in range(30))

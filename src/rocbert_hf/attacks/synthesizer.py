@@ -40,8 +40,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 PROTECTED = {
-    "url": r"(?:https?://|www\.)[\w\-.~:/?#\[\]@!$&'()*+,;=%]+",
-    "email": r"[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+",
+    # (?a:...) is ASCII: Chinese text often follows an address without a space
+    "url": r"(?a:(?:https?://|www\.)[\w\-.~:/?#\[\]@!$&'()*+,;=%]+)",
+    "email": r"(?a:[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+)",
     "mention": r"@[\w\-]+",
     "hashtag": r"#[^#\s]+#|#\w+",
     "number": r"\d+(?:[.,:]\d+)*%?",
