@@ -23,7 +23,7 @@ from rocbert_hf import (
     RoCBertModel,
     in_batch_contrastive_loss,
 )
-from rocbert_hf.configuration_rocbert import PHONETIC_ENCODERS
+from rocbert_hf.configuration_rocbert import FUSIONS, PHONETIC_ENCODERS
 from rocbert_hf.resources import glyph_images, pronunciations, vocabulary
 
 WEIGHING_FUSIONS = ("layer_insert", "attention", "two_step")
@@ -668,3 +668,21 @@ def test_a_wrong_spelling_of_pronunciations_is_refused(tiny_sizes):
         model.set_pronunciation_letters(torch.zeros(40, 2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"-1\.\.40"):
         model.set_pronunciation_letters(torch.full((41, 2), 41))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion_layer", [0, 2])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_last_layer_at_some_positions_equals_the_whole_layer(
+    tiny_sizes, make_inputs, fusion, fusion_layer, attention
+):
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion, fusion_layer=fusion_layer)
+    model = add_noise(RoCBertModel(config)).eval()
+    model.set_attn_implementation(attention)
+    inputs = make_inputs(config)
+    positions = torch.tensor([[0, 5, 5, 2], [0, 1, 0, 9], [0, 3, 8, 8]])
+    whole, some = model(**inputs), model(**inputs, output_positions=positions)
+    assert torch.allclose(
+        some.last_hidden_state, whole.last_hidden_state[torch.arange(3)[:, None], positions], atol=1e-5
+    )
+    assert torch.allclose(some.pooler_output, whole.pooler_output, atol=1e-5)

@@ -29,6 +29,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.roc_bert.modeling_roc_bert import (
     RoCBertCrossAttention,
     RoCBertLayer,
@@ -37,6 +38,7 @@ from transformers.models.roc_bert.modeling_roc_bert import (
     RoCBertPooler,
     RoCBertSelfAttention,
     RoCBertSelfOutput,
+    eager_attention_forward,
 )
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
@@ -227,7 +229,7 @@ class RoCBertEmbeddings(nn.Module):
         if self.letter_convolution is not None:
             return self._convolve_letters(with_absent)
         letters = self.pronunciation_letters % len(with_absent)
-        return with_absent[letters].sum(1)
+        return nn.functional.embedding(letters, with_absent).sum(1)
 
     def _convolve_letters(self, vectors: torch.Tensor) -> torch.Tensor:
         r"""
@@ -472,6 +474,8 @@ class RoCBertLayerInsertFusion(RoCBertFusion):
 
     def _bilinear(self, channels: list[int]) -> torch.Tensor:
         """`K V^T` of the given channels, (channels, hidden, hidden)."""
+        if len(channels) == len(self.key):  # indexing costs a copy, and its gradient more
+            return self.key @ self.value.transpose(1, 2)
         return self.key[channels] @ self.value[channels].transpose(1, 2)
 
     def _normalize(self, scores: torch.Tensor) -> torch.Tensor:
@@ -652,7 +656,10 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 class RoCBertEncoder(nn.Module):
-    """The stack of encoder layers; `fuse`, if given, is applied to the output of layer `after_layer` (-1: to the input)."""
+    """
+    The stack of encoder layers; `fuse`, if given, is applied to the output of layer `after_layer` (-1: to the input).
+    With `last_positions` (batch, n) the last layer is computed for these positions alone.
+    """
 
     def __init__(self, config: RoCBertConfig):
         super().__init__()
@@ -660,16 +667,59 @@ class RoCBertEncoder(nn.Module):
         self.layer = nn.ModuleList([RoCBertLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)])
 
     def forward(
-        self, hidden_states, attention_mask, fuse=None, after_layer=None, **kwargs
+        self, hidden_states, attention_mask, fuse=None, after_layer=None, last_positions=None, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         fusion_weights = None
         if after_layer == -1:
             hidden_states, fusion_weights = fuse(hidden_states)
         for index, layer in enumerate(self.layer):
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+            if index == len(self.layer) - 1 and last_positions is not None:
+                hidden_states = layer_at(layer, hidden_states, attention_mask, last_positions)
+            else:
+                hidden_states = layer(hidden_states, attention_mask, **kwargs)
             if index == after_layer:
                 hidden_states, fusion_weights = fuse(hidden_states)
         return hidden_states, fusion_weights
+
+
+def at_positions(hidden_states: torch.Tensor, positions: torch.LongTensor) -> torch.Tensor:
+    """(batch, sequence, hidden) at (batch, n) positions: (batch, n, hidden)."""
+    return hidden_states.gather(1, positions[..., None].expand(-1, -1, hidden_states.shape[-1]))
+
+
+def layer_at(
+    layer: RoCBertLayer, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, positions: torch.LongTensor
+) -> torch.Tensor:
+    """
+    The output of an encoder layer at some positions alone: these look at all tokens, but only for them are the query,
+    the attention's output and the feed-forward part computed.
+
+    Args:
+        hidden_states: (batch, sequence, hidden); attention_mask: (batch, 1, 1 or sequence, sequence).
+        positions: (batch, n).
+
+    Returns:
+        (batch, n, hidden), equal to the full output at these positions.
+    """
+    attention = layer.attention.self
+    selected = at_positions(hidden_states, positions)
+
+    def heads(projected: torch.Tensor) -> torch.Tensor:
+        return projected.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
+    context, _ = attend(
+        attention,
+        heads(attention.query(selected)),
+        heads(attention.key(hidden_states)),
+        heads(attention.value(hidden_states)),
+        # in an encoder every query may look at the same keys
+        None if attention_mask is None else attention_mask[:, :, :1],
+        dropout=attention.dropout.p if layer.training else 0.0,
+        scaling=attention.scaling,
+        is_causal=False,
+    )
+    return layer.feed_forward_chunk(layer.attention.output(context.flatten(-2), selected))
 
 
 class RoCBertPreTrainedModel(PreTrainedModel):
@@ -863,6 +913,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         output_fusion_weights: bool | None = None,
+        output_positions: torch.LongTensor | None = None,
         **kwargs,
     ) -> RoCBertModelOutput:
         """
@@ -874,6 +925,9 @@ class RoCBertModel(RoCBertPreTrainedModel):
             inputs_embeds: (batch, sequence, hidden), instead of `input_ids`.
             encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache: as in `BertModel`.
             output_fusion_weights: whether to return the (batch, sequence, 3) weights of text, sound and shape.
+            output_positions: (batch, n), the only positions whose last hidden state is wanted. `last_hidden_state` is
+                then (batch, n, hidden), the last layer is computed for them alone where that can be done, and the
+                pooler reads the first of them.
 
         Raises:
             ValueError: an id is outside its table, the channels differ in shape, or `fusion_weights` are asked of a
@@ -928,6 +982,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
             attention_mask,
             fuse,
             None if self.fusion is None else self.fusion.after_layer,
+            output_positions if self._may_skip_positions(kwargs) else None,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
@@ -935,14 +990,27 @@ class RoCBertModel(RoCBertPreTrainedModel):
             position_ids=position_ids,
             **kwargs,
         )
+        if output_positions is not None and not self._may_skip_positions(kwargs):
+            hidden_states = at_positions(hidden_states, output_positions)
+        pooled = None
+        if self.pooler is not None:
+            sentence = first_token(hidden_states, padding_mask if output_positions is None else None)
+            pooled = self.pooler(sentence[:, None])
         return RoCBertModelOutput(
             last_hidden_state=hidden_states,
-            pooler_output=None
-            if self.pooler is None
-            else self.pooler(first_token(hidden_states, padding_mask)[:, None]),
+            pooler_output=pooled,
             past_key_values=past_key_values if use_cache else None,
             fusion_weights=fusion_weights if output_fusion_weights else None,
         )
+
+    def _may_skip_positions(self, options: dict) -> bool:
+        """Whether the last layer may be computed for some positions alone, with the same result."""
+        names = ("output_hidden_states", "output_attentions")
+        recorded = any(options.get(name, getattr(self.config, name)) for name in names)
+        fused_last = self.fusion is not None and self.fusion.after_layer == self.config.num_hidden_layers - 1
+        # other implementations of attention take masks of other shapes
+        plain = self.config._attn_implementation in ("sdpa", "eager") and not self.config.is_decoder
+        return plain and not recorded and not fused_last
 
     def _check_ids(self, input_ids, inputs_embeds, shape_ids, pronunciation_ids, token_type_ids) -> None:
         expected = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]
@@ -1029,7 +1097,8 @@ class RoCBertForPreTrainingOutput(ModelOutput):
         mlm_loss, contrastive_loss, contrastive_accuracy: scalars.
         logits: (masked tokens, vocab_size) where `labels` are given, in the order of `labels[labels != -100]`;
             (batch, sequence, vocab_size) otherwise.
-        last_hidden_state: (batch, sequence, hidden) of the sentences, without the attacked view.
+        last_hidden_state: (batch, sequence, hidden) of the sentences, without the attacked view; None where `labels`
+            are given, since the last layer is then computed only where the objective reads it.
         hidden_states, attentions: as in `MaskedLMOutput`, over both views.
     """
 
@@ -1137,22 +1206,24 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
                 for name, tensor in inputs.items()
                 if tensor is not None and attacked[name] is not None
             }
+        if labels is not None:
+            masked = labels != -100
+            kwargs["output_positions"], wanted = self._wanted_positions(masked, inputs["attention_mask"])
         outputs = self.roc_bert(**inputs, inputs_embeds=inputs_embeds, **kwargs)
-        hidden_states = outputs.last_hidden_state[:batch_size, :length]
 
-        mlm_loss = contrastive_loss = contrastive_accuracy = None
+        mlm_loss = contrastive_loss = contrastive_accuracy = hidden_states = None
         if labels is None:
+            hidden_states = outputs.last_hidden_state[:batch_size, :length]
             logits = self.cls(hidden_states)
         else:
-            masked = labels != -100
-            logits = self.cls(hidden_states[masked])
+            logits = self.cls(outputs.last_hidden_state[:batch_size, 1:][wanted])
             # a sum over the count, so that a batch without a masked token gives 0, not NaN
             mlm_loss = nn.functional.cross_entropy(logits.float(), labels[masked], reduction="sum")
             mlm_loss = mlm_loss / masked.sum().clamp(min=1)
         if attack_input_ids is not None:
             sentence = outputs.pooler_output
             if sentence is None:
-                sentence = first_token(outputs.last_hidden_state, inputs["attention_mask"])
+                sentence = first_token(outputs.last_hidden_state, inputs["attention_mask"] if labels is None else None)
             contrastive_loss, contrastive_accuracy = in_batch_contrastive_loss(
                 sentence[:batch_size], sentence[batch_size:], temperature
             )
@@ -1168,6 +1239,33 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             attentions=outputs.attentions,
         )
         return _with_fusion_weights(output, outputs)
+
+    @staticmethod
+    def _wanted_positions(
+        masked: torch.BoolTensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
+        """
+        Where the objective reads the last layer: at [CLS] of every row, and at the masked tokens of the sentences.
+
+        Args:
+            masked: (batch, sequence), of the sentences, the first rows of the batch.
+            attention_mask: (rows, sequence) of both views.
+
+        Returns:
+            Positions (rows, 1 + n), [CLS] first, and which of the n are masked tokens of the sentences, (batch, n).
+        """
+        batch_size = len(masked)
+        if attention_mask is None:
+            first = torch.zeros(batch_size, 1, dtype=torch.long, device=masked.device)
+        else:
+            first = attention_mask.argmax(1, keepdim=True)  # the first of equals
+        counts = masked.sum(1, keepdim=True)
+        most = int(counts.max())
+        wanted = torch.arange(most, device=masked.device) < counts
+        positions = first.repeat(1, 1 + most)
+        in_order = masked.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        positions[:batch_size, 1:] = torch.where(wanted, in_order, positions[:batch_size, 1:])
+        return positions, wanted
 
 
 # ------------------------------------------------------------------------------------------------ heads
