@@ -73,6 +73,14 @@ def test_same_under_any_hash_seed():
     assert outputs == {ascii(here) + "\n"}
 
 
+def test_attacking_needs_no_model_library():
+    program = (
+        "import sys; from rocbert_hf.attacks import AdversarialSynthesizer as A; A('wild').attack_batch(['科比的精神'] * 9);"
+        "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.strip() == b"[]"
+
+
 def test_copies_and_json_configs_attack_alike():
     synthesizer = AdversarialSynthesizer({"attacks": {"split": 2, "phonetic": 1}, "ratio": 0.25})
     expected = synthesizer.attack_batch(TEXTS, 1)
