@@ -229,7 +229,7 @@ class RoCBertEmbeddings(nn.Module):
         if self.letter_convolution is not None:
             return self._convolve_letters(with_absent)
         letters = self.pronunciation_letters % len(with_absent)
-        return nn.functional.embedding(letters, with_absent).sum(1)
+        return nn.functional.embedding_bag(letters, with_absent, mode="sum")
 
     def _convolve_letters(self, vectors: torch.Tensor) -> torch.Tensor:
         r"""
