@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from rocbert_hf.conversion.warm_start import warm_start
 from rocbert_hf.resources import vocabulary
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
@@ -61,24 +62,31 @@ def make_roc_bert(tmp_path):
     return make
 
 
+def save_bert(folder, kind: str = "bert", head: str = "ForPreTraining", **overrides):
+    """Saves a BERT or an ERNIE with its tokenizer; returns the folder."""
+    folder.mkdir()
+    tokens = chinese_word_pieces()
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    model_class, config_class = {
+        "bert": (getattr(transformers, f"Bert{head}"), transformers.BertConfig),
+        "ernie": (getattr(transformers, f"Ernie{head}"), transformers.ErnieConfig),
+    }[kind]
+    config = config_class(**{**SIZES, "vocab_size": len(tokens), **overrides})
+    torch.manual_seed(0)
+    randomised(model_class(config)).save_pretrained(folder)
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def make_bert(tmp_path):
-    """Saves a BERT or an ERNIE with its tokenizer; returns the folder."""
+    return lambda *args, **overrides: save_bert(tmp_path / "source", *args, **overrides)
 
-    def make(kind: str = "bert", head: str = "ForPreTraining", **overrides):
-        folder = tmp_path / "source"
-        folder.mkdir()
-        tokens = chinese_word_pieces()
-        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-        model_class, config_class = {
-            "bert": (getattr(transformers, f"Bert{head}"), transformers.BertConfig),
-            "ernie": (getattr(transformers, f"Ernie{head}"), transformers.ErnieConfig),
-        }[kind]
-        config = config_class(**{**SIZES, "vocab_size": len(tokens), **overrides})
-        torch.manual_seed(0)
-        model = randomised(model_class(config))
-        model.save_pretrained(folder)
-        transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-        return folder
 
-    return make
+@pytest.fixture(scope="session")
+def warm_started(tmp_path_factory):
+    """Folders, to be read only: a BERT, and what it becomes with the packaged vocabulary and with its own."""
+    folder = tmp_path_factory.mktemp("warm")
+    source = save_bert(folder / "bert")
+    outputs = {chosen: warm_start(source, folder / chosen, chosen).output for chosen in ("characters", "source")}
+    return {"bert": source, **outputs}

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from rocbert_hf import RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
 from rocbert_hf.conversion import convert
 from rocbert_hf.conversion.warm_start import channel_gradients, neighbours_of, warm_start
+from rocbert_hf.modeling_rocbert import packaged_pronunciation_letters, pixel_glyph_features
 from rocbert_hf.resources import vocabulary
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 
@@ -45,9 +46,8 @@ def test_hidden_states_are_the_sources(tmp_path, make_bert, kind, overrides, cho
         torch.testing.assert_close(got.pooler_output, expected.pooler_output, rtol=0, atol=1e-4)
 
 
-def test_masked_language_model_gives_known_characters_the_sources_logits(tmp_path, make_bert):
-    source = make_bert()
-    output = convert(source, tmp_path / "ours").output
+def test_masked_language_model_gives_known_characters_the_sources_logits(warm_started):
+    source, output = warm_started["bert"], warm_started["characters"]
     theirs = transformers.BertForMaskedLM.from_pretrained(source).eval()
     ours = RoCBertForMaskedLM.from_pretrained(output).eval()
     their_tokenizer = transformers.BertTokenizer.from_pretrained(source)
@@ -55,7 +55,8 @@ def test_masked_language_model_gives_known_characters_the_sources_logits(tmp_pat
     expected = theirs(**their_tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
     inputs = our_tokenizer(TEXTS, padding=True, return_tensors="pt")
     got = ours(**inputs).logits
-    shared = [token for token in vocabulary() if token in their_tokenizer.get_vocab()]
+    known = their_tokenizer.get_vocab()
+    shared = [token for token in vocabulary() if token in known]
     assert len(shared) > 3000
     expected = expected[..., their_tokenizer.convert_tokens_to_ids(shared)]
     got = got[..., our_tokenizer.convert_tokens_to_ids(shared)]
@@ -63,9 +64,8 @@ def test_masked_language_model_gives_known_characters_the_sources_logits(tmp_pat
     torch.testing.assert_close(got[mask], expected[mask], rtol=0, atol=1e-3)
 
 
-def test_with_the_sources_vocabulary_any_text_gives_its_logits(tmp_path, make_bert):
-    source = make_bert()
-    output = warm_start(source, tmp_path / "ours", vocabulary="source").output
+def test_with_the_sources_vocabulary_any_text_gives_its_logits(warm_started):
+    source, output = warm_started["bert"], warm_started["source"]
     texts = [*TEXTS, "The bert-ing 2024年，ABC 魑魅"]
     theirs = transformers.BertForMaskedLM.from_pretrained(source).eval()
     expected = transformers.BertTokenizer.from_pretrained(source)(texts, padding=True, return_tensors="pt")
@@ -77,8 +77,10 @@ def test_with_the_sources_vocabulary_any_text_gives_its_logits(tmp_path, make_be
 
 
 @pytest.mark.parametrize("encoder", ["char_sum", "char_cnn", "table"])
-def test_every_part_of_every_channel_receives_gradient(tmp_path, make_bert, encoder):
-    output = warm_start(make_bert(), tmp_path / "ours", phonetic_encoder=encoder).output
+def test_every_part_of_every_channel_receives_gradient(tmp_path, warm_started, encoder):
+    output = warm_started["source"]
+    if encoder != "char_sum":
+        output = warm_start(warm_started["bert"], tmp_path / "ours", "source", phonetic_encoder=encoder).output
     model = RoCBertForPreTraining.from_pretrained(output)
     inputs = RoCBertTokenizer.from_pretrained(output)(TEXTS, padding=True, return_tensors="pt")
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
@@ -86,8 +88,8 @@ def test_every_part_of_every_channel_receives_gradient(tmp_path, make_bert, enco
         assert gradient.abs().max() > 0, name
 
 
-def test_channels_open_within_few_steps_of_training(tmp_path, make_bert):
-    output = warm_start(make_bert(), tmp_path / "ours").output
+def test_channels_open_within_few_steps_of_training(warm_started):
+    output = warm_started["characters"]
     model = RoCBertForPreTraining.from_pretrained(output).eval()
     inputs = RoCBertTokenizer.from_pretrained(output)(TEXTS, padding=True, return_tensors="pt")
 
@@ -105,38 +107,35 @@ def test_channels_open_within_few_steps_of_training(tmp_path, make_bert):
     assert share_of_channels().min() > 1e-4
 
 
-def test_glyph_features_and_letters_are_the_packaged_ones(tmp_path, make_bert):
-    fresh = RoCBertModel.from_pretrained(warm_start(make_bert(), tmp_path / "a").output).embeddings
-    kept = RoCBertModel.from_pretrained(warm_start(tmp_path / "source", tmp_path / "b", vocabulary="source").output)
-    assert torch.equal(fresh.shape_embed.weight, kept.embeddings.shape_embed.weight)
-    assert torch.equal(fresh.pronunciation_letters, kept.embeddings.pronunciation_letters)
-    tokenizer, pieces = RoCBertTokenizer(), RoCBertTokenizer.from_pretrained(tmp_path / "b")
+def test_glyph_features_and_letters_are_the_packaged_ones(warm_started):
+    for chosen in ("characters", "source"):
+        embeddings = RoCBertModel.from_pretrained(warm_started[chosen]).embeddings
+        assert torch.equal(embeddings.shape_embed.weight, pixel_glyph_features(512))
+        assert torch.equal(embeddings.pronunciation_letters, packaged_pronunciation_letters())
+    tokenizer, pieces = RoCBertTokenizer(), RoCBertTokenizer.from_pretrained(warm_started["source"])
     for channel in ("shape", "pronunciation"):
         expected = getattr(tokenizer, f"convert_tokens_to_{channel}_ids")(["科", "科", "，", "[MASK]"])
         assert getattr(pieces, f"convert_tokens_to_{channel}_ids")(["科", "##科", "，", "[MASK]"]) == expected
 
 
-def test_without_channels_it_is_the_source_too(tmp_path, make_bert):
-    source = make_bert()
-    expected, _, inputs = both(source, warm_start(source, tmp_path / "ours").output)
+def test_without_channels_it_is_the_source_too(warm_started):
+    expected, _, inputs = both(warm_started["bert"], warm_started["characters"])
     text_only = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     with torch.no_grad():
-        got = RoCBertModel.from_pretrained(tmp_path / "ours").eval()(**text_only).last_hidden_state
+        got = RoCBertModel.from_pretrained(warm_started["characters"]).eval()(**text_only).last_hidden_state
     mask = inputs["attention_mask"].bool()
     torch.testing.assert_close(got[mask], expected.last_hidden_state[mask], rtol=0, atol=1e-4)
 
 
-def test_classifiers_start_from_the_sources_pooler(tmp_path, make_bert):
-    source = make_bert()
-    output = warm_start(source, tmp_path / "ours").output
+def test_classifiers_start_from_the_sources_pooler(warm_started):
+    source, output = warm_started["bert"], warm_started["characters"]
     expected = transformers.BertModel.from_pretrained(source).pooler.dense.weight
     got = RoCBertForSequenceClassification.from_pretrained(output).roc_bert.pooler.dense.weight
     assert torch.equal(got, expected)
 
 
-def test_new_characters_start_near_what_they_resemble(tmp_path, make_bert):
-    source = make_bert()
-    output = warm_start(source, tmp_path / "ours").output
+def test_new_characters_start_near_what_they_resemble(warm_started):
+    source, output = warm_started["bert"], warm_started["characters"]
     tokenizer = RoCBertTokenizer()
     known = transformers.BertTokenizer.from_pretrained(source).get_vocab()
     table = RoCBertModel.from_pretrained(output).embeddings.word_embeddings.weight.detach()
@@ -163,14 +162,13 @@ def test_new_characters_start_near_what_they_resemble(tmp_path, make_bert):
 
 
 def test_an_encoder_alone_gets_a_new_head(tmp_path, make_bert):
-    conversion = convert(make_bert(head="Model"), tmp_path / "ours")
+    conversion = convert(make_bert(head="Model"), tmp_path / "ours", vocabulary="source")
     assert "no masked language modelling head" in str(conversion)
     assert conversion.max_difference < 1e-4
 
 
-def test_old_names_and_pickles_are_read(tmp_path, make_bert):
+def test_old_names_and_pickles_are_read(tmp_path, make_bert, warm_started):
     source = make_bert()
-    warm_start(source, tmp_path / "new")
     weights = load_file(source / "model.safetensors")
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
@@ -178,8 +176,8 @@ def test_old_names_and_pickles_are_read(tmp_path, make_bert):
     }
     torch.save(old, source / "pytorch_model.bin")
     (source / "model.safetensors").unlink()
-    warm_start(source, tmp_path / "old")
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("new", "old"))
+    output = warm_start(source, tmp_path / "ours", "source").output
+    first, second = (load_file(folder / "model.safetensors") for folder in (warm_started["source"], output))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -189,7 +187,7 @@ def test_what_is_no_chinese_bert_is_refused(tmp_path, make_bert):
     with pytest.raises(ValueError, match="vocabulary must be one of"):
         warm_start(source, tmp_path / "ours", vocabulary="words")
     with pytest.raises(ValueError, match="`fusion_layer`"):
-        warm_start(source, tmp_path / "ours", fusion_layer=3)
+        warm_start(source, tmp_path / "ours", "source", fusion_layer=3)
     for change, message in (
         ({"model_type": "gpt2"}, "needs bert"),
         ({"position_embedding_type": "relative_key"}, "only absolute"),
@@ -199,13 +197,13 @@ def test_what_is_no_chinese_bert_is_refused(tmp_path, make_bert):
     ):
         (source / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(ValueError, match=message):
-            warm_start(source, tmp_path / "ours")
+            warm_start(source, tmp_path / "ours", "source")
     (source / "config.json").write_text(json.dumps(config))
     weights = load_file(source / "model.safetensors")
     name = "bert.embeddings.word_embeddings.weight"
     save_file({**weights, name: weights[name][:-1].clone()}, source / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="do not belong together"):
-        warm_start(source, tmp_path / "ours")
+        warm_start(source, tmp_path / "ours", "source")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 

@@ -281,9 +281,10 @@ class VocabularyRecipe:
     """Of which rows of the source's tables each row of ours is made.
 
     Args:
-        groups: by token id; a row is the mean of the groups' means.
+        groups: by token id; a row is the mean of the groups' means. None for a token of which nothing is known: its row
+            is the mean of the rows that are carried over.
         known, formed, neighboured, unknown: how many tokens the source has itself, has in another written form, has
-            neighbours of by part or sound, or knows nothing of (their rows are the mean of all that it knows).
+            neighbours of by part or sound, or knows nothing of.
     """
 
     groups: tuple[tuple[tuple[int, ...], ...], ...]
@@ -295,7 +296,6 @@ class VocabularyRecipe:
     @classmethod
     def of(cls, tokenizer: RoCBertTokenizer, pieces: dict[str, int]) -> VocabularyRecipe:
         tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-        everything = (tuple(pieces[token] for token in tokens if token in pieces),)
         groups, counts = [], {"known": 0, "formed": 0, "neighboured": 0, "unknown": 0}
         for token in progress(tokens, "mapping the vocabulary", "token"):
             if token in pieces:
@@ -304,31 +304,40 @@ class VocabularyRecipe:
                 neighbours = neighbours_of(token, pieces)
                 formed = bool(neighbours) and neighbours[0][0] in written_forms_of(token)
                 kind = "formed" if formed else "neighboured" if neighbours else "unknown"
-                found = tuple(tuple(pieces[other] for other in group) for group in neighbours) or everything
+                found = tuple(tuple(pieces[other] for other in group) for group in neighbours)
             counts[kind] += 1
             groups.append(found)
         return cls(tuple(groups), **counts)
 
     def vectors(self, table: torch.Tensor) -> torch.Tensor:
         """(source tokens, size) -> (tokens, size); means are brought to the mean length of what they are the mean of."""
-        means = {group: table[list(group)].mean(0) for group in self._distinct_groups()}
-        lengths = {group: table[list(group)].norm(dim=-1).mean() for group in means}
-        rows = []
-        for groups in self.groups:
-            row = torch.stack([means[group] for group in groups]).mean(0)
-            if len(groups) > 1 or len(groups[0]) > 1:
-                length = torch.stack([lengths[group] for group in groups]).mean()
-                row = row * (length / row.norm().clamp(min=1e-12))
-            rows.append(row)
-        return torch.stack(rows)
+        tokens, sources, shares = self._shares()
+        places = torch.stack([tokens, sources])
+        mixture = torch.sparse_coo_tensor(places, shares, (len(self.groups), len(table)), check_invariants=True)
+        rows = torch.sparse.mm(mixture, table)
+        lengths = torch.sparse.mm(mixture, table.norm(dim=-1, keepdim=True))
+        count = torch.bincount(tokens, minlength=len(rows))
+        carried = table[sources[count[tokens] == 1]]
+        rows[count == 0], lengths[count == 0] = carried.mean(0), carried.norm(dim=-1).mean()
+        scaled = rows * (lengths / rows.norm(dim=-1, keepdim=True).clamp(min=1e-12))
+        return torch.where(count[:, None] == 1, rows, scaled)
 
     def biases(self, bias: torch.Tensor) -> torch.Tensor:
         """(source tokens,) -> (tokens,); a new token is as improbable as the rarest of its neighbours."""
-        lowest = {group: bias[list(group)].min() for group in self._distinct_groups()}
-        return torch.stack([torch.stack([lowest[group] for group in groups]).min() for groups in self.groups])
+        tokens, sources, _ = self._shares()
+        lowest = bias[sources].min().expand(len(self.groups))
+        return lowest.scatter_reduce(0, tokens, bias[sources], "amin", include_self=False)
 
-    def _distinct_groups(self) -> dict[tuple[int, ...], None]:
-        return dict.fromkeys(group for groups in self.groups for group in groups)
+    def _shares(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which source token has which share of which token: three (entries,)."""
+        entries = [
+            (token, source, 1 / (len(groups) * len(group)))
+            for token, groups in enumerate(self.groups)
+            for group in groups
+            for source in group
+        ]
+        tokens, sources, shares = zip(*entries, strict=True)
+        return torch.tensor(tokens), torch.tensor(sources), torch.tensor(shares)
 
     def __str__(self) -> str:
         return (
