@@ -47,19 +47,53 @@ def held_out(sets: dict[str, set[str]]) -> list[str]:
     return [characters[number] for number in order[len(characters) // 2 :]]
 
 
-def precision_and_recall(
+def hits_and_recall(
     candidates_of: Callable[[str], Sequence[str]], sets: dict[str, set[str]], characters: Sequence[str], k: int = 10
-) -> tuple[float, float]:
-    """Means over the characters of the right among the first k, as a share of k and of the character's set."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many of each character's first k are right, as a share of k and of the character's set."""
     hits = np.array([len(sets[character].intersection(candidates_of(character)[:k])) for character in characters])
-    sizes = np.array([len(sets[character]) for character in characters])
-    return float((hits / k).mean()), float((hits / sizes).mean())
+    return hits / k, hits / np.array([len(sets[character]) for character in characters])
 
 
 def mutual_share(candidates_of: Callable[[str], Sequence[str]], characters: Sequence[str], k: int = 10) -> float:
     """Of the pairs (character, one of its first k), how many also hold the other way round."""
     first = {character: set(candidates_of(character)[:k]) for character in characters}
     return float(np.mean([a in candidates_of(b)[:k] for a, others in first.items() for b in others]))
+
+
+def compare(
+    label: str,
+    candidates: Sequence[str],
+    sets: dict[str, set[str]],
+    characters: Sequence[str],
+    methods: dict[str, Callable[[str], Sequence[str]]],
+) -> None:
+    """Print each method's figures, and by how much images and parts together are better than it."""
+    images, components = build.image_features(candidates), build.component_features(candidates)
+    frequencies = np.array([build.character_frequencies()[character] for character in candidates], dtype=np.float64)
+    rows = {character: row for row, character in enumerate(candidates)}
+
+    simple = np.array([build.is_simple(character) for character in candidates])
+
+    def ranked(image_weight: float) -> Callable[[str], list[str]]:
+        by_image = simple if image_weight > 0 else None
+        table = build.rank_lookalikes(images, components, frequencies, by_image, image_weight)
+        return lambda character: [candidates[number] for number in table[rows[character]]]
+
+    both = ranked(build.IMAGE_WEIGHT)
+    methods = {**methods, "images and parts": both, "images alone": ranked(1.0), "parts alone": ranked(0.0)}
+    best, _ = hits_and_recall(both, sets, characters)
+    print(f"\nlook-alikes among {label}: {len(candidates)} candidates, {len(characters)} held-out characters")
+    print(f"{'':20}{'precision@10':>14}{'both better by':>18}{'recall@10':>12}{'mutual@10':>12}")
+    for name, method in methods.items():
+        precision, recall = hits_and_recall(method, sets, characters)
+        gain = best - precision
+        error = gain.std() / np.sqrt(len(gain))
+        better = f"{gain.mean():.3f} ± {error:.3f}"
+        mutual = mutual_share(method, candidates)
+        print(f"{name:20}{precision.mean():14.3f}{better:>18}{recall.mean():12.3f}{mutual:12.3f}")
+    common = candidates[: build.COMMON_CHARACTERS]
+    print(f"mutual@10 of the {len(common)} most frequent, both: {mutual_share(both, common):.3f}")
 
 
 def main() -> None:
@@ -72,29 +106,12 @@ def main() -> None:
         if not file.is_file():
             raise OSError(f"--data-dir: {str(file)!r} does not exist")
 
-    chinese = [token for token in vocabulary() if build.is_chinese(token[0])]
-    frequencies = np.array([build.character_frequencies()[character] for character in chinese], dtype=np.float64)
-    images, components = build.image_features(chinese), build.component_features(chinese)
-    rows = {character: row for row, character in enumerate(chinese)}
-
-    def ranked(image_weight: float) -> Callable[[str], list[str]]:
-        table = build.rank_lookalikes(images, components, frequencies, image_weight=image_weight)
-        return lambda character: [chinese[number] for number in table[rows[character]]]
-
     sets = read_sets(shape_file, ",", slice(0, 1))
     characters = held_out(sets)
-    common = chinese[: build.COMMON_CHARACTERS]
-    print(f"look-alikes: {len(characters)} held-out characters, {len(chinese)} candidates each")
-    print(f"{'':24}{'precision@10':>14}{'recall@10':>12}{'mutual@10':>12}{f'  of first {len(common)}':>16}")
-    for name, method in {
-        "packaged table": lookalikes_of,
-        "images and parts": ranked(build.IMAGE_WEIGHT),
-        "images alone": ranked(1.0),
-        "parts alone": ranked(0.0),
-    }.items():
-        precision, recall = precision_and_recall(method, sets, characters)
-        mutual = mutual_share(method, chinese), mutual_share(method, common)
-        print(f"{name:24}{precision:14.3f}{recall:12.3f}{mutual[0]:12.3f}{mutual[1]:16.3f}")
+    chinese = [token for token in vocabulary() if build.is_chinese(token[0])]
+    in_sets = set(sets).union(*sets.values())
+    compare("the whole vocabulary", chinese, sets, characters, {"packaged table": lookalikes_of})
+    compare("the sets' characters", [character for character in chinese if character in in_sets], sets, characters, {})
 
     same_sound = read_sets(sound_file, "\t", slice(0, 2))  # same syllable, with the same tone and with another
     characters = sorted(same_sound)
@@ -105,9 +122,9 @@ def main() -> None:
         def homophones(character: str, readings: int = readings) -> tuple[str, ...]:
             return homophones_of(character, max_readings=readings)
 
-        precision, _ = precision_and_recall(homophones, same_sound, characters)
-        _, recall = precision_and_recall(homophones, same_sound, characters, k=len(chinese))
-        print(f"{f'{readings} reading(s)':24}{precision:14.3f}{recall:12.3f}")
+        precision, _ = hits_and_recall(homophones, same_sound, characters)
+        _, recall = hits_and_recall(homophones, same_sound, characters, k=len(chinese))
+        print(f"{f'{readings} reading(s)':24}{precision.mean():14.3f}{recall.mean():12.3f}")
 
 
 if __name__ == "__main__":

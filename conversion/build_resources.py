@@ -38,8 +38,9 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 COMMON_CHARACTERS = 3_500  # as many as the first level of the Table of General Standard Chinese Characters
 SIMILARITY_FONTS = (CHINESE_FONTS, ("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc#2", *CHINESE_FONTS))
 LOOKALIKES = 20
-IMAGE_WEIGHT = 0.4  # chosen with FREQUENCY_WEIGHT on half of the SIGHAN sets, see benchmarks/visual_similarity.py
+IMAGE_WEIGHT = 0.35  # chosen with FREQUENCY_WEIGHT on half of the SIGHAN sets, see benchmarks/visual_similarity.py
 FREQUENCY_WEIGHT = 0.4
+STROKES = frozenset("一丨丶丿乀乁乙乚亅乛").union(map(chr, range(0x31C0, 0x31E4)))
 RARE_READING = 0.002  # a reading is rare when at most this share of a character's occurrences have it
 
 # Emoji that a Chinese reader of social media meets daily or that stand for a sound (🐔 for 机); U+FE0F follows some.
@@ -379,7 +380,7 @@ def component_weights(character: str) -> Counter[tuple]:
 
     def descend(whole: str, weight: float, place: tuple) -> None:
         arrangement, parts = cjk_decomposition().get(whole, ("", ()))
-        if arrangement.startswith(("c", "m", "ref", "rot")):
+        if arrangement.startswith(("c", "me", "ml", "mo", "ref", "rot")):  # but `msp`: 已 of 己
             return
         if arrangement.startswith("r"):
             parts = parts * (3 if "3" in arrangement else 2)
@@ -393,6 +394,14 @@ def component_weights(character: str) -> Counter[tuple]:
 
     descend(character, 1.0, ())
     return weights
+
+
+def is_simple(name: str) -> bool:
+    """Whether a character, or a part that is none, is made of strokes alone."""
+    arrangement, parts = cjk_decomposition().get(name, ("c", ()))
+    if name in STROKES or arrangement.startswith(("c", "m", "ref", "rot")):
+        return True
+    return all(part in STROKES or (not is_part(part) and is_simple(part)) for part in parts)
 
 
 def component_features(characters: Sequence[str]) -> sparse.csr_matrix:
@@ -416,20 +425,23 @@ def rank_lookalikes(
     images: np.ndarray,
     components: sparse.csr_matrix,
     frequencies: np.ndarray,
+    simple: np.ndarray | None = None,
     image_weight: float = IMAGE_WEIGHT,
     frequency_weight: float = FREQUENCY_WEIGHT,
     count: int = LOOKALIKES,
 ) -> np.ndarray:
     """The most similar characters of each, best first: (n, count) row numbers.
 
-    The similarity is the weighted mean of both cosines, plus a bonus as both characters are frequent, less half of
-    both characters' mean similarity to their ten nearest: a character that is near to many would otherwise be
-    everyone's look-alike and have few of these itself (the cross-domain scaling of Conneau et al. 2018).
+    The similarity is the weighted mean of the images' cosine and the root of the components' cosine, plus a bonus as
+    both characters are frequent, less a quarter of each character's mean similarity to its ten nearest: a character
+    that is near to many would otherwise be everyone's look-alike, and few of these its own (as the cross-domain
+    scaling of Conneau et al., 2018).
 
     Args:
         images: unit vectors (n, features), dense.
         components: unit vectors (n, features), sparse.
         frequencies: how often each character occurs, (n,).
+        simple: which characters have no parts, bool (n,); two of them are compared by their images alone.
         image_weight: 0 is components alone, 1 is images alone.
         frequency_weight: bonus of the most frequent character with itself.
         count: how many to rank.
@@ -438,8 +450,11 @@ def rank_lookalikes(
     candidates, similarities = [], []
     for start in tqdm(range(0, len(images), 1000), desc="look-alikes", unit="k", file=sys.stderr):
         rows = slice(start, start + 1000)
-        block = image_weight * (images[rows] @ images.T)
-        block += (1 - image_weight) * (components[rows] @ components.T).toarray()
+        seen = images[rows] @ images.T
+        shared = np.sqrt((components[rows] @ components.T).toarray())
+        if simple is not None:
+            shared = np.where(simple[rows, None] & simple[None, :], np.maximum(seen, shared), shared)
+        block = image_weight * seen + (1 - image_weight) * shared
         block += frequency_weight * np.minimum(prior[rows, None], prior[None, :])
         block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
         nearest = np.argpartition(-block, 10 * count, axis=1)[:, : 10 * count]
@@ -576,7 +591,8 @@ def build(chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> Iterator[
     same = lookalike_code_points(vocabulary, drawable)
     yield "confusables.txt", as_lines(f"{token}\t{''.join(forms)}" for token, forms in same.items())
     counts = np.array([character_frequencies()[character] for character in chinese], dtype=np.float64)
-    nearest = rank_lookalikes(image_features(chinese), component_features(chinese), counts)
+    simple = np.array([is_simple(character) for character in chinese])
+    nearest = rank_lookalikes(image_features(chinese), component_features(chinese), counts, simple)
     first = vocabulary.index(chinese[0])
     yield "lookalikes.npz", as_npz(token_ids=(nearest + first).astype(np.uint16))
     yield "glyphs.npz", as_npz(packed=build_glyphs(vocabulary, chinese_fonts, other_fonts))

@@ -17,12 +17,10 @@ __all__ = ["CHINESE_FONTS", "FALLBACK_FONTS", "OTHER_FONTS", "covered_by", "find
 
 # A font is a file name with the face number in a collection after '#'. The paper draws Chinese with SimSun (a Song
 # typeface) and the rest with Arial; these are free fonts of the same kinds. UMing's face 0 has mainland forms, as has
-# face 2 of Noto Serif CJK.
-CHINESE_FONTS = (
-    "/usr/share/fonts/truetype/arphic/uming.ttc#0",
-    "/usr/share/fonts/opentype/noto/NotoSerifCJK-Regular.ttc#2",
-)
-OTHER_FONTS = ("/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf",)
+# face 2 of Noto Serif CJK; the latter also draws full-width punctuation, which UMing puts in the middle.
+_NOTO_SERIF = "/usr/share/fonts/opentype/noto/NotoSerifCJK-Regular.ttc#2"
+CHINESE_FONTS = ("/usr/share/fonts/truetype/arphic/uming.ttc#0", _NOTO_SERIF)
+OTHER_FONTS = ("/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf", _NOTO_SERIF)
 FALLBACK_FONTS = ("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",)
 
 _DEBIAN_PACKAGES = {
