@@ -447,6 +447,7 @@ def rank_lookalikes(
         count: how many to rank.
     """
     prior = np.log1p(frequencies) / np.log1p(frequencies.max())
+    kept = min(10 * count, len(images) - 1)
     candidates, similarities = [], []
     for start in tqdm(range(0, len(images), 1000), desc="look-alikes", unit="k", file=sys.stderr):
         rows = slice(start, start + 1000)
@@ -457,7 +458,7 @@ def rank_lookalikes(
         block = image_weight * seen + (1 - image_weight) * shared
         block += frequency_weight * np.minimum(prior[rows, None], prior[None, :])
         block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
-        nearest = np.argpartition(-block, 10 * count, axis=1)[:, : 10 * count]
+        nearest = np.argpartition(-block, kept - 1, axis=1)[:, :kept]
         candidates.append(nearest)
         similarities.append(np.take_along_axis(block, nearest, axis=1))
     nearest, similarity = np.concatenate(candidates), np.concatenate(similarities)
