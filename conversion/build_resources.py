@@ -454,7 +454,8 @@ def rank_lookalikes(
         seen = images[rows] @ images.T
         shared = np.sqrt((components[rows] @ components.T).toarray())
         if simple is not None:
-            shared = np.where(simple[rows, None] & simple[None, :], np.maximum(seen, shared), shared)
+            pairs = np.ix_(simple[rows], simple)
+            shared[pairs] = np.maximum(seen[pairs], shared[pairs])
         block = image_weight * seen + (1 - image_weight) * shared
         block += frequency_weight * np.minimum(prior[rows, None], prior[None, :])
         block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
