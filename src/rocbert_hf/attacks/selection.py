@@ -58,12 +58,12 @@ def select_positions(
     draw = rng.random
     chosen: set[int] = set()
     for _ in range(20 + 4 * count):
-        if len(chosen) == count:
-            break
         at = bisect_right(sums, draw() * total)
         index = starts[at] + int(draw() * len(words[at]))
-        if index in candidates:
+        if index in candidates and index not in chosen:
             chosen.add(index)
+            if len(chosen) == count:
+                break
     else:
         # Nearly all the probability lies on characters that cannot be drawn any more.
         chosen.update(_gumbel_top(words, losses, candidates, chosen, count - len(chosen), rng))
@@ -152,7 +152,7 @@ class WordFrequencyScorer:
 
 
 class _FrequencyLosses(dict):
-    """word -> loss, filled as words are met; words that the dictionary lacks are computed anew, so it stays bounded."""
+    """word -> loss, filled as words are met; longer words that the dictionary lacks are not kept, so it stays bounded."""
 
     def __init__(self, power: float):
         from ..characters.words import word_frequencies
@@ -164,16 +164,18 @@ class _FrequencyLosses(dict):
 
     def __missing__(self, word: str) -> float:
         frequency = self.frequencies.get(word)
-        if frequency:
-            self[word] = loss = self.power * log(self.total / frequency)
-            return loss
+        loss = self.power * log(self.total / (frequency or self._guess(word)))
+        if frequency or len(word) == 1:
+            self[word] = loss
+        return loss
+
+    def _guess(self, word: str) -> float:
+        """A frequency for what the dictionary lacks."""
         if CHINESE.match(word):
-            frequency = 1  # names and new words are the most informative there are
-        elif any(map(str.isalnum, word)):
-            frequency = self.total / len(self.frequencies)  # of Latin words and numbers the dictionary knows nothing
-        else:
-            frequency = self.commonest  # punctuation
-        return self.power * log(self.total / frequency)
+            return 1  # names and new words are the most informative there are
+        if any(map(str.isalnum, word)):
+            return self.total / len(self.frequencies)  # of Latin words and numbers nothing is known
+        return self.commonest  # punctuation
 
 
 class CausalLMScorer:

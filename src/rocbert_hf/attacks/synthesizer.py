@@ -6,9 +6,10 @@ import hashlib
 import json
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from ..characters.words import segment
@@ -98,8 +99,7 @@ class AdversarialSynthesizer:
         self.config = complete_config(config, scorer)
         self.scorer: Scorer = SCORERS[self.config["scorer"]]() if scorer is None else scorer
         self.attacks = [_make_attack(name, self.config["options"].get(name, {})) for name in self.config["attacks"]]
-        weights = list(self.config["attacks"].values())
-        self._weights = None if len(set(weights)) == 1 else weights  # None: all equal
+        self._equal = len(set(self.config["attacks"].values())) == 1
         self._q = self.config["q"]
         self._always = "insert" in self.config["attacks"]  # applies everywhere, so nothing else need be asked
         patterns = [PROTECTED[name] for name in self.config["protect"]] + self.config["protect_patterns"]
@@ -247,57 +247,41 @@ class AdversarialSynthesizer:
     def combine(self, sentence: Sentence, index: int, rng: random.Random) -> tuple[Form, tuple[str, ...]]:
         """Take the character at a position through S steps, S geometric (Eq. 3).
 
-        After each step another one follows with probability 1 - q, so `P(S = k) = q (1 - q)^(k - 1)`.
+        Each step is one attack, drawn by weight among those that apply to the current form and do not lead back to the
+        source; after it another one follows with probability 1 - q, so `P(S = k) = q (1 - q)^(k - 1)`. An attack that
+        turns out not to apply is put aside and another one drawn from the rest, which is the same distribution as
+        finding out first which ones apply.
 
         Returns:
             The last form and the names of the attacks that led to it; no names when nothing applies.
         """
-        form = (sentence.text[index], index, index + 1)
+        source, draw = sentence.text, rng.random
+        form = (source[index], index, index + 1)
         names: list[str] = []
-        while True:
-            step = self._step(form, sentence, rng)
-            if step is None:
+        left = self.attacks
+        while left:
+            at = int(draw() * len(left)) if self._equal else self._draw_by_weight(left, rng)
+            new = left[at].apply(form, sentence, rng)
+            if new is None or new[0] == form[0] or new[0] == source[new[1] : new[2]]:
+                left = left[:at] + left[at + 1 :]
+                continue
+            form = new
+            names.append(left[at].name)
+            if draw() < self._q:
                 break
-            form, name = step
-            names.append(name)
-            if rng.random() < self._q:
-                break
+            left = self.attacks
         return form, tuple(names)
 
-    def _step(self, form: Form, sentence: Sentence, rng: random.Random) -> tuple[Form, str] | None:
-        """One attack, drawn by weight among those that apply to the form and do not lead back to the source.
-
-        An attack that turns out not to apply is put aside and another one drawn from the rest, which is the same
-        distribution as finding out first which ones apply.
-        """
-        left, weights = self.attacks, self._weights
-        while left:
-            at = int(rng.random() * len(left)) if weights is None else _weighted(weights, rng)
-            new = left[at].apply(form, sentence, rng)
-            if new is not None:
-                text, start, end = new
-                if text != form[0] and text != sentence.text[start:end]:
-                    return new, left[at].name
-            left = left[:at] + left[at + 1 :]
-            if weights is not None:
-                weights = weights[:at] + weights[at + 1 :]
-        return None
+    def _draw_by_weight(self, attacks: Sequence[Attack], rng: random.Random) -> int:
+        """An index drawn in proportion to the attacks' weights."""
+        sums = list(accumulate(self.config["attacks"][attack.name] for attack in attacks))
+        return min(bisect_right(sums, rng.random() * sums[-1]), len(sums) - 1)
 
 
 def _checked(text: str) -> str:
     if not isinstance(text, str):
         raise ValueError(f"text must be a string, got {text!r}")
     return text
-
-
-def _weighted(weights: Sequence[float], rng: random.Random) -> int:
-    """An index drawn in proportion to the weights."""
-    left = rng.random() * sum(weights)
-    for index, weight in enumerate(weights):
-        left -= weight
-        if left < 0:
-            return index
-    return len(weights) - 1
 
 
 def complete_config(config: str | Mapping[str, Any], scorer: Scorer | None = None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Sentence:
 
     def has_others(self, start: int, end: int) -> bool:
         """Whether anything outside of [start, end) is still as it was and could be attacked."""
-        return bool(self.selected) or any(not start <= i < end for i in self.free)
+        return bool(self.selected) or len(self.free) > end - start or any(not start <= i < end for i in self.free)
 
     def is_open_word(self, index: int, start: int, end: int) -> bool:
         """Whether the edit of one position may spread to all of the word [start, end) around it."""
@@ -90,16 +90,14 @@ class Attack:
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
         """The next form, or None where the attack does not apply to this one."""
         text, start, end = form
-        at = 0
-        if len(text) != 1:
-            places = [i for i, character in enumerate(text) if self.options(character)]
-            if not places:
-                return None
-            at = pick(places, rng)
-        options = self.options(text[at])
-        if not options:
+        if len(text) == 1:
+            options = self.options(text)
+            return (options[int(rng.random() * len(options))], start, end) if options else None
+        places = [i for i, character in enumerate(text) if self.options(character)]
+        if not places:
             return None
-        return text[:at] + options[int(rng.random() * len(options))] + text[at + 1 :], start, end
+        at = pick(places, rng)
+        return text[:at] + pick(self.options(text[at]), rng) + text[at + 1 :], start, end
 
 
 def pick(options: Sequence[T], rng: random.Random) -> T:
@@ -156,8 +154,9 @@ class Synonym(Attack):
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}")
         self.threshold = threshold
         self.vectors = None if vectors is None else _word_vectors(vectors)
+        self.synonyms_of = lru_cache(maxsize=1 << 16)(self._find_synonyms)
 
-    def synonyms_of(self, word: str) -> Sequence[str]:
+    def _find_synonyms(self, word: str) -> Sequence[str]:
         """Words that may stand for a word of the source; never the word itself."""
         if not _has_synonyms(word):
             return ()
@@ -177,12 +176,12 @@ class Synonym(Attack):
         return part_of_speech(before) in NAME_TAGS and not synonyms_of(before)
 
     def apply(self, form: Form, sentence: Sentence, rng: random.Random) -> Form | None:
-        if not is_untouched(form, sentence):
-            return None
         index = form[1]
         start, end, word = sentence.word_at(index)
         options = self.synonyms_of(word)
-        if not options or self._follows_name(sentence, start) or not sentence.is_open_word(index, start, end):
+        if not options or not is_untouched(form, sentence):
+            return None
+        if self._follows_name(sentence, start) or not sentence.is_open_word(index, start, end):
             return None
         return pick(options, rng), start, end
 
