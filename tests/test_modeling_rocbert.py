@@ -618,6 +618,69 @@ def test_two_views_in_one_pass_equal_two_passes(tiny_sizes, make_inputs):
     assert torch.allclose(output.logits, logits[labels != -100], atol=1e-5)
 
 
+def test_three_views_give_transformers_pretraining_loss(tmp_path, make_inputs):
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    sizes |= {"vocab_size": 97, "shape_vocab_size": 61, "pronunciation_vocab_size": 41}
+    torch.manual_seed(0)
+    theirs = add_noise(transformers.RoCBertForPreTraining(transformers.RoCBertConfig(**sizes)), scale=0.05).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = RoCBertForPreTraining.from_pretrained(tmp_path, contrastive_pooling="pooler").eval()
+    batch = {
+        prefix + name: tensor
+        for prefix, seed, length in (("", 0, 11), ("attack_", 1, 13), ("labels_", 2, 11))
+        for name, tensor in make_inputs(ours.config, batch=5, length=length, seed=seed).items()
+    }
+    padding = batch["labels_attention_mask"] == 0
+    batch["labels_input_ids"] = batch["labels_input_ids"].masked_fill(padding, -100)
+    expected, found = theirs(**batch).loss, ours(**batch)
+    assert abs(expected - found.loss) < 1e-5 * expected
+    # the gradients too, so that training is the same
+    expected.backward()
+    found.loss.backward()
+    theirs_gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        if parameter.requires_grad:
+            scale = theirs_gradients[name].abs().max().clamp(min=1e-3)
+            assert (parameter.grad - theirs_gradients[name]).abs().max() < 1e-4 * scale, name
+
+
+def test_the_third_view_is_the_clean_sentence_against_the_same_attacked_one(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes)
+    model = add_noise(RoCBertForPreTraining(config)).eval()
+    views = [make_inputs(config, length=9 + seed, seed=seed) for seed in range(3)]
+    batch = {
+        prefix + name: tensor
+        for prefix, view in zip(("", "attack_", "labels_"), views, strict=True)
+        for name, tensor in view.items()
+    }
+    labels = views[0]["input_ids"].masked_fill(views[0]["attention_mask"] == 0, -100)
+    output = model(**batch, labels=labels)
+    masked, attacked, clean = (model.roc_bert(**view)[0][:, 0] for view in views)
+    expected = sum(in_batch_contrastive_loss(anchor, attacked)[0] for anchor in (masked, clean)) / 2
+    assert torch.allclose(output.contrastive_loss, expected, rtol=1e-4)
+    returned = model(**batch, labels=labels, return_representations=True)
+    assert torch.allclose(returned.representations, torch.stack([masked, attacked, clean], 1), atol=1e-5)
+    assert returned.contrastive_loss is None
+    assert torch.allclose(returned.loss, output.mlm_loss)
+
+
+def test_the_attacked_view_can_be_corrected(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes)
+    model = add_noise(RoCBertForPreTraining(config)).eval()
+    sentences, attacked = make_inputs(config, length=9), make_inputs(config, length=12, seed=1)
+    labels = sentences["input_ids"].masked_fill(sentences["attention_mask"] == 0, -100)
+    attack_labels = attacked["input_ids"].flip(1).masked_fill(attacked["input_ids"] % 3 > 0, -100)
+    batch = {**sentences, **{f"attack_{name}": tensor for name, tensor in attacked.items()}, "labels": labels}
+    output, without = model(**batch, attack_labels=attack_labels), model(**batch)
+    logits = model.cls(model.roc_bert(**attacked)[0])
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), attack_labels.flatten())
+    assert torch.allclose(output.correction_loss, expected, atol=1e-5)
+    assert torch.allclose(output.loss, without.loss + expected, rtol=1e-5)
+    assert torch.allclose(output.logits, without.logits, atol=1e-5)
+    with pytest.raises(ValueError, match="attack_labels"):
+        model(**sentences, labels=labels, attack_labels=attack_labels)
+
+
 def test_a_batch_without_a_masked_token_gives_zero_not_nan(tiny_sizes, make_inputs):
     config = RoCBertConfig(**tiny_sizes)
     inputs = make_inputs(config)

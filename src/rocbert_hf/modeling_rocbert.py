@@ -7,7 +7,7 @@ heads. In reading order: channels, fusion, model, objective, heads.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -1071,22 +1071,47 @@ class RoCBertModel(RoCBertPreTrainedModel):
 
 
 def in_batch_contrastive_loss(
-    anchors: torch.Tensor, positives: torch.Tensor, temperature: float = 0.01
+    anchors: torch.Tensor, positives: torch.Tensor, temperature: float = 0.01, first_own: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     In-batch softmax over cosine similarities (Eq. 5): each anchor is to find its own positive among all of them.
 
     Args:
-        anchors, positives: (batch, hidden), row i of one belongs to row i of the other.
+        anchors: (batch, hidden).
+        positives: (at least batch, hidden), more where those of other batches serve as negatives too.
         temperature: what similarities are divided by.
+        first_own: row i of `anchors` belongs to row `first_own + i` of `positives`.
 
     Returns:
         The mean cross-entropy, and the share of anchors whose nearest positive is their own; both scalars.
     """
     similarity = nn.functional.normalize(anchors.float(), dim=-1) @ nn.functional.normalize(positives.float(), dim=-1).T
-    own = torch.arange(len(anchors), device=anchors.device)
+    own = torch.arange(first_own, first_own + len(anchors), device=anchors.device)
     loss = nn.functional.cross_entropy(similarity / temperature, own)
     return loss, (similarity.detach().argmax(-1) == own).float().mean()
+
+
+def views_contrastive_loss(
+    representations: torch.Tensor,
+    temperature: float = 0.01,
+    positives: torch.Tensor | None = None,
+    first_own: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Loss and accuracy of `in_batch_contrastive_loss` between the attacked view and each other view, averaged: with two
+    views the paper's Eq. 5, with three what the authors' released code and transformers compute.
+
+    Args:
+        representations: (batch, views, hidden); the views are the masked sentence, the attacked one and, if there are
+            three, the clean one.
+        positives: (at least batch, hidden), the attacked view of more sentences than these; default, of these.
+        temperature, first_own: as in `in_batch_contrastive_loss`.
+    """
+    masked, attacked, *clean = representations.unbind(1)
+    positives = attacked if positives is None else positives
+    found = [in_batch_contrastive_loss(anchor, positives, temperature, first_own) for anchor in (masked, *clean)]
+    losses, accuracies = zip(*found, strict=True)
+    return sum(losses) / len(losses), sum(accuracies) / len(accuracies)
 
 
 @dataclass
@@ -1094,38 +1119,42 @@ class RoCBertForPreTrainingOutput(ModelOutput):
     """
     Args:
         loss: sum of the losses below that apply, a scalar.
-        mlm_loss, contrastive_loss, contrastive_accuracy: scalars.
-        logits: (masked tokens, vocab_size) where `labels` are given, in the order of `labels[labels != -100]`;
+        mlm_loss, correction_loss, contrastive_loss, contrastive_accuracy: scalars.
+        logits: (masked tokens, vocab_size) where labels are given, in the order of `labels[labels != -100]`;
             (batch, sequence, vocab_size) otherwise.
-        last_hidden_state: (batch, sequence, hidden) of the sentences, without the attacked view; None where `labels`
-            are given, since the last layer is then computed only where the objective reads it.
-        hidden_states, attentions: as in `MaskedLMOutput`, over both views.
+        representations: (batch, views, hidden), on `return_representations=True`.
+        last_hidden_state: (batch, sequence, hidden) of the sentences, without the other views; None where labels are
+            given, since the last layer is then computed only where the objective reads it.
+        hidden_states, attentions: as in `MaskedLMOutput`, over all views.
     """
 
     loss: torch.FloatTensor | None = None
     mlm_loss: torch.FloatTensor | None = None
+    correction_loss: torch.FloatTensor | None = None
     contrastive_loss: torch.FloatTensor | None = None
     contrastive_accuracy: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+    representations: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-def _stack_views(first: torch.Tensor, second: torch.Tensor, padding: int) -> torch.Tensor:
-    """(batch, n) and (batch, m) -> (2 batch, max(n, m)), the shorter padded on the right."""
-    length = max(first.shape[1], second.shape[1])
-    padded = [nn.functional.pad(view, (0, length - view.shape[1]), value=padding) for view in (first, second)]
-    return torch.cat(padded)
+def _stack_views(views: Sequence[torch.Tensor], padding: int = 0) -> torch.Tensor:
+    """(batch, n), (batch, m), ... -> (views * batch, longest), the shorter padded on the right."""
+    length = max(view.shape[1] for view in views)
+    return torch.cat([nn.functional.pad(view, (0, length - view.shape[1]), value=padding) for view in views])
 
 
 class RoCBertForPreTraining(RoCBertPreTrainedModel):
     """
     The paper's objective (section 4.2): masked language modelling of the sentence, plus the in-batch contrastive loss
-    between the sentence and its attacked form, equally weighted. Both views go through the encoder in one pass, and
+    between the sentence and its attacked form, equally weighted. All views go through the encoder in one pass, and
     vocabulary logits are computed only where a token is masked.
 
-    `DataCollatorForRoCBertPretraining` makes its batches.
+    With `labels_input_ids` there are three views, and the contrastive loss is averaged over masked and clean sentence:
+    the released code's form. With transformers' arguments, and `contrastive_pooling="pooler"`, the loss is that of
+    transformers' class of this name. `DataCollatorForRoCBertPretraining` makes its batches.
     """
 
     _tied_weights_keys = {  # noqa: RUF012
@@ -1162,6 +1191,13 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         labels: torch.LongTensor | None = None,
         temperature: float = 0.01,
         inputs_embeds: torch.FloatTensor | None = None,
+        labels_input_ids: torch.LongTensor | None = None,
+        labels_input_shape_ids: torch.LongTensor | None = None,
+        labels_input_pronunciation_ids: torch.LongTensor | None = None,
+        labels_attention_mask: torch.Tensor | None = None,
+        labels_token_type_ids: torch.LongTensor | None = None,
+        attack_labels: torch.LongTensor | None = None,
+        return_representations: bool = False,
         **kwargs,
     ) -> RoCBertForPreTrainingOutput:
         """
@@ -1169,18 +1205,27 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             input_ids, input_shape_ids, input_pronunciation_ids, attention_mask, token_type_ids: (batch, sequence), the
                 sentences, masked.
             attack_...: (batch, attacked sequence), their attacked forms; without them there is no contrastive loss.
-            labels: (batch, sequence), the original id where a token is masked, -100 elsewhere; without them there is no
-                masked language modelling loss.
+            labels_...: (batch, clean sequence), the clean sentences, the third view; as in transformers' class, -100 in
+                `labels_input_ids` is read as padding.
+            labels: (batch, sequence), the original id where a token is masked, -100 elsewhere; default, as in
+                transformers' class, `labels_input_ids`. Without either there is no masked language modelling loss.
+            attack_labels: (batch, attacked sequence), what the attacked form's tokens were before the attack, -100 where
+                nothing is to be corrected: adds the correction loss.
             temperature: of the contrastive loss (0.01 in the paper).
             inputs_embeds: (batch, sequence, hidden), instead of `input_ids`, where there is no attacked form.
+            return_representations: return what would be contrasted, and leave the contrastive loss to the caller, who
+                may have negatives from other batches (`rocbert_hf.pretraining.contrastive`).
 
         Raises:
-            ValueError: `inputs_embeds` are given with an attacked form.
+            ValueError: `inputs_embeds` are given with an attacked form, or `attack_labels` without labels and an attacked
+                form.
         """
         if inputs_embeds is not None and attack_input_ids is not None:
-            raise ValueError(
-                "`inputs_embeds` cannot be given with `attack_input_ids`: both views are encoded from ids."
-            )
+            raise ValueError("`inputs_embeds` cannot be given with `attack_input_ids`: all views are encoded from ids.")
+        if labels is None:
+            labels = labels_input_ids
+        if attack_labels is not None and (labels is None or attack_input_ids is None):
+            raise ValueError("`attack_labels` need `labels` and `attack_input_ids`.")
         batch_size, length = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
         inputs = {
             "input_ids": input_ids,
@@ -1190,81 +1235,112 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             "token_type_ids": token_type_ids,
         }
         if attack_input_ids is not None:
-            attacked = {
-                "input_ids": attack_input_ids,
-                "input_shape_ids": attack_input_shape_ids,
-                "input_pronunciation_ids": attack_input_pronunciation_ids,
-                "attention_mask": attack_attention_mask,
-                "token_type_ids": attack_token_type_ids,
-            }
-            for view in (inputs, attacked):
+            views = [inputs]
+            views.append(
+                {
+                    "input_ids": attack_input_ids,
+                    "input_shape_ids": attack_input_shape_ids,
+                    "input_pronunciation_ids": attack_input_pronunciation_ids,
+                    "attention_mask": attack_attention_mask,
+                    "token_type_ids": attack_token_type_ids,
+                }
+            )
+            padding = {"input_ids": self.config.pad_token_id or 0}
+            if labels_input_ids is not None:
+                views.append(
+                    {
+                        "input_ids": labels_input_ids.masked_fill(labels_input_ids == -100, padding["input_ids"]),
+                        "input_shape_ids": labels_input_shape_ids,
+                        "input_pronunciation_ids": labels_input_pronunciation_ids,
+                        "attention_mask": labels_attention_mask,
+                        "token_type_ids": labels_token_type_ids,
+                    }
+                )
+            for view in views:
                 if view["attention_mask"] is None:
                     view["attention_mask"] = torch.ones_like(view["input_ids"])
-            padding = {"input_ids": self.config.pad_token_id or 0}
             inputs = {
-                name: _stack_views(tensor, attacked[name], padding.get(name, 0))
-                for name, tensor in inputs.items()
-                if tensor is not None and attacked[name] is not None
+                name: _stack_views([view[name] for view in views], padding.get(name, 0))
+                for name in inputs
+                if all(view[name] is not None for view in views)
             }
         if labels is not None:
-            masked = labels != -100
-            kwargs["output_positions"], wanted = self._wanted_positions(masked, inputs["attention_mask"])
+            targets = labels if attack_labels is None else _stack_views([labels, attack_labels], padding=-100)
+            kwargs["output_positions"], wanted = self._wanted_positions(targets != -100, inputs["attention_mask"])
         outputs = self.roc_bert(**inputs, inputs_embeds=inputs_embeds, **kwargs)
 
-        mlm_loss = contrastive_loss = contrastive_accuracy = hidden_states = None
+        mlm_loss = correction_loss = contrastive_loss = contrastive_accuracy = hidden_states = representations = None
         if labels is None:
             hidden_states = outputs.last_hidden_state[:batch_size, :length]
             logits = self.cls(hidden_states)
         else:
-            logits = self.cls(outputs.last_hidden_state[:batch_size, 1:][wanted])
-            # a sum over the count, so that a batch without a masked token gives 0, not NaN
-            mlm_loss = nn.functional.cross_entropy(logits.float(), labels[masked], reduction="sum")
-            mlm_loss = mlm_loss / masked.sum().clamp(min=1)
+            logits, mlm_loss = self._predict(outputs.last_hidden_state[:batch_size], wanted[:batch_size], labels)
+        if attack_labels is not None:
+            attacked = slice(batch_size, 2 * batch_size)
+            _, correction_loss = self._predict(outputs.last_hidden_state[attacked], wanted[attacked], attack_labels)
         if attack_input_ids is not None:
             sentence = outputs.pooler_output
             if sentence is None:
                 sentence = first_token(outputs.last_hidden_state, inputs["attention_mask"] if labels is None else None)
-            contrastive_loss, contrastive_accuracy = in_batch_contrastive_loss(
-                sentence[:batch_size], sentence[batch_size:], temperature
-            )
-        losses = [loss for loss in (mlm_loss, contrastive_loss) if loss is not None]
+            representations = sentence.unflatten(0, (len(views), batch_size)).transpose(0, 1)
+            if not return_representations:
+                contrastive_loss, contrastive_accuracy = views_contrastive_loss(representations, temperature)
+        losses = [loss for loss in (mlm_loss, correction_loss, contrastive_loss) if loss is not None]
         output = RoCBertForPreTrainingOutput(
             loss=sum(losses) if losses else None,
             mlm_loss=mlm_loss,
+            correction_loss=correction_loss,
             contrastive_loss=contrastive_loss,
             contrastive_accuracy=contrastive_accuracy,
             logits=logits,
+            representations=representations if return_representations else None,
             last_hidden_state=hidden_states,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
         return _with_fusion_weights(output, outputs)
 
-    @staticmethod
-    def _wanted_positions(
-        masked: torch.BoolTensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
+    def _predict(
+        self, hidden_states: torch.Tensor, wanted: torch.BoolTensor, labels: torch.LongTensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Where the objective reads the last layer: at [CLS] of every row, and at the masked tokens of the sentences.
+        Logits (tokens with a label, vocab_size) and their mean cross-entropy.
 
         Args:
-            masked: (batch, sequence), of the sentences, the first rows of the batch.
-            attention_mask: (rows, sequence) of both views.
+            hidden_states: (batch, 1 + n, hidden), [CLS] first; `wanted`: (batch, n), as in `_wanted_positions`.
+            labels: (batch, sequence), -100 where there is none.
+        """
+        logits = self.cls(hidden_states[:, 1:][wanted])
+        labelled = labels != -100
+        # a sum over the count, so that a batch without a masked token gives 0, not NaN
+        loss = nn.functional.cross_entropy(logits.float(), labels[labelled], reduction="sum")
+        return logits, loss / labelled.sum().clamp(min=1)
+
+    @staticmethod
+    def _wanted_positions(
+        labelled: torch.BoolTensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
+        """
+        Where the objective reads the last layer: at [CLS] of every row, and at the tokens with a label.
+
+        Args:
+            labelled: (labelled rows, sequence), of the first rows of the batch.
+            attention_mask: (rows, sequence) of all views.
 
         Returns:
-            Positions (rows, 1 + n), [CLS] first, and which of the n are masked tokens of the sentences, (batch, n).
+            Positions (rows, 1 + n), [CLS] first, and which of the n are labelled tokens, (labelled rows, n).
         """
-        batch_size = len(masked)
+        rows = len(labelled)
         if attention_mask is None:
-            first = torch.zeros(batch_size, 1, dtype=torch.long, device=masked.device)
+            first = torch.zeros(rows, 1, dtype=torch.long, device=labelled.device)
         else:
             first = attention_mask.argmax(1, keepdim=True)  # the first of equals
-        counts = masked.sum(1, keepdim=True)
+        counts = labelled.sum(1, keepdim=True)
         most = int(counts.max())
-        wanted = torch.arange(most, device=masked.device) < counts
+        wanted = torch.arange(most, device=labelled.device) < counts
         positions = first.repeat(1, 1 + most)
-        in_order = masked.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-        positions[:batch_size, 1:] = torch.where(wanted, in_order, positions[:batch_size, 1:])
+        in_order = labelled.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        positions[:rows, 1:] = torch.where(wanted, in_order, positions[:rows, 1:])
         return positions, wanted
 
 
@@ -1619,4 +1695,5 @@ __all__ = [
     "RoCBertModelOutput",
     "RoCBertPreTrainedModel",
     "in_batch_contrastive_loss",
+    "views_contrastive_loss",
 ]
