@@ -1085,7 +1085,8 @@ def in_batch_contrastive_loss(
     Returns:
         The mean cross-entropy, and the share of anchors whose nearest positive is their own; both scalars.
     """
-    similarity = nn.functional.normalize(anchors.float(), dim=-1) @ nn.functional.normalize(positives.float(), dim=-1).T
+    anchors, positives = (nn.functional.normalize(_wide(vectors), dim=-1) for vectors in (anchors, positives))
+    similarity = anchors @ positives.T
     own = torch.arange(first_own, first_own + len(anchors), device=anchors.device)
     loss = nn.functional.cross_entropy(similarity / temperature, own)
     return loss, (similarity.detach().argmax(-1) == own).float().mean()
@@ -1313,7 +1314,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         logits = self.cls(hidden_states[:, 1:][wanted])
         labelled = labels != -100
         # a sum over the count, so that a batch without a masked token gives 0, not NaN
-        loss = nn.functional.cross_entropy(logits.float(), labels[labelled], reduction="sum")
+        loss = nn.functional.cross_entropy(_wide(logits), labels[labelled], reduction="sum")
         return logits, loss / labelled.sum().clamp(min=1)
 
     @staticmethod

@@ -1,0 +1,106 @@
+"""The contrastive loss over chunks: the gradients of one big batch, with the memory of one chunk."""
+
+import pytest
+import torch
+
+from rocbert_hf import RoCBertConfig, RoCBertForPreTraining
+from rocbert_hf.modeling_rocbert import views_contrastive_loss
+from rocbert_hf.pretraining.contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
+
+SIZES = {"vocab_size": 97, "shape_vocab_size": 61, "pronunciation_vocab_size": 41, "shape_embed_dim": 24}
+SIZES |= {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+def model_in_float64(dropout: float) -> RoCBertForPreTraining:
+    torch.manual_seed(0)
+    config = RoCBertConfig(**SIZES, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    return RoCBertForPreTraining(config).double().train()
+
+
+def chunks_of(config, make_inputs, views: int, chunks: int = 8) -> list[dict]:
+    """Chunks of 3 sentences of different lengths, all of one length within a chunk and a view."""
+    made = []
+    for number in range(chunks):
+        prefixes = ("", "attack_", "labels_")[:views]
+        parts = [make_inputs(config, batch=3, length=8 + number + i, seed=10 * number + i) for i in range(views)]
+        chunk = {
+            prefix + name: tensor for prefix, view in zip(prefixes, parts, strict=True) for name, tensor in view.items()
+        }
+        chunk["labels"] = chunk["input_ids"].masked_fill(chunk["input_ids"] % 4 > 0, -100)
+        made.append(chunk)
+    return made
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def cached_gradients(model, chunks) -> tuple[torch.Tensor, dict]:
+    cache = GradientCache(lambda inputs: model(**inputs, return_representations=True).representations)
+    loss, _, cached = cache.contrast_all(chunks)
+    for chunk in cached:
+        with replayed(chunk.random_states):
+            outputs = model(**chunk.inputs, return_representations=True)
+        (outputs.loss + carried_back(outputs.representations, chunk)).backward()
+    return loss, gradients(model)
+
+
+def assert_same(expected: dict, found: dict) -> None:
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert (gradient - found[name]).abs().max() < 1e-8, name
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_eight_chunks_have_the_gradients_of_one_graph_with_dropout(make_inputs, views):
+    model = model_in_float64(dropout=0.1)
+    chunks = chunks_of(model.config, make_inputs, views)
+    torch.manual_seed(1)
+    outputs = [model(**chunk, return_representations=True) for chunk in chunks]
+    loss, _ = views_contrastive_loss(torch.cat([output.representations for output in outputs]))
+    (loss + sum(output.loss for output in outputs)).backward()
+    expected = gradients(model)
+    after = torch.get_rng_state()
+
+    torch.manual_seed(1)
+    cached_loss, found = cached_gradients(model, chunks)
+    assert abs(loss - cached_loss) < 1e-10
+    assert_same(expected, found)
+    assert torch.equal(torch.get_rng_state(), after)  # what comes later does not depend on the cache either
+
+
+def test_eight_chunks_have_the_gradients_of_one_batch(make_inputs):
+    model = model_in_float64(dropout=0.0)
+    chunks = chunks_of(model.config, make_inputs, views=2)
+    length = max(tensor.shape[1] for chunk in chunks for tensor in chunk.values())
+    padded = [
+        {
+            name: torch.nn.functional.pad(t, (0, length - t.shape[1]), value=-100 if name == "labels" else 0)
+            for name, t in chunk.items()
+        }
+        for chunk in chunks
+    ]
+    batch = {name: torch.cat([chunk[name] for chunk in padded]) for name in padded[0]}
+    masked = (batch["labels"] != -100).sum()
+    output = model(**batch)
+    (output.contrastive_loss + output.mlm_loss * masked).backward()
+    expected = gradients(model)
+
+    cache = GradientCache(lambda inputs: model(**inputs, return_representations=True).representations)
+    loss, accuracy, cached = cache.contrast_all(chunks)
+    for chunk in cached:
+        with replayed(chunk.random_states):
+            outputs = model(**chunk.inputs, return_representations=True)
+        count = (chunk.inputs["labels"] != -100).sum()
+        (outputs.mlm_loss * count + carried_back(outputs.representations, chunk)).backward()
+    assert abs(loss - output.contrastive_loss) < 1e-10
+    assert accuracy == output.contrastive_accuracy
+    assert_same(expected, gradients(model))
+
+
+def test_in_one_process_the_global_loss_is_the_batch_s():
+    representations = torch.randn(5, 2, 8, requires_grad=True)
+    found, expected = global_contrastive_loss(representations), views_contrastive_loss(representations)
+    assert found == expected
