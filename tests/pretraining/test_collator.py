@@ -19,7 +19,7 @@ from rocbert_hf.pretraining.collator import (
     DataCollatorForRoCBert,
     DataCollatorForRoCBertPretraining,
 )
-from rocbert_hf.pretraining.trainer import EpochBatchSampler, Sentences
+from rocbert_hf.pretraining.stream import SentenceBatches, Texts
 from rocbert_hf.resources import demo_sentences
 
 
@@ -90,8 +90,8 @@ def test_examples_depend_on_seed_epoch_and_text_alone(tokenizer, sentences):
 def test_workers_do_not_change_the_batches(tokenizer, sentences, num_workers):
     def first_batches(workers):
         loader = DataLoader(
-            Sentences(sentences[:20]),
-            batch_sampler=EpochBatchSampler([len(text) for text in sentences[:20]], batch_size=8, seed=0),
+            Texts(),
+            batch_sampler=SentenceBatches(sentences[:20], batch_size=8, seed=0),
             collate_fn=DataCollatorForRoCBertPretraining(tokenizer, seed=0),
             num_workers=workers,
         )

@@ -43,7 +43,7 @@ def test_reading_is_lazy(tmp_path):
         ("a.txt", "好的\n".encode("utf-16"), r"line 1: not UTF-8"),
         ("a.jsonl", b'{"text": "\xe5\xa5\xbd"}\n{"text', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", b'{"content": "a"}\n', r"line 1: no text column 'text', found \['content'\]"),
-        ("a.jsonl", b'{"text": 3}\n', r"no text column 'text'"),
+        ("a.jsonl", b'{"text": 3}\n', r"no text in column 'text', found int"),
         ("a.jsonl", b"[1]\n", r"no text column 'text', found list"),
     ],
 )
@@ -79,3 +79,10 @@ def test_splitting_loses_nothing_but_white_space(text, max_length):
     pieces = split_sentences(text, max_length)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(0 < len(piece) <= max_length for piece in pieces)
+
+
+def test_bad_lines_can_be_skipped(tmp_path):
+    (tmp_path / "a.txt").write_bytes("好的\n".encode() + "坏的\n".encode("gb18030") + "也好\n".encode())
+    assert list(read_sentences(tmp_path / "a.txt", on_error="skip")) == ["好的", "也好"]
+    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip'"):
+        list(read_sentences(tmp_path / "a.txt", on_error="ignore"))

@@ -1,13 +1,18 @@
 """The order of the sentences: the same for any number of workers and processes, each once an epoch, resumable."""
 
+import gzip
 import itertools
 import json
+import lzma
 from collections import Counter
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from torch.utils.data import DataLoader
 
-from rocbert_hf.pretraining.stream import SentenceBatches, Texts
+from rocbert_hf.pretraining.corpus import TextSource
+from rocbert_hf.pretraining.stream import SentenceBatches, Texts, sample_sentences
 
 SENTENCES = ["句" * (1 + 37 * i % 97) + str(i) for i in range(500)]
 
@@ -131,3 +136,179 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             SentenceBatches(**{"sources": SENTENCES, "batch_size": 7, "seed": 0} | options)
+
+
+# ---- sources that are read as they are needed
+
+
+LINES = [f"第{i}句" + "话" * (i * 7 % 30) for i in range(400)]
+
+
+def plain(folder, name, lines, opener=open):
+    with opener(folder / name, "wb") as file:
+        file.write("".join(line + "\n" for line in lines).encode())
+    return str(folder / name)
+
+
+def jsonl(folder, name, lines):
+    return plain(folder, name, [json.dumps({"text": line}) for line in lines])
+
+
+def parquet(folder, lines):
+    """A dataset as the Hub has it: a folder of parquet files."""
+    folder.mkdir()
+    for part in range(3):
+        texts = lines[part::3]
+        table = pyarrow.table({"id": range(len(texts)), "text": texts})
+        pyarrow.parquet.write_table(table, folder / f"train-{part}-of-3.parquet", row_group_size=25)
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=["plain", "packed", "jsonl", "dataset", "parquet file", "files", "mixture"])
+def sources(request, tmp_path_factory):
+    """The same 400 lines from every kind of source."""
+    folder = tmp_path_factory.mktemp("corpus")
+    match request.param:
+        case "plain":
+            return [TextSource(plain(folder, "a.txt", LINES))]
+        case "packed":
+            return [TextSource(plain(folder, "a.txt.xz", LINES, lzma.open))]
+        case "jsonl":
+            return [TextSource(jsonl(folder, "a.jsonl", LINES))]
+        case "dataset":
+            return [TextSource(parquet(folder / "data", LINES))]
+        case "parquet file":
+            return [TextSource(f"{parquet(folder / 'data', LINES)}/*.parquet")]
+        case "files":
+            for part in range(5):
+                plain(folder, f"{part}.txt.gz", LINES[part::5], gzip.open)
+            return [TextSource(str(folder))]
+        case "mixture":
+            some = TextSource(plain(folder, "a.txt", LINES[:100]))
+            return [some, TextSource(parquet(folder / "data", LINES[100:]), weight=3)]
+
+
+SMALL_BUFFER = {"batch_size": 6, "seed": 1, "shuffle_buffer": 90, "pool_batches": 3}
+
+
+@pytest.mark.parametrize("shard_by", ["sentences", "files"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_every_source_gives_every_sentence_once_an_epoch(sources, shard_by, world_size):
+    runs = [
+        first(SentenceBatches(sources, **SMALL_BUFFER, shard_by=shard_by, rank=rank, world_size=world_size), 140)
+        for rank in range(world_size)
+    ]
+    seen = Counter(text for run in runs for batch in run for text in [e["text"] for e in batch if e["epoch"] == 0])
+    assert seen == Counter(LINES)
+
+
+@pytest.mark.parametrize("shard_by", ["sentences", "files"])
+def test_every_source_goes_on_where_it_stopped(sources, shard_by):
+    options = SMALL_BUFFER | {"shard_by": shard_by, "rank": 1, "world_size": 2}
+    expected = first(SentenceBatches(sources, **options), 120)
+    for consumed in (0, 5, 40, 77):  # 33 global batches an epoch
+        batches = SentenceBatches(sources, **options)
+        first(batches, consumed + 4)
+        state = json.loads(json.dumps(batches.state_dict(consumed)))
+        resumed = SentenceBatches(sources, **options)
+        resumed.load_state_dict(state)
+        assert first(resumed, 30) == expected[consumed : consumed + 30]
+
+
+def test_nothing_but_a_buffer_is_read_ahead(tmp_path):
+    file = tmp_path / "a.txt"
+    plain(tmp_path, "a.txt", LINES)
+    with file.open("ab") as stream:
+        stream.seek(2**40)  # a file of a terabyte, nearly all of it a hole
+        stream.write(b"\n")
+    batches = SentenceBatches([TextSource(str(file))], batch_size=10, seed=0, shuffle_buffer=50)
+    assert set(texts_of(first(batches, 30))) <= set(LINES)
+
+
+def test_weights_are_shares_of_the_sentences(tmp_path):
+    long = "长句。" * 100  # a document of several sentences
+    sources = [
+        TextSource(plain(tmp_path, "a.txt", LINES), weight=0.2),
+        TextSource(plain(tmp_path, "b.txt", [f"{i}{long}" for i in range(9)]), weight=0.3),
+    ]
+    texts = texts_of(first(SentenceBatches(sources, 10, seed=0, shuffle_buffer=100), 100))
+    assert sum("长" in text for text in texts) / len(texts) == pytest.approx(0.6, abs=0.02)
+
+
+BAD_LINES = {
+    "not UTF-8": "坏的".encode("gb18030"),
+    "not JSON": b'{"text": "half',
+    "no text": b'{"content": "a"}',
+    "too long": json.dumps({"text": "长" * 1_000_001}).encode(),
+    "control characters": json.dumps({"text": "\x00\x01\x02\x03好"}).encode(),
+    "half a character": b'{"text": "\\ud83d"}',
+}
+
+
+def test_bad_lines_are_counted_and_skipped(tmp_path):
+    good = [json.dumps({"text": line}).encode() for line in LINES]
+    lines = [line for pair in itertools.zip_longest(good, BAD_LINES.values()) for line in pair if line]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([b"x" * 9_000_000, *lines]))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"\n".join(good))[:-100])
+    batches = SentenceBatches([TextSource((str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl.gz")))], 8, 0, epochs=1)
+    assert set(texts_of(list(batches))) == set(LINES)
+    expected = dict.fromkeys(BAD_LINES, 1) | {"too long": 2, "damaged file": 1}
+    assert batches.report["skipped"] == expected
+    assert batches.report["epoch"] == 0
+
+
+def test_rows_without_text_are_counted_and_skipped(tmp_path):
+    table = pyarrow.table({"text": [None, *LINES, "\x01\x02"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    batches = SentenceBatches([TextSource(str(tmp_path / "a.parquet"))], 8, 0, epochs=1)
+    assert sorted(texts_of(list(batches))) == sorted(LINES)
+    assert batches.report["skipped"] == {"no text": 1, "control characters": 1}
+
+
+def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
+    plain(tmp_path, "few.txt", LINES[:5])
+    (tmp_path / "blank.txt").write_text("\n \n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\n" * 20_000)
+    (tmp_path / "gb.txt").write_bytes("好\n".encode("gb18030"))
+    (tmp_path / "empty").mkdir()
+    data = parquet(tmp_path / "data", LINES)
+    for source, error, message in (
+        (TextSource(str(tmp_path / "nowhere.txt")), FileNotFoundError, "nowhere.txt does not exist"),
+        (TextSource("nobody/no-such-dataset"), OSError, "nobody/no-such-dataset"),
+        (TextSource(str(tmp_path / "few.txt")), ValueError, "the corpus has 5 sentences to train on, fewer than"),
+        (TextSource(str(tmp_path / "blank.txt")), ValueError, "the corpus is empty .*blank.txt"),
+        (TextSource(str(tmp_path / "gb.txt")), ValueError, "is empty .*bad lines were skipped: not UTF-8: 1"),
+        (TextSource(str(tmp_path / "binary.txt")), ValueError, "first 10,000 lines cannot be used"),
+        (TextSource(data, column="content"), ValueError, r"no text column 'content', found \['id', 'text'\]"),
+        (TextSource(data, split="dev"), ValueError, "dev"),
+    ):
+        with pytest.raises(error, match=message):
+            SentenceBatches([source], 8, 0)
+    with pytest.raises(ValueError, match="epochs must be None for several sources"):
+        SentenceBatches([TextSource(data)] * 2, 8, 0, epochs=1)
+    with pytest.raises(ValueError, match="all of one kind"):
+        SentenceBatches([TextSource(data), "句"], 1, 0)
+    with pytest.raises(ValueError, match="weight"):
+        TextSource(data, weight=0)
+
+
+def test_held_out_sentences_are_not_trained_on(sources):
+    held_out = sample_sentences(sources, 30, seed=0, shuffle_buffer=1000)
+    assert held_out == sample_sentences(sources, 30, seed=0, shuffle_buffer=1000)
+    assert len(set(held_out)) == 30
+    texts = texts_of(first(SentenceBatches(sources, **SMALL_BUFFER, exclude=held_out), 120))
+    assert set(texts) == set(LINES) - set(held_out)
+    with pytest.raises(ValueError, match="between 1 and"):
+        sample_sentences(sources, 401, seed=0, shuffle_buffer=1000)
+
+
+def test_sources_of_a_command_line(tmp_path):
+    path = plain(tmp_path, "a=b:c.txt", LINES)
+    assert TextSource.parse("wikipedia=0.3") == TextSource("wikimedia/wikipedia", config="20231101.zh", weight=0.3)
+    assert TextSource.parse("common_crawl").name == "allenai/c4:zh"
+    assert TextSource.parse("owner/data:zh=2") == TextSource("owner/data", config="zh", weight=2)
+    assert TextSource.parse("news/*.jsonl", column="body") == TextSource("news/*.jsonl", column="body")
+    assert TextSource.parse(path) == TextSource(path)
+    assert TextSource.parse(f"{path}=3") == TextSource(path, weight=3)
+    with pytest.raises(ValueError, match="location=weight"):
+        TextSource.parse("a.txt=much")

@@ -1,4 +1,4 @@
-"""The order in which a pretraining run sees its sentences: shuffled, cut into batches by length, and resumable.
+"""The order in which a pretraining run sees its sentences: mixed, shuffled, cut into batches by length, and resumable.
 
 `SentenceBatches` is the batch sampler of a DataLoader, and `Texts` its dataset. Each process reads and orders the
 sentences itself, which is cheap; the DataLoader's workers attack, tokenize and mask them, which is not. So the batches
@@ -6,12 +6,13 @@ are the same with any number of workers, and where the run stands is known witho
 """
 
 import copy
-import zlib
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
+
+from .corpus import BUFFER_SENTENCES, SentencesInMemory, TextSource, open_source
 
 POOL_BATCHES = 8
 MARKS_KEPT = 1024  # pools whose beginning is remembered for `state_dict`; DataLoaders run ahead by a few batches only
@@ -24,41 +25,6 @@ class Texts(Dataset):
         return key
 
 
-class SentencesInMemory:
-    """A list of sentences, again and again; one of the things that `SentenceBatches` reads from.
-
-    Like every source it has the number of the `epoch` being read, `next_sentences` (a few sentences that belong
-    together, or None once at the end of an epoch), and the position: `state_dict`, `load_state_dict`.
-    """
-
-    buffer_size = None  # no other memory is taken by shuffling all of it
-
-    def __init__(self, sentences: Sequence[str]):
-        self.sentences = sentences
-        self.epoch = 0
-        self.index = 0
-
-    def next_sentences(self) -> list[str] | None:
-        if self.index == len(self.sentences):
-            self.epoch, self.index = self.epoch + 1, 0
-            return None
-        self.index += 1
-        return [self.sentences[self.index - 1]]
-
-    def state_dict(self) -> dict:
-        return {"epoch": self.epoch, "index": self.index}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.epoch, self.index = state["epoch"], state["index"]
-
-    def fingerprint(self) -> str:
-        """What tells this corpus from another, so that a run is not resumed on the wrong one."""
-        checksum = 0
-        for sentence in self.sentences:
-            checksum = zlib.crc32(sentence.encode("utf-8", "surrogatepass"), checksum)
-        return f"{len(self.sentences)} sentences, checksum {checksum:08x}"
-
-
 class SentenceBatches(Sampler):
     """Batches of `{"text", "epoch"}`, in an order that `seed` fixes and that can be taken up again at any batch.
 
@@ -66,22 +32,32 @@ class SentenceBatches(Sampler):
     little padding, and negatives that length alone does not tell apart. The batches of a pool come in random order.
 
     Args:
-        sources: the sentences, in memory.
+        sources: sentences in memory, which are shuffled as a whole; or `TextSource`s, which are read as they are
+            needed and shuffled by the buffer. Several sources are mixed by their weights, to the sentence, and each
+            begins its next epoch by itself.
         batch_size: sentences of this process's batch. The *global* batch is that of all processes together,
             `batch_size * world_size` sentences, of which each process gets every `world_size`-th: all have like
-            lengths. The global batches depend on their size, not on how many processes share them.
+            lengths.
         seed: of the order.
         rank, world_size: this process's number, and how many there are.
+        max_length: characters at which `TextSource`s' sentences are cut.
         pool_batches: global batches that are sorted by length together.
         epochs: stop after this many; default, never. Every epoch has every sentence exactly once, and without a stop
             a batch may hold the end of one epoch and the beginning of the next. The last batch of all is smaller, and
             the same number of sentences in every process, for which up to `world_size - 1` sentences are left out.
+        shard_by: how `TextSource`s are shared. "sentences": every process reads everything and keeps its share, so
+            that the global batches do not depend on the number of processes; good for one machine. "files": every
+            process reads its own files, or its own lines where there are fewer files than processes; for corpora
+            that one process cannot read as fast as all of them train, and its position is its own.
+        shuffle_buffer: sentences of `TextSource`s that are shuffled together; about 400 bytes of memory each.
+        exclude: sentences to leave out: those held out for evaluation.
 
     Raises:
-        ValueError: there are fewer sentences than a global batch holds, or an argument is out of range.
+        OSError, ValueError: a source does not exist or has no text, there are fewer sentences than a global batch
+            holds, or an argument is out of range.
 
     Example:
-        >>> batches = SentenceBatches(sentences, batch_size=64, seed=0)
+        >>> batches = SentenceBatches([TextSource("news/*.txt.gz")], batch_size=64, seed=0)
         >>> loader = DataLoader(Texts(), batch_sampler=batches, collate_fn=collator, num_workers=1)
         >>> state = batches.state_dict(consumed=1000)  # after 1000 batches were trained on; later:
         >>> batches.load_state_dict(state)  # the next iteration goes on with batch 1001
@@ -89,31 +65,46 @@ class SentenceBatches(Sampler):
 
     def __init__(
         self,
-        sources: Sequence[str],
+        sources: Sequence[str] | Sequence[TextSource],
         batch_size: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        max_length: int = 126,
         pool_batches: int = POOL_BATCHES,
         epochs: int | None = None,
+        shard_by: str = "sentences",
+        shuffle_buffer: int = BUFFER_SENTENCES,
+        exclude: Collection[str] = (),
     ):
-        for name, value in (("batch_size", batch_size), ("pool_batches", pool_batches), ("world_size", world_size)):
+        sizes = {"batch_size": batch_size, "pool_batches": pool_batches, "world_size": world_size}
+        for name, value in {**sizes, "shuffle_buffer": shuffle_buffer}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie between 0 and world_size - 1 ({world_size - 1}), got {rank}")
         if epochs is not None and epochs < 1:
             raise ValueError(f"epochs must be at least 1, or None for no end, got {epochs}")
-        self.global_batch = batch_size * world_size
-        if len(sources) < self.global_batch:
-            raise ValueError(_too_few(len(sources), self.global_batch))
+        if shard_by not in ("sentences", "files"):
+            raise ValueError(f"shard_by must be 'sentences' or 'files', got {shard_by!r}")
+        self.run = {"seed": seed, "global_batch": batch_size * world_size, "pool_batches": pool_batches}
+        self.seed: tuple[int, ...] = (seed,)
+        if shard_by == "files":
+            self.run |= {"rank": rank, "world_size": world_size}
+            self.seed, share = (seed, rank), {"rank": rank, "world_size": world_size}
+            rank, world_size = 0, 1  # everything that is read is this process's
+        else:
+            share = {}
         self.rank, self.world_size = rank, world_size
+        self.global_batch = batch_size * world_size
         self.pool_batches = pool_batches
-        self.seed = (seed,)
-        source = SentencesInMemory(sources)
-        self.shuffled = _ShuffledSentences(source, self.seed, self.global_batch, epochs)
-        self.run = {"seed": seed, "global_batch": self.global_batch, "pool_batches": pool_batches}
-        self.run["sources"] = source.fingerprint()
+        self.source = _open(sources, max_length=max_length, seed=seed, **share)
+        if epochs is not None and isinstance(self.source, Mixture):
+            raise ValueError("epochs must be None for several sources: each has epochs of its own length")
+        self.run |= {"shuffle_buffer": self.source.buffer_size and shuffle_buffer, "sources": self.source.fingerprint()}
+        self.shuffled = _ShuffledSentences(
+            self.source, self.seed, shuffle_buffer, self.global_batch, epochs, frozenset(exclude)
+        )
         self.start = {"shuffled": self.shuffled.state_dict(), "pool": 0, "before": 0, "skip": 0}
         self.marks: deque[dict] = deque(maxlen=MARKS_KEPT)
         self.epoch = self.sentences = 0
@@ -128,8 +119,7 @@ class SentenceBatches(Sampler):
             order = np.random.default_rng((*self.seed, 1, pool_number)).permutation(len(batches))
             for number in order[skip:]:
                 self.epoch = max(epoch for epoch, _ in batches[number])
-                self.sentences = (given + skip + 1) * self.global_batch
-                skip += 1
+                self.sentences += len(batches[number])
                 yield [{"text": text, "epoch": epoch} for epoch, text in batches[number][self.rank :: self.world_size]]
             if len(batches) < self.pool_batches:
                 return
@@ -154,23 +144,100 @@ class SentenceBatches(Sampler):
         Raises:
             ValueError: the state is of another run; the message names what differs.
         """
-        differing = [name for name, value in self.run.items() if state["run"].get(name) != value]
-        if differing:
-            told = ", ".join(f"{name} was {state['run'].get(name)!r}, now {self.run[name]!r}" for name in differing)
-            raise ValueError(f"the position in the data is of another run: {told}")
+        names = sorted(self.run.keys() | state["run"].keys())
+        told = [
+            f"{name} was {state['run'].get(name)!r}, now {self.run.get(name)!r}"
+            for name in names
+            if state["run"].get(name) != self.run.get(name)
+        ]
+        if told:
+            raise ValueError(f"the position in the data is of another run: {', '.join(told)}")
         self.start = {name: state[name] for name in ("shuffled", "pool", "before", "skip")}
         self.marks.clear()
 
     @property
     def report(self) -> dict:
-        """What has been read: `epoch`, the number of `sentences` in all processes."""
-        return {"epoch": self.epoch, "sentences": self.sentences}
+        """What has been read so far: `epoch`, `sentences` since this object was made, lines `skipped` by reason."""
+        return {"epoch": self.epoch, "sentences": self.sentences, "skipped": dict(self.source.skipped)}
 
     def _cut(self, pool: list[tuple[int, str]]) -> list[list[tuple[int, str]]]:
         """Global batches of like lengths."""
         pool.sort(key=lambda example: len(example[1]))
         del pool[len(pool) - len(pool) % self.world_size :]  # of the run's last pool only
         return [pool[i : i + self.global_batch] for i in range(0, len(pool), self.global_batch)]
+
+
+def sample_sentences(
+    sources: Sequence[str] | Sequence[TextSource],
+    count: int,
+    seed: int,
+    max_length: int = 126,
+    shuffle_buffer: int = BUFFER_SENTENCES,
+) -> list[str]:
+    """Different sentences to hold out, drawn from the first buffer; give them to `SentenceBatches` as `exclude`.
+
+    Raises:
+        ValueError: there are not more than `count` different sentences there, so none would be left to train on.
+    """
+    source = _open(sources, max_length=max_length, seed=seed)
+    limit = shuffle_buffer if source.buffer_size else float("inf")
+    found: list[str] = []
+    while len(found) < limit and (read := source.next_sentences()) is not None:
+        found += read[1]
+    sentences = list(dict.fromkeys(found))
+    if not 1 <= count < len(sentences):
+        raise ValueError(f"held-out sentences must be between 1 and {len(sentences) - 1} of this corpus, got {count}")
+    return [sentences[i] for i in np.random.default_rng((seed, 2)).permutation(len(sentences))[:count]]
+
+
+class Mixture:
+    """Several sources as one without end: each gives the share of the sentences that its weight says.
+
+    The next line or row always comes from the source that is furthest behind its share, so that no chance is needed.
+    """
+
+    buffer_size = BUFFER_SENTENCES
+
+    def __init__(self, sources: Sequence, weights: Sequence[float]):
+        self.sources, self.weights = sources, weights
+        self.given = [0] * len(sources)
+
+    def next_sentences(self) -> tuple[int, list[str]]:
+        behind = min(range(len(self.sources)), key=lambda i: self.given[i] / self.weights[i])
+        source = self.sources[behind]
+        while (found := source.next_sentences()) is None:
+            pass  # its next epoch begins; an empty source is an error of its own
+        self.given[behind] += len(found[1])
+        return found
+
+    def state_dict(self) -> dict:
+        return {"given": list(self.given), "sources": [source.state_dict() for source in self.sources]}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.given = list(state["given"])
+        for source, its_state in zip(self.sources, state["sources"], strict=True):
+            source.load_state_dict(its_state)
+
+    def fingerprint(self) -> list:
+        return [[weight, source.fingerprint()] for weight, source in zip(self.weights, self.sources, strict=True)]
+
+    @property
+    def skipped(self) -> Counter:
+        return sum((source.skipped for source in self.sources), Counter())
+
+
+def _open(sources: Sequence[str] | Sequence[TextSource], **options):
+    """One source of sentences, at its beginning, of which it is certain that there is something to read."""
+    if all(isinstance(source, str) for source in sources):
+        return SentencesInMemory(sources)
+    if not all(isinstance(source, TextSource) for source in sources):
+        raise ValueError("sources must be sentences or TextSources, all of one kind")
+    opened = [open_source(source, **options) for source in sources]
+    for source in opened:
+        beginning = source.state_dict()
+        source.next_sentences()
+        source.load_state_dict(beginning)
+    return opened[0] if len(opened) == 1 else Mixture(opened, [source.weight for source in sources])
 
 
 class _ShuffledSentences:
@@ -180,11 +247,13 @@ class _ShuffledSentences:
     the source stood when the buffer was begun, and how many sentences of the buffer are used.
     """
 
-    def __init__(self, source, seed: tuple[int, ...], at_least: int, epochs: int | None):
-        self.source, self.seed, self.at_least, self.epochs = source, seed, at_least, epochs
+    def __init__(self, source, seed, buffer_size: int, at_least: int, epochs: int | None, exclude: frozenset[str]):
+        self.source, self.seed, self.at_least, self.epochs, self.exclude = source, seed, at_least, epochs, exclude
+        self.buffer_size = buffer_size if source.buffer_size else float("inf")
         self.number = self.used = 0
         self.position = source.state_dict()
         self.buffer: list[tuple[int, str]] | None = None
+        self._fill()
 
     def take(self, count: int) -> list[tuple[int, str]]:
         """The next (epoch, sentence) pairs; fewer than `count` only at the end of the last epoch."""
@@ -206,26 +275,29 @@ class _ShuffledSentences:
         return {"source": copy.deepcopy(self.position), "buffer": self.number, "used": self.used}
 
     def load_state_dict(self, state: dict) -> None:
+        if (state["buffer"], state["source"]) != (self.number, self.position):
+            self.buffer = None
         self.position = copy.deepcopy(state["source"])
         self.number, self.used = state["buffer"], state["used"]
-        self.buffer = None
 
     def _fill(self) -> None:
+        """Read a buffer: empty if all epochs are over."""
         self.source.load_state_dict(self.position)
-        found = []
-        limit = self.source.buffer_size or float("inf")
-        if self.epochs is None or self.source.epoch < self.epochs:
-            epoch = self.source.epoch
-            while len(found) < limit and (sentences := self.source.next_sentences()) is not None:
-                found += [(epoch, sentence) for sentence in sentences]
-            if self.number == 0 and len(found) < min(self.at_least, limit):
-                raise ValueError(_too_few(len(found), self.at_least))
+        found: list[tuple[int, str]] = []
+        epoch_ends = 0
+        while len(found) < self.buffer_size and (self.epochs is None or self.source.epoch < self.epochs):
+            read = self.source.next_sentences()
+            if read is None:
+                epoch_ends += 1
+                if found or epoch_ends == 2:  # else the last buffer was full just at the epoch's end
+                    break
+            else:
+                epoch, sentences = read
+                found += [(epoch, sentence) for sentence in sentences if sentence not in self.exclude]
+        if self.number == 0 and epoch_ends and len(found) < self.at_least:
+            raise ValueError(
+                f"the corpus has {len(found)} sentences to train on, fewer than batch_size times the number of "
+                f"processes ({self.at_least}): give more text or a smaller batch"
+            )
         order = np.random.default_rng((*self.seed, 0, self.number)).permutation(len(found)).tolist()
         self.buffer = [found[i] for i in order]
-
-
-def _too_few(sentences: int, global_batch: int) -> str:
-    return (
-        f"the corpus has {sentences} sentences to train on, fewer than batch_size times the number of processes "
-        f"({global_batch}): give more text or a smaller batch"
-    )
