@@ -7,6 +7,7 @@ heads. In reading order: channels, fusion, model, objective, heads.
 
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -1065,6 +1066,66 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 f"{tuple(letters.shape)} with ids {int(letters.min())}..{int(letters.max())}."
             )
         self.embeddings.pronunciation_letters = letters.to(self.embeddings.pronunciation_letters)
+
+    @torch.no_grad()
+    def load_glyph_features(self, path: str | os.PathLike, projection: bool = True) -> None:
+        """
+        Takes in pretrained glyph features (`examples/run_glyph_pretrain.py` makes them): fills the table of the visual
+        channel and, with a fusion that projects it (Eq. 4), M and its norm, where the file has them.
+
+        Args:
+            path: of `glyph_features.safetensors`, or of the folder that holds it: `features` (shape_vocab_size,
+                shape_embed_dim) and, if it has them, `shape_projection.weight` (hidden_size, shape_embed_dim),
+                `shape_norm.weight` and `shape_norm.bias` (hidden_size,).
+            projection: `False` leaves M and its norm as they are, for a model of another `hidden_size`.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: the model has no visual channel, or the file does not fit it; the model is then unchanged.
+        """
+        table = self.embeddings.shape_embed.weight if self.embeddings.has_shape else None
+        if table is None:
+            raise ValueError('`load_glyph_features` needs the visual channel: `enable_shape`, and no `fusion="none"`.')
+        targets = {"features": table}
+        if projection and hasattr(self.fusion, "shape_projection"):
+            targets["shape_projection.weight"] = self.fusion.shape_projection.weight
+            targets["shape_norm.weight"] = self.fusion.shape_norm.weight
+            targets["shape_norm.bias"] = self.fusion.shape_norm.bias
+        loaded = _read_glyph_features(Path(path))
+        for name, target in targets.items():
+            if name not in loaded:
+                continue
+            if loaded[name].shape != target.shape:
+                raise ValueError(
+                    f"`path`: {name} of {str(path)!r} has shape {tuple(loaded[name].shape)}, this model has "
+                    f"{tuple(target.shape)}."
+                    + ("" if name == "features" else " `projection=False` takes in the features alone.")
+                )
+            if not torch.isfinite(loaded[name]).all():
+                raise ValueError(f"`path`: {name} of {str(path)!r} has values that are not finite.")
+        if self.config.fusion not in FUSION_MODULES:
+            # as wide as the word embeddings that they join
+            loaded["features"] *= self.config.initializer_range
+        for name, target in targets.items():
+            if name in loaded:
+                target.copy_(loaded[name])
+
+
+def _read_glyph_features(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if file.is_dir():
+        file = file / "glyph_features.safetensors"
+    if not file.is_file():
+        raise OSError(f"`path`: there is no file {str(file)!r}.")
+    try:
+        loaded = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"`path`: {str(file)!r} is not a whole safetensors file ({error}).") from error
+    if "features" not in loaded:
+        raise ValueError(f"`path`: {str(file)!r} has no tensor `features`; it has {', '.join(sorted(loaded))}.")
+    return loaded
 
 
 # ------------------------------------------------------------------------------------------------ objective
