@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from rocbert_hf import RoCBertTokenizer
-from rocbert_hf.attacks import AdversarialSynthesizer
+from rocbert_hf.attacks import AdversarialSynthesizer, AttackedText, Edit
 from rocbert_hf.characters.words import segment
 from rocbert_hf.pretraining.collator import (
     CHANNELS,
@@ -149,10 +149,73 @@ def test_bad_arguments_and_examples_are_named(tokenizer):
         DataCollatorForRoCBertPretraining(tokenizer, max_length=2)
     with pytest.raises(ValueError, match="multiple of pad_to_multiple_of"):
         DataCollatorForRoCBertPretraining(tokenizer, max_length=10, pad_to_multiple_of=8)
+    for options in (
+        {"views": "four"},
+        {"views": "three", "synthesizer": None},
+        {"views": "simcse", "attack_labels": True},
+    ):
+        with pytest.raises(ValueError, match="views"):
+            DataCollatorForRoCBertPretraining(tokenizer, **options)
     collator = DataCollatorForRoCBertPretraining(tokenizer)
     for features in ([{"content": "好"}], ["好", {"input_ids": [2, 3]}]):
         with pytest.raises(ValueError, match="'text'"):
             collator(features)
+
+
+def test_three_views_have_the_clean_sentence_in_addition(tokenizer, sentences):
+    two = DataCollatorForRoCBertPretraining(tokenizer, seed=1)(sentences)
+    three = DataCollatorForRoCBertPretraining(tokenizer, seed=1, views="three")(sentences)
+    assert set(three) == {*two, *(f"labels_{key}" for key in VIEW_KEYS)}
+    assert all(torch.equal(three[key], two[key]) for key in two)
+    plain = tokenizer(sentences, padding=True, return_tensors="pt")
+    assert all(torch.equal(three[f"labels_{key}"], plain[key]) for key in VIEW_KEYS)
+
+
+def test_simcse_has_the_same_view_twice(tokenizer, sentences):
+    batch = DataCollatorForRoCBertPretraining(tokenizer, seed=1, views="simcse")(sentences)
+    assert all(torch.equal(batch[f"attack_{key}"], batch[key]) for key in VIEW_KEYS)
+    assert (batch["labels"] != -100).any()
+
+
+def test_nothing_is_masked_at_probability_0(tokenizer, sentences):
+    batch = DataCollatorForRoCBertPretraining(tokenizer, mlm_probability=0.0)(sentences)
+    plain = tokenizer(sentences, padding=True, return_tensors="pt")
+    assert torch.equal(batch["input_ids"], plain["input_ids"])
+    assert (batch["labels"] == -100).all()
+    assert "attack_input_ids" in batch
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_attack_labels_undo_the_attack(sentences, side):
+    tokenizer = RoCBertTokenizer(padding_side=side)
+    one_to_one = {"attacks": ["phonetic", "visual", "unicode"], "ratio": 0.4}
+    collator = DataCollatorForRoCBertPretraining(
+        tokenizer, AdversarialSynthesizer(one_to_one), seed=1, attack_labels=True
+    )
+    batch = collator(sentences)
+    plain = tokenizer(sentences, padding=True, return_tensors="pt")["input_ids"]
+    restored = torch.where(batch["attack_labels"] == -100, batch["attack_input_ids"], batch["attack_labels"])
+    assert (restored == plain).float().mean() > 0.99  # all but tokens that are two characters in a text
+    assert (batch["attack_labels"] != -100).sum() > 0.2 * plain.ne(tokenizer.pad_token_id).sum()
+    assert not (batch["attack_labels"] == batch["attack_input_ids"]).any()
+
+
+def test_attack_labels_follow_the_edits(tokenizer):
+    edits = (
+        Edit((0, 1), (0, 2), ("split",)),
+        Edit((1, 3), (2, 4), ("synonym",)),
+        Edit((4, 5), (5, 6), ("phonetic",)),
+        Edit((5, 5), (6, 7), ("insert",)),
+    )
+
+    class Attack:
+        def attack(self, text, seed):
+            return AttackedText(text, "禾斗B嫃好砍了", edits)
+
+    batch = DataCollatorForRoCBertPretraining(tokenizer, Attack(), seed=0, attack_labels=True)(["科比真好看"])
+    labels = batch["attack_labels"][0, 1:-1].tolist()
+    characters = [None if label == -100 else tokenizer.convert_ids_to_tokens(label) for label in labels]
+    assert characters == [None, None, "比", "真", None, "看", None]
 
 
 def test_synthesizer_may_be_an_object_or_a_preset(tokenizer, sentences):

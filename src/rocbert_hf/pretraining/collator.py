@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from ..attacks import AdversarialSynthesizer
+from ..attacks import AdversarialSynthesizer, AttackedText
 from ..characters.words import segment
 from .masking import IGNORED_LABEL, MaskingVocabulary, mask_tokens, word_starts_from_lengths
 
 CHANNELS = ("input_ids", "input_shape_ids", "input_pronunciation_ids")
 VIEW_KEYS = (*CHANNELS, "attention_mask", "token_type_ids")
 UNKNOWN_CHARACTER = "\ufffd"
+VIEWS = ("two", "three", "simcse")
 
 
 class DataCollatorForRoCBertPretraining:
@@ -23,13 +24,17 @@ class DataCollatorForRoCBertPretraining:
         tokenizer: a `RoCBertTokenizer`.
         synthesizer: makes the attacked form; an `AdversarialSynthesizer`, the name of one of its presets, or None for
             masked language modelling only (`RoCBertForMaskedLM`, or a plain BERT after dropping the two other channels).
-        mlm_probability: share of each sentence's tokens to mask.
+        mlm_probability: share of each sentence's tokens to mask; 0 for a contrastive loss alone.
         whole_word_probability: share of the sentences that are masked by whole words (jieba); the others by character.
         max_length: tokens a sentence is truncated to, special tokens included.
         seed: with a seed, an example depends on (seed, its epoch, its text) alone: any number of DataLoader workers and
             processes gives the same examples. Features then carry `"epoch"` if later epochs shall differ. Without a
             seed the numbers come from torch's generator, as in transformers' collators.
         pad_to_multiple_of: pad the batch to a multiple of this length.
+        views: "two": the masked and the attacked sentence; "three": the clean one as well, as in the released code and
+            under the names that transformers' `RoCBertForPreTraining` has for it; "simcse": the masked sentence twice,
+            so that dropout is the only noise between the views, and no synthesizer is used.
+        attack_labels: also give what the attacked characters were, to be predicted in the attacked sentence.
 
     Input: texts, or dicts with `"text"`, or dicts that a tokenizer made (`"input_ids"` and the other channels); all of
     one kind. Output, int64 tensors of shape (batch, sequence), each view padded to its own longest:
@@ -38,7 +43,12 @@ class DataCollatorForRoCBertPretraining:
     |---|---|
     | `input_ids`, `input_shape_ids`, `input_pronunciation_ids`, `attention_mask`, `token_type_ids` | masked sentence |
     | `labels` | the masked tokens' ids, -100 elsewhere |
-    | the first five with `attack_` before the name | attacked sentence; absent if `synthesizer` is None |
+    | the first five with `attack_` before the name | second view; absent if `synthesizer` is None and `views` is "two" |
+    | the first five with `labels_` before the name | clean sentence, with `views="three"` |
+    | `attack_labels` | with `attack_labels=True`: what to correct in the second view, -100 elsewhere |
+
+    To be corrected are the tokens of edits that put as many characters as there were before: each has the id of the
+    character in its place. Splits, insertions and deletions have no such thing.
 
     Example:
         >>> collator = DataCollatorForRoCBertPretraining(RoCBertTokenizer(), seed=0)
@@ -55,7 +65,14 @@ class DataCollatorForRoCBertPretraining:
         max_length: int = 128,
         seed: int | None = None,
         pad_to_multiple_of: int | None = None,
+        views: str = "two",
+        attack_labels: bool = False,
     ):
+        if views not in VIEWS:
+            raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
+        attacks = synthesizer is not None and views != "simcse"
+        if not attacks and (views == "three" or attack_labels):
+            raise ValueError("three views and attack_labels need a synthesizer, and views other than 'simcse'")
         for name, share in (("mlm_probability", mlm_probability), ("whole_word_probability", whole_word_probability)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {share}")
@@ -66,13 +83,18 @@ class DataCollatorForRoCBertPretraining:
                 f"max_length ({max_length}) must be a multiple of pad_to_multiple_of ({pad_to_multiple_of})"
             )
         self.tokenizer = tokenizer
-        self.synthesizer = AdversarialSynthesizer(synthesizer) if isinstance(synthesizer, str) else synthesizer
+        self.synthesizer = None
+        if attacks:
+            self.synthesizer = AdversarialSynthesizer(synthesizer) if isinstance(synthesizer, str) else synthesizer
+        self.views = views
+        self.attack_labels = attack_labels
         self.mlm_probability = mlm_probability
         self.whole_word_probability = whole_word_probability
         self.max_length = max_length
         self.seed = seed
         self.pad_to_multiple_of = pad_to_multiple_of
         self.vocabulary = MaskingVocabulary.from_tokenizer(tokenizer)
+        self._character_ids: dict[str, int | None] = {}
 
     def __call__(self, features: Sequence[str | dict]) -> dict[str, torch.Tensor]:
         features = [{"text": feature} if isinstance(feature, str) else feature for feature in features]
@@ -89,8 +111,31 @@ class DataCollatorForRoCBertPretraining:
                 f"every example must be a text or a dict with 'text', or else every one a dict with {', '.join(CHANNELS)}; "
                 f"got the keys {sorted({key for feature in features for key in feature})}"
             )
-        batch = {key: np.asarray(batch[key]) for key in VIEW_KEYS if key in batch}
+        clean = {key: np.asarray(batch[key]) for key in VIEW_KEYS if key in batch}
         seeds = self._seeds(texts, [feature.get("epoch", 0) for feature in features])
+        batch = clean | self._mask(clean, texts, seeds, tokenized)
+        if self.views == "simcse":
+            batch |= {f"attack_{key}": batch[key] for key in clean}
+        if self.views == "three":
+            batch |= {f"labels_{key}": rows for key, rows in clean.items()}
+        if self.synthesizer is not None:
+            attacked = [self.synthesizer.attack(text, seed) for text, seed in zip(texts, seeds, strict=True)]
+            encoded = self._tokenize([result.text for result in attacked], return_offsets_mapping=self.attack_labels)
+            batch |= {f"attack_{key}": np.asarray(encoded[key]) for key in VIEW_KEYS if key in encoded}
+            if self.attack_labels:
+                batch["attack_labels"] = self._corrections(attacked, encoded)
+        return {key: torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)) for key, rows in batch.items()}
+
+    def _mask(
+        self, clean: dict[str, np.ndarray], texts: Sequence[str], seeds: Sequence[int], tokenized: list | None
+    ) -> dict[str, np.ndarray]:
+        """The masked channels and their labels.
+
+        Args:
+            tokenized: what each token says, for examples that came as ids.
+        """
+        if self.mlm_probability == 0:
+            return {"labels": np.full_like(clean["input_ids"], IGNORED_LABEL)}
         generators = [np.random.default_rng(seed) for seed in seeds]
         by_word = [i for i, rng in enumerate(generators) if rng.random() < self.whole_word_probability and texts[i]]
         if tokenized is None:
@@ -98,18 +143,42 @@ class DataCollatorForRoCBertPretraining:
         else:
             spans = [_consecutive_spans([len(surface) for surface in tokenized[i]]) for i in by_word]
         masked = mask_tokens(
-            *(batch[channel] for channel in CHANNELS),
+            *(clean[channel] for channel in CHANNELS),
             vocabulary=self.vocabulary,
             rng=generators,
             probability=self.mlm_probability,
-            word_starts=self._word_starts(batch["input_ids"].shape, texts, dict(zip(by_word, spans, strict=True))),
-            maskable=batch["attention_mask"],
+            word_starts=self._word_starts(clean["input_ids"].shape, texts, dict(zip(by_word, spans, strict=True))),
+            maskable=clean["attention_mask"],
         )
-        batch |= {channel: getattr(masked, channel) for channel in CHANNELS} | {"labels": masked.labels}
-        if self.synthesizer is not None:
-            attacked = [self.synthesizer.attack(text, seed).text for text, seed in zip(texts, seeds, strict=True)]
-            batch |= {f"attack_{key}": np.asarray(rows) for key, rows in self._tokenize(attacked).items()}
-        return {key: torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)) for key, rows in batch.items()}
+        return {channel: getattr(masked, channel) for channel in CHANNELS} | {"labels": masked.labels}
+
+    def _corrections(self, attacked: Sequence[AttackedText], encoded) -> np.ndarray:
+        """(batch, attacked sequence) ids of the characters in the source of the tokens that an edit maps to one."""
+        labels = np.full_like(encoded["input_ids"], IGNORED_LABEL)
+        for row, ids, offsets, result in zip(
+            labels, encoded["input_ids"], encoded["offset_mapping"], attacked, strict=True
+        ):
+            replaced = {
+                text_start + i: result.source[start + i]
+                for (start, end), (text_start, text_end), _ in result.edits
+                if end - start == text_end - text_start
+                for i in range(end - start)
+            }
+            if not replaced:
+                continue
+            for position, (start, end) in enumerate(offsets.tolist()):
+                if end - start == 1 and start in replaced:
+                    source = self._id_of_character(replaced[start])
+                    if source not in (None, ids[position]):
+                        row[position] = source
+        return labels
+
+    def _id_of_character(self, character: str) -> int | None:
+        """Its token, None if it is not one ordinary token."""
+        if character not in self._character_ids:
+            ids = self.tokenizer(character, add_special_tokens=False)["input_ids"]
+            self._character_ids[character] = ids[0] if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id else None
+        return self._character_ids[character]
 
     def _seeds(self, texts: Sequence[str], epochs: Sequence[int]) -> list[int]:
         """One 63-bit seed for each example."""
@@ -119,7 +188,7 @@ class DataCollatorForRoCBertPretraining:
         digests = (hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest() for key in keys)
         return [int.from_bytes(digest, "little") >> 1 for digest in digests]
 
-    def _tokenize(self, texts: list[str]):
+    def _tokenize(self, texts: list[str], **options):
         return self.tokenizer(
             texts,
             truncation=True,
@@ -127,6 +196,7 @@ class DataCollatorForRoCBertPretraining:
             padding=True,
             pad_to_multiple_of=self.pad_to_multiple_of,
             return_tensors="np",
+            **options,
         )
 
     def _pad(self, features: Sequence[dict]):
