@@ -1,0 +1,189 @@
+"""The classifier under attack: anything that gives probabilities for a list of texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+# What a victim is asked: a text, or (text, text_pair).
+Query: TypeAlias = str | tuple[str, str]
+# Queries -> probabilities (queries, labels).
+Classifier: TypeAlias = Callable[[list], Any]
+
+
+def probabilities_of(classifier: Classifier, queries: Sequence[Query]) -> np.ndarray:
+    """Ask a classifier, and check what it answers.
+
+    Args:
+        classifier: the victim.
+        queries: texts, or (text, text_pair) tuples.
+
+    Returns:
+        float64 (queries, labels).
+
+    Raises:
+        ValueError: when the answer is not of that shape, holds NaN, or is no probabilities.
+    """
+    answer = classifier(list(queries))
+    try:
+        probabilities = np.asarray(answer, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"classifier must return an array (queries, labels) of probabilities: {error}") from error
+    if probabilities.ndim != 2 or len(probabilities) != len(queries):
+        raise ValueError(
+            f"classifier must return one row of probabilities for each of the {len(queries)} texts, "
+            f"got an array of shape {probabilities.shape}"
+        )
+    bad = ~np.isfinite(probabilities).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"classifier must return numbers, got {probabilities[bad][0].tolist()} for {queries[int(bad.argmax())]!r}"
+        )
+    bad = ((probabilities < -1e-6) | (probabilities > 1 + 1e-6)).any(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"classifier must return probabilities between 0 and 1 (put a softmax behind logits), "
+            f"got {probabilities[bad][0].tolist()} for {queries[int(bad.argmax())]!r}"
+        )
+    return probabilities
+
+
+class ModelClassifier:
+    """A transformers sequence classifier as a victim: texts, or pairs of texts, to probabilities.
+
+    Texts are tokenized together, those that become the same tokens are computed once, and the rest is computed in
+    batches of similar length. Answers are kept, by tokens: two look-alikes that are both [UNK] to the model get the
+    same numbers to the last bit.
+
+    Args:
+        model: a model with a sequence classification head, a folder or Hub id of one, or a transformers
+            text-classification pipeline.
+        tokenizer: the model's; loaded or taken from the pipeline where it is None.
+        batch_size: texts of one forward pass, at most.
+        device: where to compute; by default where the model is, and a GPU, if there is one, for a model loaded here.
+        max_length: longer texts are cut; by default what the model and its tokenizer allow.
+        cache_size: answers that are kept.
+
+    Raises:
+        ValueError: for a model without probabilities (regression, several labels a text), or without a tokenizer.
+
+    Example::
+
+        >>> classifier = ModelClassifier("my-finetuned-model")
+        >>> classifier(["服务很好", "房间太小"]).shape
+        (2, 2)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        batch_size: int = 64,
+        device: str | torch.device | None = None,
+        max_length: int | None = None,
+        cache_size: int = 1 << 16,
+    ):
+        for argument, value in (("batch_size", batch_size), ("max_length", max_length), ("cache_size", cache_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{argument} must be at least 1, got {value}")
+        self.model, self.tokenizer, device = _load(model, tokenizer, device)
+        config = self.model.config
+        if config.problem_type in ("regression", "multi_label_classification"):
+            raise ValueError(f"model must give each text one label, got problem_type={config.problem_type!r}")
+        if device is not None:
+            self.model.to(device)
+        self.model.eval()
+        self.batch_size = batch_size
+        limits = (max_length, getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length)
+        self.max_length = min((limit for limit in limits if limit and limit > 0), default=None)
+        self.cache_size = cache_size
+        self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+    def __call__(self, texts: Sequence[Query]) -> np.ndarray:
+        """float64 (texts, labels) for strings, or for (text, text_pair) tuples."""
+        if isinstance(texts, str):
+            raise ValueError("texts must be a list of strings or of pairs, got one string")
+        if not len(texts):
+            return np.zeros((0, max(self.model.config.num_labels, 2)))
+        encoded = self._tokenize(list(texts))
+        names = list(encoded)
+        rows = [_digest(columns) for columns in zip(*encoded.values(), strict=True)]
+        answers = {key: self._cache[key] for key in rows if key in self._cache}
+        first = {key: at for at, key in reversed(list(enumerate(rows))) if key not in answers}
+        length = {at: len(encoded[names[0]][at]) for at in first.values()}
+        for batch in batches_of_similar_length(length, self.batch_size):
+            inputs = {name: [encoded[name][at] for at in batch] for name in names}
+            answers.update(zip((rows[at] for at in batch), self._forward(inputs), strict=True))
+        for key in dict.fromkeys(rows):
+            self._cache[key] = answers[key]
+            self._cache.move_to_end(key)
+        while len(self._cache) > self.cache_size:
+            self._cache.popitem(last=False)
+        return probabilities_of(lambda _: [answers[key] for key in rows], texts)
+
+    def _tokenize(self, texts: list[Query]) -> dict[str, list[list[int]]]:
+        pairs = [isinstance(text, tuple) for text in texts]
+        if any(pairs) != all(pairs):
+            raise ValueError("texts must be all strings or all (text, text_pair) tuples, got both")
+        columns = zip(*texts, strict=True) if pairs[0] else (texts,)
+        # of a pair, as in training, the longer text is cut first
+        return dict(
+            self.tokenizer(
+                *map(list, columns),
+                truncation=self.max_length is not None,
+                max_length=self.max_length,
+            )
+        )
+
+    def _forward(self, inputs: dict[str, list[list[int]]]) -> np.ndarray:
+        import torch
+
+        padded = self.tokenizer.pad(inputs, return_tensors="pt").to(self.model.device)
+        with torch.inference_mode():
+            logits = self.model(**padded).logits.float()
+            if logits.shape[-1] == 1:  # one logit: that of label 1
+                positive = logits.sigmoid()
+                return torch.cat([1 - positive, positive], dim=-1).double().cpu().numpy()
+            return logits.softmax(-1).double().cpu().numpy()
+
+
+def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, device to move it to or None)."""
+    if isinstance(model, (str, PathLike)):
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+        model = AutoModelForSequenceClassification.from_pretrained(model)
+        device = device or ("cuda" if torch.cuda.is_available() else None)
+    elif hasattr(model, "preprocess") and hasattr(model, "model"):  # a pipeline
+        tokenizer = tokenizer or model.tokenizer
+        model = model.model
+    if tokenizer is None:
+        raise ValueError("tokenizer must be given beside a model; got None")
+    return model, tokenizer, device
+
+
+def _digest(columns: Sequence[Sequence[int]]) -> bytes:
+    """A key of all that the model sees of one text."""
+    return hashlib.blake2b(np.array(columns, dtype=np.int32).tobytes(), digest_size=16).digest()
+
+
+def batches_of_similar_length(lengths: dict[int, int], batch_size: int, slack: float = 1.25) -> list[list[int]]:
+    """Keys grouped by length: at most `batch_size` a group, the longest at most `slack` times the shortest."""
+    batches: list[list[int]] = []
+    shortest = 0
+    for key in sorted(lengths, key=lengths.__getitem__):
+        if not batches or len(batches[-1]) == batch_size or lengths[key] > slack * shortest + 4:
+            batches.append([])
+            shortest = lengths[key]
+        batches[-1].append(key)
+    return batches
