@@ -38,8 +38,8 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 COMMON_CHARACTERS = 3_500  # as many as the first level of the Table of General Standard Chinese Characters
 SIMILARITY_FONTS = (CHINESE_FONTS, ("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc#2", *CHINESE_FONTS))
 LOOKALIKES = 20
-IMAGE_WEIGHT = 0.35  # chosen with FREQUENCY_WEIGHT on half of the SIGHAN sets, see benchmarks/visual_similarity.py
-FREQUENCY_WEIGHT = 0.4
+IMAGE_WEIGHT = 0.3  # chosen with FREQUENCY_WEIGHT on half of the SIGHAN sets, see benchmarks/visual_similarity.py
+FREQUENCY_WEIGHT = 0.5
 STROKES = frozenset("一丨丶丿乀乁乙乚亅乛").union(map(chr, range(0x31C0, 0x31E4)))
 RARE_READING = 0.002  # a reading is rare when at most this share of a character's occurrences have it
 
@@ -380,8 +380,8 @@ def component_weights(character: str) -> Counter[tuple]:
 
     def descend(whole: str, weight: float, place: tuple) -> None:
         arrangement, parts = cjk_decomposition().get(whole, ("", ()))
-        if arrangement.startswith(("c", "me", "ml", "mo", "ref", "rot")):  # but `msp`: 已 of 己
-            return
+        if arrangement.startswith(("c", "m", "ref", "rot")) and (arrangement != "msp" or not is_part(whole)):
+            return  # without parts, but for 已, a special 己
         if arrangement.startswith("r"):
             parts = parts * (3 if "3" in arrangement else 2)
         for number, part in enumerate(parts):
