@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from ..resources import thesaurus
 
@@ -50,44 +49,56 @@ def part_of_speech(word: str) -> str:
     return _dictionary()[1].get(word, "x")
 
 
-class _Lexicon(NamedTuple):
-    """jieba's dictionary, arranged for the search of `_most_probable_words`; scores are log probabilities."""
+class _Lexicon(dict):
+    """jieba's dictionary, arranged for the search of `_most_probable_words`; scores are log probabilities.
 
-    by_first: dict[str, tuple[float, dict[str, float]]]  # character -> its score, second character -> the pair's score
-    lengths: dict[str, tuple[int, ...]]  # first three characters -> lengths of the words that begin so
-    scores: dict[str, float]  # of the words of three or more characters
+    Character -> (its score, {second character: the pair's score}), or None where it is in no word. A character's words
+    are arranged when it is first met: all of them at once would take longer than a short text does.
+
+    lengths: first three characters -> lengths of the words that begin so.
+    scores: of the words of three or more characters.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.frequencies = word_frequencies()
+        # the arithmetic and its order are jieba's, so that ties fall the same way
+        log_total = math.log(sum(self.frequencies.values()))
+        self.log_probability = cache(lambda frequency: math.log(frequency) - log_total)  # one object for equal ones
+        self.words_of: dict[str, list[str]] = defaultdict(list)
+        for word in self.frequencies:
+            self.words_of[word[0]].append(word)
+        self.lengths: dict[str, tuple[int, ...]] = {}
+        self.scores: dict[str, float] = {}
+
+    def __missing__(self, character: str) -> tuple[float, dict[str, float]] | None:
+        self[character] = known = self._arrange(character) if character in _WORD_CHARACTERS else None
+        return known
+
+    def _arrange(self, character: str) -> tuple[float, dict[str, float]]:
+        seconds: dict[str, float] = {}
+        lengths: dict[str, int] = defaultdict(int)  # bit n is set when there is a word of n characters
+        for word in self.words_of.get(character, ()):
+            frequency = self.frequencies[word]
+            if len(word) == 1 or not frequency or not _WORD_CHARACTERS.issuperset(word):
+                continue
+            log_probability = self.log_probability(frequency)
+            if len(word) == 2:
+                seconds[word[1]] = log_probability
+            else:
+                self.scores[word] = log_probability
+                seconds.setdefault(word[1], -math.inf)  # begins a word but is none
+                lengths[word[:3]] |= 1 << len(word)
+        self.lengths.update((beginning, _set_bits(bits)) for beginning, bits in lengths.items())
+        return self.log_probability(self.frequencies.get(character) or 1), seconds
 
 
 @cache
-def _lexicon() -> _Lexicon:
-    frequencies = word_frequencies()
-    # the arithmetic and its order are jieba's, so that ties fall the same way
-    log_total = math.log(sum(frequencies.values()))
-    logs = {frequency: math.log(frequency) - log_total for frequency in set(frequencies.values()) if frequency}
-    unknown = math.log(1) - log_total
+def _set_bits(bits: int) -> tuple[int, ...]:
+    return tuple(n for n in range(bits.bit_length()) if bits >> n & 1)
 
-    singles: dict[str, float] = {}
-    seconds: dict[str, dict[str, float]] = defaultdict(dict)
-    lengths: dict[str, int] = {}  # bit n is set when there is a word of n characters
-    scores: dict[str, float] = {}
-    for word, frequency in frequencies.items():
-        if not frequency or not _WORD_CHARACTERS.issuperset(word):
-            continue
-        size = len(word)
-        if size == 1:
-            singles[word] = logs[frequency]
-        elif size == 2:
-            seconds[word[0]][word[1]] = logs[frequency]
-        else:
-            scores[word] = logs[frequency]
-            seconds[word[0]].setdefault(word[1], -math.inf)  # begins a word but is none
-            lengths[word[:3]] = lengths.get(word[:3], 0) | 1 << size
-    unpacked = {bits: tuple(n for n in range(bits.bit_length()) if bits >> n & 1) for bits in set(lengths.values())}
-    return _Lexicon(
-        {character: (singles.get(character, unknown), seconds.get(character, {})) for character in _WORD_CHARACTERS},
-        {beginning: unpacked[bits] for beginning, bits in lengths.items()},
-        scores,
-    )
+
+_lexicon = cache(_Lexicon)
 
 
 def _most_probable_words(text: str) -> list[str]:
@@ -95,7 +106,8 @@ def _most_probable_words(text: str) -> list[str]:
 
     From the last character to the first, the best way on from each is that of a word and the best way on from its end.
     """
-    by_first, lengths, scores = _lexicon()
+    lexicon = _lexicon()
+    lengths, scores = lexicon.lengths, lexicon.scores
     size = len(text)
     best = [0.0] * (size + 1)  # log probability of the best words from each position to the end of its run
     ends = {}  # start -> end of the best word, where it is longer than one character
@@ -103,7 +115,7 @@ def _most_probable_words(text: str) -> list[str]:
     best_next = best_after_next = 0.0
     for character in reversed(text):
         start -= 1
-        known = by_first.get(character)
+        known = lexicon[character]
         if known is None:  # no word crosses it, and jieba begins to add anew
             best_next, after = 0.0, ""
             continue
