@@ -55,6 +55,7 @@ setup(
         "typer>=0.12",
         "rich>=13",
         "tqdm>=4.66",
+        "tensorboard>=2.14",
         "wrapt>=1.16",
     ],
     extras_require=EXTRAS,

@@ -2,10 +2,13 @@
 
     python examples/run_pretrain.py                              # the tiny preset on the packaged corpus, on any laptop
     python examples/run_pretrain.py --config my.yaml --train-file corpus.txt.gz more.jsonl --output-dir rocbert-mine
-    accelerate launch examples/run_pretrain.py ...               # several processes or GPUs
+    python examples/run_pretrain.py --config examples/configs/base.yaml --dry-run            # what that would take
+    accelerate launch --num_processes 8 examples/run_pretrain.py --config examples/configs/base.yaml ...
+    accelerate launch --use_deepspeed --deepspeed_config_file examples/deepspeed/zero1_fp16.json examples/run_pretrain.py ...
 
-Prints losses and attacked-sentence retrieval on held-out sentences before and after, next to a plain BERT of the same
-size that is trained on the same sentences for the same time; saves model, tokenizer and `all_results.json`.
+Prints losses and attacked-sentence retrieval on held-out sentences before and after (by default next to a plain BERT of
+the same size that is trained on the same sentences for the same time); saves model, tokenizer, `all_results.json`, the
+run's `log.jsonl`, its `training_curves.png`, and checkpoints if asked. `--resume` goes on from the last of them.
 """
 
 import os
@@ -18,9 +21,7 @@ from pathlib import Path
 # faster than threads that spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 import yaml
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.table import Table
@@ -35,10 +36,14 @@ from rocbert_hf.pretraining import (
     HeldOutEvaluation,
     PretrainingArguments,
     RoCBertPretrainer,
+    TextSource,
     parse_arguments,
-    read_sentences,
+    sample_sentences,
     save_run,
 )
+from rocbert_hf.pretraining.checkpoint import checkpoints_of, find_checkpoint
+from rocbert_hf.pretraining.devices import describe, make_accelerator
+from rocbert_hf.pretraining.estimate import estimate
 from rocbert_hf.resources import demo_sentences
 
 DEFAULT_CONFIG = Path(__file__).with_name("configs") / "tiny.yaml"
@@ -69,65 +74,155 @@ class RunArguments:
     )
     train_file: list[str] = field(
         default_factory=list,
-        metadata={"help": "UTF-8 text or JSONL files, also .gz or .xz, a sentence a line; none: the packaged corpus"},
+        metadata={
+            "help": "UTF-8 text, JSONL (also .gz, .xz, .bz2) or parquet files, folders, wikipedia, common_crawl, or "
+            "datasets of the Hub as owner/name:config; to mix them, each with =weight; none: the packaged corpus"
+        },
     )
-    text_column: str = field(default="text", metadata={"help": "key of the text in JSONL files"})
+    text_column: str = field(default="text", metadata={"help": "where the text is, in everything but plain text"})
     held_out: int = field(default=200, metadata={"help": "sentences to measure on instead of training"})
-    output_dir: str = field(default="rocbert-tiny", metadata={"help": "folder for model, tokenizer, all_results.json"})
+    output_dir: str = field(default="rocbert-tiny", metadata={"help": "folder for all that the run writes"})
     baseline: bool = field(default=True, metadata={"help": "train a plain BERT for comparison"})
+    resume: bool = field(default=False, metadata={"help": "short for --resume-from-checkpoint last"})
+    dry_run: bool = field(default=False, metadata={"help": "only tell what the run would need"})
+    dry_run_devices: str = field(
+        default="8xA100", metadata={"help": "for which devices --dry-run tells it: how many, and of which kind"}
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> dict:
+def main(argv: Sequence[str] | None = None) -> dict | None:
     run, arguments = parse_arguments(
         (RunArguments, PretrainingArguments), argv, DEFAULT_CONFIG, description=__doc__.split("\n")[0]
     )
-    accelerator = Accelerator(
-        mixed_precision=arguments.mixed_precision, gradient_accumulation_steps=arguments.gradient_accumulation_steps
-    )
+    if run.resume:
+        arguments = replace(arguments, resume_from_checkpoint="last")
+    config = RoCBertConfig.from_preset(run.preset, **overrides(run.config_overrides))
+    if run.dry_run:
+        Console().print(estimate(config, arguments, *devices(run.dry_run_devices)))
+        return None
+    accelerator = make_accelerator(arguments, run.output_dir)
+    in_deepspeed = accelerator.distributed_type == "DEEPSPEED"
+    if run.baseline and in_deepspeed:
+        raise ValueError("DeepSpeed trains one model a run: give --no-baseline")
     console = Console(quiet=not accelerator.is_main_process)
     logging.disable_progress_bar()  # one bar, the training's
+    find_checkpoint(arguments.resume_from_checkpoint, run.output_dir)  # an error now rather than later
     Path(run.output_dir).mkdir(parents=True, exist_ok=True)  # now, not after the training, if it cannot be made
     tokenizer = RoCBertTokenizer()
-    train, held_out = split(load_sentences(run, arguments.max_length), run.held_out, arguments.seed)
-    config = RoCBertConfig.from_preset(run.preset, **overrides(run.config_overrides))
+    sources = text_sources(run)
+    length, buffer = arguments.max_length - 2, arguments.shuffle_buffer
+    held_out = sample_sentences(sources, run.held_out, arguments.seed, length, buffer)
     set_seed(arguments.seed)
-    model = RoCBertForPreTraining(config).to(accelerator.device)
+    model = RoCBertForPreTraining._from_config(config, attn_implementation=arguments.attn_implementation)
+    model.to(accelerator.device)
+    console.print(f"{describe(accelerator, arguments)}", markup=False, highlight=False)
     console.print(
-        f"{len(train):,} sentences to train on, {len(held_out):,} held out; {run.preset}: {model.num_parameters():,} parameters"
+        f"training on {corpus_name(sources, held_out)}; {len(held_out):,} sentences held out; "
+        f"{run.preset}: {model.num_parameters():,} parameters"
     )
 
-    evaluate = HeldOutEvaluation(tokenizer, held_out, arguments.attacks, max_length=arguments.max_length)
-    results = {"arguments": {**asdict(run), **asdict(arguments)}, "rocbert": {"before": evaluate(model)}}
-    results["rocbert"]["training"] = train_on(
-        model, train, arguments, tokenizer, accelerator, arguments.attacks, "RoCBERT"
+    measured = None  # by the main process
+    if accelerator.is_main_process:
+        measured = HeldOutEvaluation(tokenizer, held_out, arguments.attacks, max_length=arguments.max_length)
+    measure = measured or (lambda model: {})
+    results = {"arguments": {**asdict(run), **asdict(arguments)}, "rocbert": {"before": measure(model)}}
+    trainer = RoCBertPretrainer(
+        model,
+        sources,
+        collator_for(arguments, tokenizer),
+        arguments,
+        accelerator,
+        "RoCBERT",
+        output_dir=run.output_dir,
+        evaluate=measure,
+        exclude=held_out,
     )
-    results["rocbert"]["after"] = evaluate(model)
+    results["rocbert"]["training"] = training = trainer.train()
+    if training["interrupted"]:
+        kept = checkpoints_of(run.output_dir)[-1]
+        console.print(f"stopped by SIGTERM after {training['steps']} steps; {kept} has it all: go on with --resume")
+        return results
+    results["rocbert"]["after"] = measure(model)
     if run.baseline:
         set_seed(arguments.seed)
         bert = BertForMaskedLM(BertConfig(**{name: getattr(config, name) for name in SHARED_WITH_BERT})).to(
             accelerator.device
         )
-        same_time = replace(arguments, max_steps=None, minutes=results["rocbert"]["training"]["seconds"] / 60)
-        results["bert"] = {"before": evaluate(bert)}
-        results["bert"]["training"] = train_on(bert, train, same_time, tokenizer, accelerator, None, "plain BERT")
-        results["bert"]["after"] = evaluate(bert)
-    console.print(results_table(results, len(evaluate.sentences)))
-    console.print(
-        "retrieval: how many attacked sentences have their own original as nearest of all held-out sentences\n"
-    )
+        alone = baseline_arguments(arguments, training["seconds"])
+        collator = collator_for(alone, tokenizer)
+        results["bert"] = {"before": measure(bert)}
+        results["bert"]["training"] = RoCBertPretrainer(
+            bert, sources, collator, alone, accelerator, "plain BERT", exclude=held_out
+        ).train()
+        results["bert"]["after"] = measure(bert)
 
     if accelerator.is_main_process:
+        console.print(results_table(results, len(measured.sentences)))
+        console.print(
+            "retrieval: how many attacked sentences have their own original as nearest of all held-out sentences\n"
+        )
         save_run(run.output_dir, model, tokenizer, results)
         console.print(f"saved model, tokenizer and all_results.json in {run.output_dir}")
         show_filled_mask(run.output_dir, held_out, arguments.attacks, console)
+    accelerator.wait_for_everyone()
     return results
 
 
-def load_sentences(run: RunArguments, max_length: int) -> list[str]:
+def text_sources(run: RunArguments) -> list[str] | list[TextSource]:
+    """What to train on: the packaged sentences, or sources; files without weights are one source, read once an epoch."""
     if not run.train_file:
         return demo_sentences()
-    files = [run.train_file] if isinstance(run.train_file, str) else run.train_file
-    return list(read_sentences(files, run.text_column, max_length=max_length - 2))
+    given = [run.train_file] if isinstance(run.train_file, str) else run.train_file
+    if all(Path(name).is_file() for name in given):
+        return [TextSource(tuple(given), run.text_column)]
+    return [TextSource.parse(text, run.text_column) for text in given]
+
+
+def corpus_name(sources: list[str] | list[TextSource], held_out: Sequence[str]) -> str:
+    if isinstance(sources[0], TextSource):
+        return ", ".join(source.name for source in sources)
+    return f"the packaged corpus, {len(set(sources) - set(held_out)):,} sentences"
+
+
+def devices(text: str) -> tuple[int, str]:
+    """ "8xA100" as (8, "A100")."""
+    count, times, kind = text.partition("x")
+    if not times or not count.isdigit():
+        raise ValueError(f"dry_run_devices must be like 8xA100 or 1xCPU, got {text!r}")
+    return int(count), kind
+
+
+def collator_for(arguments: PretrainingArguments, tokenizer) -> DataCollatorForRoCBertPretraining:
+    """The collator that makes the objective's views."""
+    return DataCollatorForRoCBertPretraining(
+        tokenizer,
+        arguments.attacks if arguments.attacks_sentences else None,
+        mlm_probability=0.0 if arguments.objective == "contrastive_only" else arguments.mlm_probability,
+        whole_word_probability=arguments.whole_word_probability,
+        max_length=arguments.max_length,
+        seed=arguments.seed,
+        views="simcse" if arguments.objective == "simcse" else arguments.views,
+        attack_labels=arguments.correct_attacked,
+    )
+
+
+def baseline_arguments(arguments: PretrainingArguments, seconds: float) -> PretrainingArguments:
+    """Of a masked language model that trains for as long, without checkpoints."""
+    return replace(
+        arguments,
+        objective="mlm_only",
+        views="two",
+        correct_attacked=False,
+        gradient_cache=False,
+        max_steps=None,
+        minutes=seconds / 60,
+        warmup_ratio=arguments.warmup_share(),
+        warmup_steps=None,
+        save_steps=None,
+        save_minutes=None,
+        resume_from_checkpoint=None,
+        eval_steps=None,
+    )
 
 
 def overrides(text: str) -> dict:
@@ -138,27 +233,6 @@ def overrides(text: str) -> dict:
         if name.strip() not in known or not value:
             raise ValueError(f"config_overrides must be name=value,... with names of RoCBertConfig, got {text!r}")
     return {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
-
-
-def split(sentences: Sequence[str], held_out: int, seed: int) -> tuple[list[str], list[str]]:
-    """Sentences to train on and sentences to measure on; a sentence that occurs twice is on one side only."""
-    sentences = list(dict.fromkeys(sentences))
-    if not 2 <= held_out < len(sentences):
-        raise ValueError(f"held_out must lie between 2 and the corpus's {len(sentences)} sentences, got {held_out}")
-    order = np.random.default_rng(seed).permutation(len(sentences))
-    return [sentences[i] for i in order[held_out:]], [sentences[i] for i in order[:held_out]]
-
-
-def train_on(model, sentences, arguments, tokenizer, accelerator, attacks, description) -> dict:
-    collator = DataCollatorForRoCBertPretraining(
-        tokenizer,
-        attacks,
-        mlm_probability=arguments.mlm_probability,
-        whole_word_probability=arguments.whole_word_probability,
-        max_length=arguments.max_length,
-        seed=arguments.seed,
-    )
-    return RoCBertPretrainer(model, sentences, collator, arguments, accelerator, description).train()
 
 
 def results_table(results: dict, held_out: int) -> Table:
@@ -200,6 +274,6 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("interrupted; nothing was saved")
-    except (ValueError, OSError) as error:
+        sys.exit("interrupted; no model was saved, only what checkpoints there were")
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")

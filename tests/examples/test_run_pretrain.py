@@ -33,7 +33,7 @@ def test_it_trains_compares_saves_and_fills_a_mask(script, tmp_path, capsys):
     assert json.loads((tmp_path / "model" / "all_results.json").read_text(encoding="utf-8")) == results
     for model in ("rocbert", "bert"):
         for when in ("before", "after"):
-            assert set(results[model][when]) == {"mlm_loss", "contrastive_loss", "retrieval_cls", "retrieval_mean"}
+            assert {"mlm_loss", "contrastive_loss", "retrieval_cls", "retrieval_mean"} <= set(results[model][when])
     assert results["rocbert"]["training"]["steps"] == 2
     assert results["bert"]["training"]["seconds"] >= results["rocbert"]["training"]["seconds"]
     model = AutoModelForMaskedLM.from_pretrained(tmp_path / "model")
@@ -64,7 +64,7 @@ def test_packaged_configs_are_valid(script, name):
     ("flags", "message"),
     [
         (["--train-file", "nowhere.txt"], "nowhere.txt"),
-        (["--held-out", "5000"], "held_out"),
+        (["--held-out", "5000"], "held-out"),
         (["--preset", "huge"], "huge"),
         (["--attacks", "none"], "none"),
         (["--config-overrides", "fusoin=concat"], "fusoin"),

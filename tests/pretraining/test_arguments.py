@@ -27,7 +27,7 @@ def test_a_file_can_leave_the_end_to_the_clock(tmp_path):
     ("text", "message"),
     [
         ("learning_rat: 1", "unknown option 'learning_rat'; did you mean 'learning_rate'?"),
-        ("colour: 1", "unknown option 'colour'; known are max_steps, "),
+        ("colour: 1", "unknown option 'colour'; known are objective, "),
         ("batch_size: many", "invalid int value: 'many'"),
         ("batch_size: 0", "batch_size must be above 0, got 0"),
         ("mixed_precision: fp8", "fp8"),

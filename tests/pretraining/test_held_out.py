@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertTokenizer
-from rocbert_hf.pretraining.held_out import HeldOutEvaluation, nearest_is_own
+from rocbert_hf.pretraining.held_out import HeldOutEvaluation, alignment, nearest_is_own, uniformity
 from rocbert_hf.resources import demo_sentences
 
 SENTENCES = demo_sentences()[:300:10]
@@ -24,6 +24,15 @@ def test_nearest_is_own_counts_by_cosine():
     assert nearest_is_own(attacked, originals) == pytest.approx(2 / 3)
 
 
+def test_alignment_and_uniformity_by_hand():
+    corners = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0], [0.0, -1.0]])
+    assert alignment(corners, corners * 5) == pytest.approx(0, abs=1e-6)
+    assert alignment(corners, -corners) == pytest.approx(4)
+    # of the 12 ordered pairs 8 are at a squared distance of 2, 4 of 4
+    assert uniformity(corners) == pytest.approx(math.log((8 * math.exp(-4) + 4 * math.exp(-8)) / 12))
+    assert uniformity(torch.ones(4, 2)) == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["pretraining", "masked_lm", "bert"])
 def test_any_masked_language_model_can_be_measured(evaluate, kind):
     torch.manual_seed(0)
@@ -38,6 +47,8 @@ def test_any_masked_language_model_can_be_measured(evaluate, kind):
     assert model.training
     assert found == evaluate(model)
     assert found["mlm_loss"] == pytest.approx(math.log(len(evaluate.tokenizer)), rel=0.1)
+    assert found["mlm_loss_attacked"] == pytest.approx(math.log(len(evaluate.tokenizer)), rel=0.1)
+    assert found["uniformity"] < 0 < found["alignment"] < 4
     assert found["contrastive_loss"] > 0
     assert all(1 / len(SENTENCES) <= found[f"retrieval_{pooling}"] <= 1 for pooling in ("cls", "mean"))
 

@@ -1,10 +1,14 @@
 """Pretraining (section 4.2): corpus, masking and attacks in the collator, the training loop, held-out evaluation."""
 
 from .arguments import PretrainingArguments, parse_arguments
+from .checkpoint import checkpoints_of
 from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining
+from .contrastive import GradientCache, gather_with_gradients, global_contrastive_loss
 from .corpus import SOURCES, TextSource, read_sentences, split_sentences
+from .devices import make_accelerator
 from .held_out import HeldOutEvaluation
 from .masking import MaskingVocabulary, mask_tokens
+from .reporting import read_log
 from .stream import SentenceBatches, Texts, sample_sentences
 from .trainer import RoCBertPretrainer, save_run
 
@@ -12,6 +16,7 @@ __all__ = [
     "SOURCES",
     "DataCollatorForRoCBert",
     "DataCollatorForRoCBertPretraining",
+    "GradientCache",
     "HeldOutEvaluation",
     "MaskingVocabulary",
     "PretrainingArguments",
@@ -19,8 +24,13 @@ __all__ = [
     "SentenceBatches",
     "TextSource",
     "Texts",
+    "checkpoints_of",
+    "gather_with_gradients",
+    "global_contrastive_loss",
+    "make_accelerator",
     "mask_tokens",
     "parse_arguments",
+    "read_log",
     "read_sentences",
     "sample_sentences",
     "save_run",

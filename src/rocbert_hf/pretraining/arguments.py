@@ -10,7 +10,11 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+OBJECTIVES = ("multimodal", "mlm_only", "contrastive_only", "simcse")
+VIEWS = ("two", "three")
+SHARDINGS = ("sentences", "files")
+TRACKERS = ("none", "tensorboard", "wandb")
 
 
 def _option(default, description: str, **kwargs):
@@ -19,21 +23,54 @@ def _option(default, description: str, **kwargs):
 
 @dataclass
 class PretrainingArguments:
-    """How to train: length of the run, optimizer, data. `RoCBertPretrainer` takes it; each field is a flag.
+    """How to train: objective, length of the run, optimizer, data, checkpoints, reports. Each field is a flag.
+
+    Names are those of `transformers.TrainingArguments` where it has the thing.
 
     Raises:
-        ValueError: a value is outside what is allowed, or the run would never end.
+        ValueError: a value is outside what is allowed, two do not fit, or the run would never end.
     """
 
+    objective: str = _option(
+        "multimodal",
+        "multimodal: masked language modelling and contrastive loss; mlm_only, contrastive_only: one of them; "
+        "simcse: both, where dropout alone tells the two views of a sentence apart",
+        choices=OBJECTIVES,
+    )
+    views: str = _option(
+        "two", "two: masked and attacked sentence; three: the clean sentence too, as released", choices=VIEWS
+    )
+    correct_attacked: bool = _option(False, "also learn to predict what the attacked characters were")
+    temperature: float = _option(0.01, "what the cosines of the contrastive loss are divided by")
     max_steps: int | None = _option(1000, "optimizer steps; none: as many as fit into --minutes")
     minutes: float | None = _option(None, "stop after this time even if --max-steps is not reached")
-    batch_size: int = _option(64, "sentences a process and forward pass; also the negatives of the contrastive loss")
+    batch_size: int = _option(64, "sentences a process and forward pass")
     gradient_accumulation_steps: int = _option(1, "forward passes an optimizer step")
+    global_batch_size: int | None = _option(
+        None, "sentences an optimizer step, of all processes together; sets gradient_accumulation_steps"
+    )
+    gradient_cache: bool = _option(
+        False,
+        "contrast all sentences of an optimizer step, and not of one forward pass (and all processes), by a second "
+        "forward pass",
+    )
     learning_rate: float = _option(1e-4, "highest learning rate; reached after the warm-up, then falling to 0")
     warmup_ratio: float = _option(0.04, "share of the run in which the learning rate rises")
+    warmup_steps: int | None = _option(None, "steps in which the learning rate rises, instead of --warmup-ratio")
     weight_decay: float = _option(0.01, "AdamW's, on matrices only")
     max_grad_norm: float = _option(1.0, "gradients are clipped to this norm")
-    mixed_precision: str = _option("no", "bf16: autocast to bfloat16; fp16: GPUs without bfloat16", choices=PRECISIONS)
+    max_skipped_steps: int = _option(
+        15, "stop after so many steps in a row were skipped because a loss or gradient was not finite"
+    )
+    mixed_precision: str = _option(
+        "auto",
+        "bf16, fp16 or no; auto: bf16 on a GPU that has it, fp16 on another GPU, no on a CPU; DeepSpeed's config decides "
+        "where there is one",
+        choices=PRECISIONS,
+    )
+    attn_implementation: str = _option("sdpa", "sdpa, eager, or what transformers calls flash_attention_2, ...")
+    gradient_checkpointing: bool = _option(False, "save memory: compute activations again in the backward pass")
+    torch_compile: bool = _option(False, "compile the encoder")
     max_length: int = _option(128, "tokens of a sentence, [CLS] and [SEP] included")
     mlm_probability: float = _option(0.15, "share of the tokens to mask")
     whole_word_probability: float = _option(0.5, "share of the sentences masked by whole words instead of characters")
@@ -41,18 +78,44 @@ class PretrainingArguments:
     num_workers: int = _option(
         0, "DataLoader processes that attack, tokenize and mask; the run's results do not depend on it"
     )
+    shard_by: str = _option(
+        "sentences",
+        "sentences: every process reads all text and takes its share; files: each reads its own (for many machines)",
+        choices=SHARDINGS,
+    )
+    shuffle_buffer: int = _option(100_000, "sentences of streamed text that are shuffled together")
     seed: int = _option(0, "seed of weights, order, attacks and masks")
+    save_steps: int | None = _option(None, "write a checkpoint every so many steps")
+    save_minutes: float | None = _option(None, "write a checkpoint every so many minutes")
+    save_total_limit: int = _option(2, "checkpoints to keep, the last ones")
+    resume_from_checkpoint: str | None = _option(
+        None, "checkpoint folder to go on from; last: the last in the output folder, or the beginning if it has none"
+    )
+    logging_steps: int = _option(10, "write a row of log.jsonl every so many steps")
+    eval_steps: int | None = _option(None, "measure on the held-out sentences every so many steps")
+    report_to: str = _option(
+        "tensorboard", "trackers that get the rows of log.jsonl: tensorboard, wandb, both (with a comma) or none"
+    )
 
     def __post_init__(self):
         if self.max_steps is None and self.minutes is None:
             raise ValueError("the run would never end: give max_steps, minutes or both")
         for name in (
+            "temperature",
             "max_steps",
             "minutes",
             "batch_size",
             "gradient_accumulation_steps",
+            "global_batch_size",
             "learning_rate",
             "max_grad_norm",
+            "max_skipped_steps",
+            "shuffle_buffer",
+            "save_steps",
+            "save_minutes",
+            "save_total_limit",
+            "logging_steps",
+            "eval_steps",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -62,8 +125,64 @@ class PretrainingArguments:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.weight_decay < 0 or self.num_workers < 0:
             raise ValueError("weight_decay and num_workers must not be negative")
-        if self.mixed_precision not in PRECISIONS:
-            raise ValueError(f"mixed_precision must be one of {', '.join(PRECISIONS)}, got {self.mixed_precision!r}")
+        for name, allowed in (
+            ("mixed_precision", PRECISIONS),
+            ("objective", OBJECTIVES),
+            ("views", VIEWS),
+            ("shard_by", SHARDINGS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if not self.trackers <= set(TRACKERS):
+            raise ValueError(f"report_to must be of {', '.join(TRACKERS)}, got {self.report_to!r}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.warmup_steps is not None:
+            if self.max_steps is None:
+                raise ValueError("warmup_steps need max_steps; a run that the clock alone ends has warmup_ratio")
+            if not 0 <= self.warmup_steps <= self.max_steps:
+                raise ValueError(f"warmup_steps must lie between 0 and max_steps, got {self.warmup_steps}")
+        if self.gradient_cache and not self.contrasts:
+            raise ValueError(f"gradient_cache is for a contrastive loss, and objective {self.objective} has none")
+        if self.views == "three" and not self.attacks_sentences:
+            raise ValueError(f"views three contrast with attacked sentences, and objective {self.objective} has none")
+        if self.correct_attacked and self.objective != "multimodal":
+            raise ValueError(f"correct_attacked goes with objective multimodal, not with {self.objective}")
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether the objective has a contrastive loss."""
+        return self.objective != "mlm_only"
+
+    @property
+    def attacks_sentences(self) -> bool:
+        """Whether the objective has an attacked view."""
+        return self.objective in ("multimodal", "contrastive_only")
+
+    @property
+    def trackers(self) -> set[str]:
+        return {name.strip() for name in self.report_to.split(",")}
+
+    def warmup_share(self) -> float:
+        """Share of the run in which the learning rate rises."""
+        return self.warmup_ratio if self.warmup_steps is None else self.warmup_steps / self.max_steps
+
+    def accumulation(self, num_processes: int) -> int:
+        """Forward passes an optimizer step, with so many processes.
+
+        Raises:
+            ValueError: `global_batch_size` is no multiple of what the processes take in one pass.
+        """
+        if self.global_batch_size is None:
+            return self.gradient_accumulation_steps
+        passes, rest = divmod(self.global_batch_size, self.batch_size * num_processes)
+        if rest or not passes:
+            raise ValueError(
+                f"global_batch_size must be a multiple of batch_size times the number of processes "
+                f"({self.batch_size} * {num_processes}), got {self.global_batch_size}"
+            )
+        return passes
 
 
 def parse_arguments(

@@ -25,12 +25,16 @@ class HeldOutEvaluation:
         batch_size: sentences a forward pass.
 
     Calling it with a model gives
-        mlm_loss: mean cross-entropy of the masked tokens of the whole sentences;
+        mlm_loss, mlm_loss_attacked: mean cross-entropy of the masked tokens of the whole sentences, and of their attacked
+            forms;
         contrastive_loss: `in_batch_contrastive_loss` of sentences and attacked forms by [CLS] at temperature 0.01, all
             held-out sentences being the batch;
         retrieval_cls, retrieval_mean: attacked-sentence retrieval, the share of the attacked forms whose nearest
             neighbour by cosine among all held-out sentences is their own sentence; by the last hidden state of [CLS],
-            and by the mean over the tokens.
+            and by the mean over the tokens;
+        alignment, uniformity: of the [CLS] states on the unit sphere (Wang & Isola 2020): the mean squared distance of a
+            sentence and its attacked form, and the logarithm of the mean of exp(-2 d^2) over the distances d of all pairs
+            of sentences. Both are better when lower; a model that gives all sentences the same state has 0 and 0.
 
     The model may be any of transformers with a `base_model` and a masked language modelling loss: it is given what its
     `forward` takes of the channels.
@@ -60,6 +64,7 @@ class HeldOutEvaluation:
         ]
         mask = DataCollatorForRoCBertPretraining(tokenizer, synthesizer=None, max_length=max_length, seed=seed)
         self.masked = [mask(batch) for batch in self._batches(self.sentences)]
+        self.masked_attacked = [mask(batch) for batch in self._batches(self.attacked[0])]
 
     @torch.inference_mode()
     def __call__(self, model) -> dict[str, float]:
@@ -68,7 +73,8 @@ class HeldOutEvaluation:
         originals = self._represent(model, self.sentences)
         attacked = [self._represent(model, texts) for texts in self.attacked]
         results = {
-            "mlm_loss": self._mlm_loss(model),
+            "mlm_loss": self._mlm_loss(model, self.masked),
+            "mlm_loss_attacked": self._mlm_loss(model, self.masked_attacked),
             "contrastive_loss": float(
                 np.mean([in_batch_contrastive_loss(originals["cls"], views["cls"])[0].item() for views in attacked])
             ),
@@ -77,12 +83,14 @@ class HeldOutEvaluation:
             results[f"retrieval_{pooling}"] = float(
                 np.mean([nearest_is_own(views[pooling], originals[pooling]) for views in attacked])
             )
+        results["alignment"] = float(np.mean([alignment(originals["cls"], views["cls"]) for views in attacked]))
+        results["uniformity"] = uniformity(originals["cls"])
         model.train(was_training)
         return results
 
-    def _mlm_loss(self, model) -> float:
+    def _mlm_loss(self, model, batches: Sequence[dict[str, torch.Tensor]]) -> float:
         total, count = 0.0, 0
-        for batch in self.masked:
+        for batch in batches:
             outputs = model(**_taken(model, batch, model.device))
             masked = int((batch["labels"] != -100).sum())
             total += float(outputs.get("mlm_loss", outputs.loss)) * masked
@@ -111,6 +119,20 @@ def nearest_is_own(attacked: torch.Tensor, originals: torch.Tensor) -> float:
     normalized = torch.nn.functional.normalize(originals, dim=-1)
     nearest = (torch.nn.functional.normalize(attacked, dim=-1) @ normalized.T).argmax(-1)
     return (nearest == torch.arange(len(originals), device=nearest.device)).float().mean().item()
+
+
+def alignment(vectors: torch.Tensor, others: torch.Tensor) -> float:
+    """Mean squared distance of the rows of both (n, hidden), each scaled to length 1."""
+    normalize = torch.nn.functional.normalize
+    return (normalize(vectors, dim=-1) - normalize(others, dim=-1)).square().sum(-1).mean().item()
+
+
+def uniformity(vectors: torch.Tensor) -> float:
+    """log of the mean of exp(-2 d^2) over all pairs of different rows (n, hidden), each scaled to length 1."""
+    normalized = torch.nn.functional.normalize(vectors, dim=-1)
+    different = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    squared = (2 - 2 * normalized @ normalized.T)[different]
+    return (squared.clamp(min=0) * -2).exp().mean().log().item()
 
 
 def _taken(model, batch, device) -> dict[str, torch.Tensor]:

@@ -1,0 +1,226 @@
+"""Checkpoints of a pretraining run: whole or not there at all, and all that the run needs to go on as if never stopped.
+
+A checkpoint `checkpoint-<step>` is a model folder of transformers (so that any class loads it) and beside the weights
+
+| file | what |
+|---|---|
+| `optimizer.safetensors`, `optimizer.json` | the optimizer's tensors and its numbers |
+| `process-<rank>.json` | torch's random numbers and the position in the data, of each process |
+| `trainer_state.json` | step, seconds, loss scale, skipped steps |
+| `deepspeed/` | instead of the optimizer's files, under DeepSpeed: its own checkpoint, a shard a process |
+
+Nothing of it is unpickled but DeepSpeed's own files, by DeepSpeed.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+NAME = re.compile(r"checkpoint-(\d+)")
+UNFINISHED = ".unfinished-"
+
+
+def checkpoints_of(output_dir: str | os.PathLike) -> list[Path]:
+    """The finished checkpoints in a folder, oldest first."""
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(NAME.fullmatch(path.name)[1]))
+
+
+def find_checkpoint(resume_from: str | None, output_dir: str | os.PathLike | None) -> Path | None:
+    """The checkpoint that `resume_from_checkpoint` names; None to begin at the beginning.
+
+    Raises:
+        ValueError: the folder is no checkpoint, or the run would begin where there are checkpoints of another.
+    """
+    existing = checkpoints_of(output_dir) if output_dir is not None else []
+    if resume_from == "last":
+        return existing[-1] if existing else None
+    if resume_from is not None:
+        chosen = Path(resume_from)
+        if not (chosen / "trainer_state.json").is_file():
+            raise ValueError(f"resume_from_checkpoint: {resume_from} is no checkpoint (it has no trainer_state.json)")
+        if existing and _read_state(existing[-1])["step"] > _read_state(chosen)["step"]:
+            raise ValueError(
+                f"{output_dir} holds {existing[-1].name}, which is later than {chosen}: resume from the last, or choose "
+                "another output_dir"
+            )
+        return chosen
+    if existing:
+        raise ValueError(
+            f"{output_dir} holds {existing[-1].name} of an earlier run: go on from it with "
+            "resume_from_checkpoint=last, or choose another output_dir"
+        )
+    return None
+
+
+def save_checkpoint(
+    output_dir: str | os.PathLike, accelerator: Accelerator, model, optimizer, run: dict, data: dict, keep: int
+) -> Path:
+    """Write `checkpoint-<step>` of `run`, and delete all but the last `keep`.
+
+    It is written under another name and renamed when it is whole. Every process calls this; they share the folder.
+
+    Args:
+        model: as `accelerator.prepare` gave it; `optimizer` likewise.
+        run: `trainer_state.json`, the same in every process; has `step`.
+        data: this process's position in the data.
+
+    Raises:
+        OSError: it could not be written; earlier checkpoints are as they were.
+    """
+    output_dir = Path(output_dir)
+    final = output_dir / f"checkpoint-{run['step']}"
+    staging = output_dir / f"{UNFINISHED}{final.name}"
+    with _all_or_none(accelerator, final, staging):
+        if accelerator.is_main_process:
+            for left in output_dir.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            staging.mkdir(parents=True)
+    with _all_or_none(accelerator, final, staging):
+        process = {"random": _random_states(accelerator.device), "data": data}
+        _write_json(staging / _process_file(accelerator.process_index), process)
+        if accelerator.distributed_type == "DEEPSPEED":
+            model.save_checkpoint(str(staging), tag="deepspeed")
+        if accelerator.is_main_process:
+            unwrapped = accelerator.unwrap_model(model, keep_torch_compile=False)
+            unwrapped.save_pretrained(staging)
+            if accelerator.distributed_type != "DEEPSPEED":
+                _save_optimizer(staging, optimizer)
+            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+            state = run | {"scaler": scaler, "processes": accelerator.num_processes}
+            _write_json(staging / "trainer_state.json", state)
+    if accelerator.is_main_process:
+        _sync_to_disk(staging)
+        replaced = output_dir / f"{UNFINISHED}old-{final.name}"
+        if final.exists():
+            os.replace(final, replaced)
+        os.replace(staging, final)
+        for old in [replaced, *checkpoints_of(output_dir)[:-keep]]:
+            shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def load_checkpoint(checkpoint: Path, accelerator: Accelerator, model, optimizer) -> tuple[dict, dict]:
+    """Set model, optimizer, loss scale and random numbers to what they were; returns `run` and `data`.
+
+    With another number of processes than the run had, the random numbers (of dropout) are drawn anew; `data` is then
+    that of the first process.
+
+    Raises:
+        ValueError: the checkpoint is of another model, or (DeepSpeed) of another number of processes.
+    """
+    run = _read_state(checkpoint)
+    same_processes = run["processes"] == accelerator.num_processes
+    if accelerator.distributed_type == "DEEPSPEED":
+        if not (checkpoint / "deepspeed").is_dir() or not same_processes:
+            raise ValueError(
+                f"{checkpoint} must be a DeepSpeed checkpoint of {accelerator.num_processes} processes, and has "
+                f"{run['processes']}: resume it as it was run, or start from its weights"
+            )
+        model.load_checkpoint(str(checkpoint), tag="deepspeed")
+    else:
+        _load_weights(checkpoint, accelerator.unwrap_model(model, keep_torch_compile=False))
+        _load_optimizer(checkpoint, optimizer)
+    if accelerator.scaler is not None and run["scaler"]:
+        accelerator.scaler.load_state_dict(run["scaler"])
+    process = _read_json(checkpoint / _process_file(accelerator.process_index if same_processes else 0))
+    if same_processes:
+        _set_random_states(process["random"])
+    return run, process["data"]
+
+
+@contextmanager
+def _all_or_none(accelerator: Accelerator, final: Path, staging: Path) -> Iterator[None]:
+    """If a process cannot write its part, every process raises, and what was written is deleted."""
+    error = None
+    try:
+        yield
+    # a full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save
+    except (OSError, SafetensorError, RuntimeError) as caught:
+        error = caught
+    failures = accelerator.reduce(torch.tensor(float(error is not None), device=accelerator.device)).item()
+    if failures:
+        if accelerator.is_main_process:
+            shutil.rmtree(staging, ignore_errors=True)
+        told = f": {error}" if error is not None else " in another process"
+        raise OSError(
+            f"{final} could not be written{told}. Earlier checkpoints are as they were: make room, then go on with "
+            "resume_from_checkpoint=last"
+        ) from error
+
+
+def _load_weights(checkpoint: Path, model) -> None:
+    weights = load_file(checkpoint / "model.safetensors", device=str(model.device))
+    found = model.load_state_dict(weights, strict=False)
+    state = model.state_dict()
+    there = {state[name].data_ptr() for name in weights if name in state}
+    # tied weights are written once
+    missing = [name for name in found.missing_keys if state[name].data_ptr() not in there]
+    if missing or found.unexpected_keys:
+        names = ", ".join([*missing, *found.unexpected_keys][:3])
+        raise ValueError(f"{checkpoint} is of another model: {names}, ... do not fit; use the preset it was made with")
+
+
+def _save_optimizer(folder: Path, optimizer) -> None:
+    state = optimizer.state_dict()
+    tensors = {f"{index}.{name}": tensor for index, of in state["state"].items() for name, tensor in of.items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "optimizer.safetensors")
+    _write_json(folder / "optimizer.json", state["param_groups"])
+
+
+def _load_optimizer(folder: Path, optimizer) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(folder / "optimizer.safetensors").items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": _read_json(folder / "optimizer.json")})
+
+
+def _random_states(device: torch.device) -> dict[str, str]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: bytes(state.tolist()).hex() for name, state in states.items()}
+
+
+def _set_random_states(states: dict[str, str]) -> None:
+    tensors = {name: torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8) for name, state in states.items()}
+    torch.set_rng_state(tensors["cpu"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _process_file(rank: int) -> str:
+    return f"process-{rank:05}.json"
+
+
+def _write_json(path: Path, content) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_state(checkpoint: Path) -> dict:
+    return _read_json(checkpoint / "trainer_state.json")
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} of the checkpoint cannot be read ({error}); use an earlier checkpoint") from None
+
+
+def _sync_to_disk(folder: Path) -> None:
+    """Wait until the files are on the disk, so that the rename cannot come before them."""
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())

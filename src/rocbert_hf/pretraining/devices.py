@@ -1,0 +1,167 @@
+"""What a device can do: which precision and attention to train with, and how much arithmetic a second it has at most."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from transformers import PreTrainedConfig
+
+from .arguments import PretrainingArguments
+
+# Dense floating point operations a second without sparsity, from the vendors' data sheets, by what
+# `torch.cuda.get_device_name` contains; the more special name first.
+PEAK_FLOPS = {
+    "H200": {"bf16": 989e12, "fp16": 989e12, "no": 67e12},
+    "H100 PCIe": {"bf16": 756e12, "fp16": 756e12, "no": 51e12},
+    "H100": {"bf16": 989e12, "fp16": 989e12, "no": 67e12},
+    "A100": {"bf16": 312e12, "fp16": 312e12, "no": 19.5e12},
+    "A800": {"bf16": 312e12, "fp16": 312e12, "no": 19.5e12},
+    "A40": {"bf16": 150e12, "fp16": 150e12, "no": 37e12},
+    "A10": {"bf16": 125e12, "fp16": 125e12, "no": 31e12},
+    "L40S": {"bf16": 362e12, "fp16": 362e12, "no": 91e12},
+    "L4": {"bf16": 121e12, "fp16": 121e12, "no": 30e12},
+    "V100": {"fp16": 125e12, "no": 15.7e12},
+    "T4": {"fp16": 65e12, "no": 8.1e12},
+    "RTX 4090": {"bf16": 165e12, "fp16": 165e12, "no": 82e12},
+    "RTX 3090": {"bf16": 71e12, "fp16": 71e12, "no": 36e12},
+}
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Floating point operations a second of a device; None where they are not known."""
+    for name, peaks in PEAK_FLOPS.items():
+        if name in device_name:
+            return peaks.get(precision)
+    return None
+
+
+def training_flops(config: PreTrainedConfig, rows: int, length: int, predicted: int) -> int:
+    """Floating point operations of a forward and backward pass: two a weight and token forwards, four backwards.
+
+    Counted are the encoder's matrices, attention's two products, and the prediction head; not what gradient
+    checkpointing or the gradient cache compute again, as is usual for model FLOPs utilization (PaLM, appendix B).
+
+    Args:
+        rows, length: of the batch that goes through the encoder: all views, padding included.
+        predicted: tokens whose vocabulary logits are computed.
+    """
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    matrices = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    attention = 2 * layers * length * hidden
+    head = hidden**2 + hidden * config.vocab_size
+    return 6 * (rows * length * (matrices + attention) + predicted * head)
+
+
+def choose_precision(requested: str, device: torch.device, name: str, has_bf16: bool) -> tuple[str, str]:
+    """The mixed precision to train with, and why.
+
+    Args:
+        requested: `PretrainingArguments.mixed_precision`.
+        device, name, has_bf16: the kind of device, what it is called, whether it computes in bfloat16.
+
+    Raises:
+        ValueError: the device has no arithmetic of the requested kind.
+    """
+    on_gpu = device.type == "cuda"
+    if requested == "auto":
+        if not on_gpu:
+            return "no", f"{name}: float32"
+        if has_bf16:
+            return "bf16", f"{name} computes in bfloat16, which needs no loss scaling"
+        return "fp16", f"{name} has no bfloat16: float16 with dynamic loss scaling"
+    if requested == "bf16" and on_gpu and not has_bf16:
+        raise ValueError(f"mixed_precision bf16: {name} has no bfloat16; use fp16 or auto")
+    if requested == "fp16" and not on_gpu:
+        raise ValueError(f"mixed_precision fp16 needs a GPU or DeepSpeed, and this is {name}; use bf16 or no")
+    return requested, f"{name}: as asked"
+
+
+def check_attention(implementation: str, name: str, capability: tuple[int, int] | None) -> str:
+    """What computes attention on the device, in words.
+
+    Raises:
+        ValueError: the device cannot run it.
+    """
+    if "flash" in implementation and (capability is None or capability < (8, 0)):
+        raise ValueError(
+            f"attn_implementation {implementation} needs a GPU of compute capability 8.0 (A100) or later, and this is "
+            f"{name}; use sdpa"
+        )
+    if implementation == "sdpa" and capability is not None and capability < (8, 0):
+        return "sdpa (memory-efficient kernels: FlashAttention 2 needs compute capability 8.0)"
+    return implementation
+
+
+def make_accelerator(arguments: PretrainingArguments, output_dir: str | os.PathLike | None = None) -> Accelerator:
+    """An `Accelerator` for a run: its precision, accumulation, trackers, and a way for processes to talk on any device.
+
+    Raises:
+        ValueError: the device cannot do what is asked, or a tracker is not installed.
+    """
+    _check_trackers(arguments.trackers)
+    in_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    handlers: list = [
+        # buffers are constant; a masked language model alone has a pooler that nothing reads
+        DistributedDataParallelKwargs(
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=arguments.objective == "mlm_only",
+        )
+    ]
+    if processes > 1 and not torch.cuda.is_available():
+        # Accelerate leaves DeepSpeed's processes without a backend on a CPU: each would believe to be alone
+        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    precision = None if in_deepspeed else choose_precision(arguments.mixed_precision, *_device())[0]
+    check_attention(arguments.attn_implementation, _device()[1], _capability())
+    return Accelerator(
+        mixed_precision=precision,
+        gradient_accumulation_steps=arguments.accumulation(processes),
+        kwargs_handlers=handlers,
+        log_with=sorted(arguments.trackers - {"none"}) if output_dir is not None else None,
+        project_dir=None if output_dir is None else Path(output_dir) / "runs",
+    )
+
+
+def describe(accelerator: Accelerator, arguments: PretrainingArguments) -> str:
+    """One line for the start of a run: processes, precision, attention, and why."""
+    kind = str(accelerator.distributed_type).rpartition(".")[2].lower().replace("no", "single process", 1)
+    if accelerator.distributed_type == "DEEPSPEED":
+        stage = accelerator.deepspeed_plugin.zero_stage
+        kind = f"DeepSpeed ZeRO stage {stage}"
+        why = f"{_device()[1]}: as DeepSpeed's config says"
+    else:
+        _, why = choose_precision(arguments.mixed_precision, *_device())
+    attention = check_attention(arguments.attn_implementation, _device()[1], _capability())
+    processes = f"{accelerator.num_processes} process{'es' * (accelerator.num_processes > 1)}"
+    precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    return f"{processes} ({kind}), precision {precision} ({why}), attention {attention}"
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
+def _device() -> tuple[torch.device, str, bool]:
+    """This process's kind of device, its name, and whether it computes in bfloat16 (not: emulates it)."""
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        return device, device_name(device), torch.cuda.get_device_capability(device) >= (8, 0)
+    device = torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return device, device_name(device), True
+
+
+def _capability() -> tuple[int, int] | None:
+    device = _device()[0]
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def _check_trackers(trackers: set[str]) -> None:
+    for tracker in sorted(trackers - {"none"}):
+        if importlib.util.find_spec(tracker) is None:
+            raise ValueError(
+                f"report_to {tracker}: the package is not installed. pip install {tracker}, or choose report_to none"
+            )
