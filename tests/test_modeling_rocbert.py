@@ -24,6 +24,7 @@ from rocbert_hf import (
     in_batch_contrastive_loss,
 )
 from rocbert_hf.configuration_rocbert import FUSIONS, PHONETIC_ENCODERS
+from rocbert_hf.modeling_rocbert import RoCBertDropout
 from rocbert_hf.resources import glyph_images, pronunciations, vocabulary
 
 WEIGHING_FUSIONS = ("layer_insert", "attention", "two_step")
@@ -749,3 +750,31 @@ def test_the_last_layer_at_some_positions_equals_the_whole_layer(
         some.last_hidden_state, whole.last_hidden_state[torch.arange(3)[:, None], positions], atol=1e-5
     )
     assert torch.allclose(some.pooler_output, whole.pooler_output, atol=1e-5)
+
+
+def test_dropout_keeps_the_share_and_the_scale_of_torchs():
+    dropout = RoCBertDropout(0.1).train()
+    inputs = torch.rand(1001, 999, dtype=torch.float64) + 0.5
+    inputs.requires_grad_()
+    torch.manual_seed(0)
+    outputs = dropout(inputs)
+    kept = outputs != 0
+    scale = 2**16 / (2**16 - round(0.1 * 2**16))
+    assert torch.equal(outputs[kept], inputs[kept] * scale)
+    assert abs(kept.double().mean().item() - 1 / scale) < 5 * (0.09 / inputs.numel()) ** 0.5  # five standard errors
+    neighbours = (kept[:, :-1].double() * kept[:, 1:].double()).mean().item()
+    assert abs(neighbours - scale**-2) < 1e-3  # drawn independently
+    (gradient,) = torch.autograd.grad(outputs.sum(), inputs)
+    assert torch.equal(gradient, kept * scale)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(inputs), outputs)
+    assert not torch.equal(dropout(inputs), outputs)
+
+
+def test_dropout_leaves_alone_what_torchs_leaves_alone():
+    inputs = torch.ones(3, 5)
+    assert torch.equal(RoCBertDropout(0.5).eval()(inputs), inputs)
+    assert torch.equal(RoCBertDropout(0.0).train()(inputs), inputs)
+    assert torch.equal(RoCBertDropout(1.0).train()(inputs), torch.zeros(3, 5))
+    assert RoCBertDropout(0.5).train()(torch.ones(0, 5)).shape == (0, 5)
+    assert RoCBertDropout(0.5).train()(torch.ones(3, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16

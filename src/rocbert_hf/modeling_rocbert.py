@@ -189,7 +189,7 @@ class RoCBertEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = RoCBertDropout(config.hidden_dropout_prob)
 
         self.has_pronunciation = config.enable_pronunciation and config.fusion != "none"
         self.has_shape = config.enable_shape and config.fusion != "none"
@@ -656,6 +656,22 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------ model
 
 
+class RoCBertDropout(nn.Dropout):
+    """
+    Dropout that on a CPU draws 16 random bits an element, four elements at a time, which takes a third of the time that
+    torch's takes there; the rate is rounded to a multiple of 2**-16, and what is kept is scaled by the rounded rate.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training or input.device.type != "cpu" or not 0 < self.p < 1 or torch.compiler.is_compiling():
+            return super().forward(input)
+        steps = 1 << 16
+        dropped = round(self.p * steps)
+        bits = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+        kept = bits.view(torch.int16)[: input.numel()].view(input.shape) >= dropped - steps // 2
+        return input.mul(kept).mul_(steps / (steps - dropped))
+
+
 class RoCBertEncoder(nn.Module):
     """
     The stack of encoder layers; `fuse`, if given, is applied to the output of layer `after_layer` (-1: to the input).
@@ -666,6 +682,9 @@ class RoCBertEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.layer = nn.ModuleList([RoCBertLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)])
+        for layer in self.layer:
+            for output in (layer.attention.output, layer.output):
+                output.dropout = RoCBertDropout(config.hidden_dropout_prob)
 
     def forward(
         self, hidden_states, attention_mask, fuse=None, after_layer=None, last_positions=None, **kwargs
