@@ -765,7 +765,7 @@ def test_dropout_keeps_the_share_and_the_scale_of_torchs():
     neighbours = (kept[:, :-1].double() * kept[:, 1:].double()).mean().item()
     assert abs(neighbours - scale**-2) < 1e-3  # drawn independently
     (gradient,) = torch.autograd.grad(outputs.sum(), inputs)
-    assert torch.equal(gradient, kept * scale)
+    assert torch.equal(gradient, kept.double() * scale)
     torch.manual_seed(0)
     assert torch.equal(dropout(inputs), outputs)
     assert not torch.equal(dropout(inputs), outputs)
