@@ -1,0 +1,81 @@
+"""Results on disk: lines that survive being killed, and files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+class JsonLines:
+    """A file of one JSON object a line, appended and flushed one by one.
+
+    Used as a context for appending. A last line without its end is what a killed process leaves: it is taken off.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        self._stream: IO[bytes] | None = None
+
+    def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(line number, object) of every whole line.
+
+        Raises:
+            ValueError: a line is no JSON object.
+        """
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{self.file} line {number} is not JSON: {error}") from error
+                if not isinstance(record, dict):
+                    raise ValueError(f"{self.file} line {number} must be an object, got {type(record).__name__}")
+                yield number, record
+
+    def __enter__(self) -> JsonLines:
+        self._stream = self.file.open("ab")
+        size = self.file.stat().st_size
+        if size:
+            with self.file.open("rb") as stream:
+                whole = _end_of_last_line(stream, size)
+            if whole < size:
+                self._stream.truncate(whole)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stream.close()
+
+    def append(self, record: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        self._stream.flush()
+
+
+def _end_of_last_line(stream: IO[bytes], size: int, chunk: int = 1 << 16) -> int:
+    """The position behind the last line end."""
+    end = size
+    while end:
+        start = max(0, end - chunk)
+        stream.seek(start)
+        at = stream.read(end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Write a file so that it is never there in part."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
