@@ -148,7 +148,7 @@ def _all_or_none(accelerator: Accelerator, final: Path, staging: Path) -> Iterat
     # a full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save
     except (OSError, SafetensorError, RuntimeError) as caught:
         error = caught
-    failures = accelerator.reduce(torch.tensor(float(error is not None), device=accelerator.device)).item()
+    failures = accelerator.reduce(torch.tensor(float(error is not None), device=accelerator.device), "sum").item()
     if failures:
         if accelerator.is_main_process:
             shutil.rmtree(staging, ignore_errors=True)

@@ -112,23 +112,32 @@ def make_accelerator(arguments: PretrainingArguments, output_dir: str | os.PathL
             find_unused_parameters=arguments.objective == "mlm_only",
         )
     ]
-    if processes > 1 and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, where installed, warns that it must guess
+    if in_deepspeed and not torch.cuda.is_available():
         # Accelerate leaves DeepSpeed's processes without a backend on a CPU: each would believe to be alone
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
     precision = None if in_deepspeed else choose_precision(arguments.mixed_precision, *_device())[0]
     check_attention(arguments.attn_implementation, _device()[1], _capability())
-    return Accelerator(
+    accelerator = Accelerator(
+        cpu=processes > 1 and not in_deepspeed and not torch.cuda.is_available(),  # else it takes no notice of the others
         mixed_precision=precision,
         gradient_accumulation_steps=arguments.accumulation(processes),
         kwargs_handlers=handlers,
-        log_with=sorted(arguments.trackers - {"none"}) if output_dir is not None else None,
+        log_with=(sorted(arguments.trackers - {"none"}) or None) if output_dir is not None else None,
         project_dir=None if output_dir is None else Path(output_dir) / "runs",
     )
+    if accelerator.num_processes != processes:
+        raise ValueError(
+            f"{processes} processes were launched and each believes to be one of {accelerator.num_processes}: launch GPU "
+            "runs with accelerate launch, CPU runs with torchrun"
+        )
+    return accelerator
 
 
 def describe(accelerator: Accelerator, arguments: PretrainingArguments) -> str:
     """One line for the start of a run: processes, precision, attention, and why."""
-    kind = str(accelerator.distributed_type).rpartition(".")[2].lower().replace("no", "single process", 1)
+    kind = "DistributedDataParallel" if accelerator.num_processes > 1 else "alone"
     if accelerator.distributed_type == "DEEPSPEED":
         stage = accelerator.deepspeed_plugin.zero_stage
         kind = f"DeepSpeed ZeRO stage {stage}"

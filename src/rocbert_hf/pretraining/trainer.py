@@ -361,7 +361,7 @@ class RoCBertPretrainer:
         agreed["seconds"] = seconds if self.accelerator.is_main_process else 0.0
         if self.accelerator.num_processes > 1:
             values = torch.tensor(list(agreed.values()), device=self.accelerator.device)
-            agreed = dict(zip(agreed, self.accelerator.reduce(values).tolist(), strict=True))
+            agreed = dict(zip(agreed, self.accelerator.reduce(values, reduction="sum").tolist(), strict=True))
         return agreed
 
     # -- around the steps
