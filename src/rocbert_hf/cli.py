@@ -154,6 +154,83 @@ def convert(
 
 
 @app.command()
+def evaluate(
+    model: Annotated[
+        list[str], typer.Option("--model", "-m", help="Folder or Hub id of a classifier, or NAME=DIR; repeatable.")
+    ],
+    task: Annotated[list[str] | None, typer.Option(help="A public task, such as chnsenticorp; repeatable.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the files of the tasks.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help=".tsv, .csv, .jsonl or .json (also .gz), or a dataset of the Hub as owner/name:config."),
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="Of --data.")] = "text",
+    pair_column: Annotated[str | None, typer.Option(help="Of --data: the second text, which is not attacked.")] = None,
+    label_column: Annotated[str, typer.Option(help="Of --data.")] = "label",
+    split: Annotated[str | None, typer.Option(help="To read. Default: the task's, or test.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Texts to attack, drawn at random. Default: all")] = None,
+    attackers: Annotated[str, typer.Option(help="With commas between.")] = "adv,textfooler,argot",
+    attacks: Annotated[
+        str, typer.Option(help="Also ADV with one attack alone, each of these: phonetic,split or all.")
+    ] = "",
+    ratio: Annotated[
+        str, typer.Option(help="Also every attacker with at most these shares of the characters: 0.05,0.1")
+    ] = "",
+    max_share: Annotated[float, typer.Option(help="Share of the characters that may be attacked.")] = 0.2,
+    query_budget: Annotated[int, typer.Option(help="Queries a text.")] = 2000,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option(help="Also every model behind spelling=DIR_OR_ID (masked language model) or pycorrector."),
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Folder or Hub id that measures similarity. Default: by characters.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder; run again, it goes on there.")] = Path(
+        "robustness"
+    ),
+    cut: Annotated[bool, typer.Option("--cut", help="Cut texts that are longer than a model reads.")] = False,
+    max_length: Annotated[int | None, typer.Option(help="Tokens a model reads. Default: all it can.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Texts of one forward pass.")] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU if there is one.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, the attacks and the intervals.")] = 0,
+) -> None:
+    """Measure how right classifiers stay under attack; the report is OUTPUT/report.html.
+
+    Example: rocbert evaluate --model my-classifier --data reviews.tsv --limit 300 --output robustness
+    """
+    with one_clear_error():
+        from .evaluation.arguments import EvaluationArguments
+        from .evaluation.arguments import evaluate as run
+
+        arguments = EvaluationArguments(
+            model=model,
+            task=task or [],
+            data_dir=None if data_dir is None else str(data_dir),
+            data=data or [],
+            split=split,
+            text_column=text_column,
+            pair_column=pair_column,
+            label_column=label_column,
+            limit=limit,
+            attackers=[attackers],
+            attacks=[attacks],
+            ratio=[ratio],
+            max_share=max_share,
+            query_budget=query_budget,
+            defence=defence or [],
+            encoder=encoder,
+            output_dir=str(output),
+            cut=cut,
+            max_length=max_length,
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+        )
+        run(arguments, progress=sys.stderr.isatty())
+        typer.echo(f"the report is in {output / 'report.html'}")
+
+
+@app.command()
 def card(
     folder: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
     name: Annotated[

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,14 +215,19 @@ def _attacks_table(report: Mapping[str, Any], task: str, attackers: Sequence[str
 def _edits_table(report: Mapping[str, Any], task: str, attackers: Sequence[str]) -> Table:
     rows = []
     for name in attackers:
-        for model, numbers in report["attacked"][task][name].items():
-            for edit, counts in sorted(numbers["edits"].items(), key=lambda item: -item[1]["texts"]):
-                share = _percent(counts["successes"] / counts["texts"])
-                rows.append([name, model, edit, str(counts["texts"]), str(counts["successes"]), share])
-    note = (
-        "Attacked texts in which an edit of that kind occurs, beside others as it may be, and how many of them flipped."
-    )
-    return Table(["attacker", "model", "edit", "texts", "flipped", "flipped, %"], rows, note)
+        of_models = report["attacked"][task][name]
+        texts = Counter()
+        for numbers in of_models.values():
+            texts.update({edit: counts["texts"] for edit, counts in numbers["edits"].items()})
+        for edit, _ in texts.most_common():
+            cells = []
+            for model in report["models"]:
+                counts = of_models[model]["edits"].get(edit, {"texts": 0, "successes": 0})
+                share = f" ({_percent(counts['successes'] / counts['texts'])}%)" if counts["texts"] else ""
+                cells.append(f"{counts['successes']} of {counts['texts']}{share}")
+            rows.append([name, edit, *cells])
+    note = "Of the attacked texts in which an edit of that kind occurs, beside others as it may be: how many flipped."
+    return Table(["attacker", "edit", *report["models"]], rows, note)
 
 
 def _significance_table(report: Mapping[str, Any], task: str) -> Table:
@@ -345,7 +351,7 @@ th, td {{ padding: .3em .9em .3em 0; border-bottom: 1px solid #e3e3e3; text-alig
 th {{ border-bottom: 2px solid #999; }}
 td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .interval, .note {{ color: #777; font-size: .85em; }}
-img {{ max-width: 100%; height: auto; display: block; margin: .8em 0; }}
+img {{ max-width: min(100%, 46em); height: auto; display: block; margin: .8em 0; }}
 ol.texts {{ padding-left: 1.6em; }}
 ol.texts li {{ margin: .5em 0; overflow-wrap: anywhere; line-height: 2.1; border-bottom: 1px solid #eee; }}
 ol.texts .verdict {{ display: block; font-size: .85em; line-height: 1.5; color: #555; }}
@@ -458,13 +464,17 @@ def _bars(report: Mapping[str, Any], task: str, attackers: Sequence[str]) -> Fig
             [100 * (estimate["high"] - estimate["value"]) for estimate in estimates],
         ]
         at = [column - 0.4 + width * (number + 0.5) for column in range(len(columns))]
-        bars = axes.bar(at, heights, width * 0.94, color=PALETTE[number % len(PALETTE)], label=_plain(model))
+        axes.bar(at, heights, width * 0.94, color=PALETTE[number % len(PALETTE)], label=_plain(model))
         axes.errorbar(at, heights, yerr=spread, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
-        axes.bar_label(bars, [f"{height:.0f}" for height in heights], label_type="center", color="white", fontsize=8)
+        for x, height, above in zip(at, heights, spread[1], strict=True):
+            axes.annotate(
+                f"{height:.0f}", (x, height + above), (0, 3), textcoords="offset points", ha="center", fontsize=8
+            )
     names = [_plain(name.removeprefix("adv:")) if name != CLEAN else "no attack" for name in columns]
     axes.set_xticks(range(len(columns)), names, rotation=30 if len(columns) > 8 else 0)
     axes.set_ylabel("accuracy, %")
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=min(4, len(models)), frameon=False)
     return figure
 

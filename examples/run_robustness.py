@@ -1,0 +1,28 @@
+"""
+Measure how right classifiers stay under attack, with options of a YAML file: `rocbert evaluate` for experiments.
+
+    python examples/run_robustness.py --config examples/configs/robustness.yaml --data-dir DATA
+    python examples/run_robustness.py --model my-classifier --data reviews.tsv --limit 300 --output-dir robustness
+"""
+
+import sys
+from pathlib import Path
+
+from rocbert_hf.evaluation.arguments import EvaluationArguments, evaluate
+from rocbert_hf.pretraining import parse_arguments
+
+
+def main(argv: list[str] | None = None) -> dict:
+    (arguments,) = parse_arguments((EvaluationArguments,), argv, description=__doc__.strip().split("\n")[0])
+    report = evaluate(arguments)
+    print(f"the report is in {Path(arguments.output_dir, 'report.html')}")
+    return report
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run it again to go on")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

@@ -1,0 +1,152 @@
+"""An evaluation as options: what `rocbert evaluate` and `examples/run_robustness.py` are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..attacks import PRESETS, ModelClassifier
+from .defences import SpellChecked, corrector_of
+from .robustness import MeanPooledEncoder, RobustnessEvaluator, attacker_of
+from .tasks import TASKS, Columns, LabelledTexts, read_labelled, task_of
+
+
+@dataclass
+class EvaluationArguments:
+    """Which classifiers to attack, how, and on what."""
+
+    model: list[str] = field(
+        default_factory=list,
+        metadata={"help": "folder or Hub id, or name=folder; {task} in it stands for the task's name"},
+    )
+    task: list[str] = field(default_factory=list, metadata={"help": f"of {', '.join(TASKS)}"})
+    data_dir: str | None = field(
+        default=None, metadata={"help": "folder with the files of the tasks: DIR/chnsenticorp/test.tsv.gz ..."}
+    )
+    data: list[str] = _options(
+        ".tsv, .csv, .jsonl or .json (also packed), or a dataset of the Hub as owner/name:config"
+    )
+    split: str | None = field(default=None, metadata={"help": "split to read; default: the task's, or test"})
+    text_column: str = field(default="text", metadata={"help": "of --data"})
+    pair_column: str | None = field(
+        default=None, metadata={"help": "of --data: the second text of a pair, which is not attacked"}
+    )
+    label_column: str = field(default="label", metadata={"help": "of --data"})
+    limit: int | None = field(default=None, metadata={"help": "texts to attack, drawn at random; default: all"})
+    attackers: list[str] = field(
+        default_factory=lambda: ["adv", "textfooler", "argot"], metadata={"help": "adv, textfooler, argot"}
+    )
+    attacks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "also ADV with one attack alone, each of these; all: the nine of the paper"},
+    )
+    ratio: list[str] = field(
+        default_factory=list, metadata={"help": "also every attacker with at most these shares of the characters"}
+    )
+    max_share: float = field(default=0.2, metadata={"help": "share of the characters that may be attacked"})
+    query_budget: int = field(default=2000, metadata={"help": "queries a text"})
+    defence: list[str] = _options(
+        "also every model behind spelling=DIR_OR_ID (a masked language model), or pycorrector"
+    )
+    encoder: str | None = field(
+        default=None,
+        metadata={"help": "folder or Hub id of the encoder that measures similarity; default: by characters"},
+    )
+    output_dir: str = field(
+        default="robustness", metadata={"help": "folder for the report and the outcomes; run again, it goes on there"}
+    )
+    cut: bool = field(default=False, metadata={"help": "cut texts that are longer than a model reads"})
+    max_length: int | None = field(default=None, metadata={"help": "tokens a model reads; default: all it can"})
+    batch_size: int = field(default=64, metadata={"help": "texts of one forward pass"})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; default: a GPU if there is one"})
+    seed: int = field(default=0, metadata={"help": "of the sample, the attacks and the intervals"})
+
+    def __post_init__(self):
+        for name in ("model", "task", "data", "attackers", "attacks", "ratio", "defence"):
+            value = getattr(self, name)
+            setattr(self, name, [value] if isinstance(value, str) else [str(item) for item in value])
+        for name in ("task", "attackers", "attacks", "ratio"):  # also with commas between
+            parts = ",".join(getattr(self, name)).split(",")
+            setattr(self, name, [part.strip() for part in parts if part.strip()])
+        if not self.model:
+            raise ValueError("give at least one model")
+        if not self.task and not self.data:
+            raise ValueError(f"give data, or a task of {', '.join(TASKS)}")
+        if self.task and self.data_dir is None:
+            raise ValueError("a task needs data_dir, the folder with its files")
+
+    def attacker_names(self) -> list[str]:
+        """All attackers, as `attacker_of` reads them."""
+        attacks = list(PRESETS["paper"]["attacks"]) if self.attacks == ["all"] else self.attacks
+        by_ratio = [f"{name}@{ratio}" for name in self.attackers for ratio in self.ratio]
+        return list(dict.fromkeys([*self.attackers, *(f"adv:{name}" for name in attacks), *by_ratio]))
+
+
+def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str, Any]:
+    """Run, or go on with, an evaluation; the report is in the output folder and returned.
+
+    Raises:
+        ValueError, OSError: something that was given does not fit or cannot be read; nothing was attacked then. A
+            classifier's answers may also be found wrong on the way; the outcomes before that are kept.
+    """
+    attackers = {
+        name: attacker_of(name, arguments.max_share, arguments.query_budget) for name in arguments.attacker_names()
+    }
+    tasks = _read_tasks(arguments)
+    models = _load_models(arguments, list(tasks))
+    encoder = None if arguments.encoder is None else MeanPooledEncoder(arguments.encoder, arguments.device)
+    evaluator = RobustnessEvaluator(
+        models,
+        attackers,
+        tasks,
+        arguments.output_dir,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        encoder=encoder,
+        long_texts="cut" if arguments.cut else "error",
+        progress=progress,
+    )
+    return evaluator.run()
+
+
+def _read_tasks(arguments: EvaluationArguments) -> dict[str, LabelledTexts]:
+    tasks = {name: task_of(name).read(arguments.data_dir, arguments.split) for name in arguments.task}
+    columns = Columns(arguments.text_column, arguments.pair_column, arguments.label_column)
+    for source in arguments.data:
+        rows = read_labelled(source, columns, arguments.split or "test")
+        if rows.name in tasks:
+            raise ValueError(f"two of the data are called {rows.name}")
+        tasks[rows.name] = rows
+    return {name: rows.sample(arguments.limit, arguments.seed) for name, rows in tasks.items()}
+
+
+def _load_models(arguments: EvaluationArguments, tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Name -> task -> classifier; each folder is loaded once."""
+    models: dict[str, dict[str, Any]] = {}
+    loaded: dict[str, ModelClassifier] = {}
+    correctors = [corrector_of(spec, arguments.device) for spec in arguments.defence]
+    for spec in arguments.model:
+        name, equals, source = spec.partition("=")
+        if not equals:
+            source = spec
+            name = Path(spec.replace("{task}", "")).name.strip("-_. ") or spec
+        if name in models:
+            raise ValueError(f"two models are called {name}: name them, as in one={source}")
+        folders = {task: source.replace("{task}", task) for task in tasks}
+        for folder in folders.values():
+            if folder not in loaded:
+                loaded[folder] = _load(folder, arguments)
+        models[name] = {task: loaded[folder] for task, folder in folders.items()}
+        for corrector in correctors:
+            models[f"{name} + {corrector.name}"] = {
+                task: SpellChecked(loaded[folder], corrector) for task, folder in folders.items()
+            }
+    return models
+
+
+def _load(folder: str, arguments: EvaluationArguments) -> ModelClassifier:
+    return ModelClassifier(
+        folder, batch_size=arguments.batch_size, device=arguments.device, max_length=arguments.max_length
+    )
