@@ -25,8 +25,9 @@ class EvaluationArguments:
     data_dir: str | None = field(
         default=None, metadata={"help": "folder with the files of the tasks: DIR/chnsenticorp/test.tsv.gz ..."}
     )
-    data: list[str] = _options(
-        ".tsv, .csv, .jsonl or .json (also packed), or a dataset of the Hub as owner/name:config"
+    data: list[str] = field(
+        default_factory=list,
+        metadata={"help": ".tsv, .csv, .jsonl or .json (also packed), or a dataset of the Hub as owner/name:config"},
     )
     split: str | None = field(default=None, metadata={"help": "split to read; default: the task's, or test"})
     text_column: str = field(default="text", metadata={"help": "of --data"})
@@ -47,8 +48,9 @@ class EvaluationArguments:
     )
     max_share: float = field(default=0.2, metadata={"help": "share of the characters that may be attacked"})
     query_budget: int = field(default=2000, metadata={"help": "queries a text"})
-    defence: list[str] = _options(
-        "also every model behind spelling=DIR_OR_ID (a masked language model), or pycorrector"
+    defence: list[str] = field(
+        default_factory=list,
+        metadata={"help": "also every model behind spelling=DIR_OR_ID (a masked language model), or pycorrector"},
     )
     encoder: str | None = field(
         default=None,
