@@ -1,6 +1,11 @@
 """The pretraining loop: it learns, gives the same weights again, stops when told, and writes whole files."""
 
+import functools
+import importlib.util
 import json
+import math
+import os
+import signal
 import time
 
 import pytest
@@ -9,7 +14,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
+from rocbert_hf.pretraining.checkpoint import checkpoints_of
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
+from rocbert_hf.pretraining.devices import check_attention, choose_precision, peak_flops
+from rocbert_hf.pretraining.reporting import read_log
 from rocbert_hf.pretraining.trainer import RoCBertPretrainer, adamw, learning_rate_factor, save_run
 from rocbert_hf.resources import demo_sentences
 
@@ -53,9 +61,9 @@ def assert_same_weights(expected, found):
 def test_losses_fall_and_retrieval_is_learnt(tokenizer):
     wider = SMALL | {"hidden_size": 64}
     _, first = train(tokenizer, max_steps=1, dropout=0.0, sizes=wider)
-    model, last = train(tokenizer, max_steps=150, learning_rate=3e-3, dropout=0.0, sizes=wider)
-    assert last["steps"] == 150
-    assert last["epochs"] == pytest.approx(30)
+    model, last = train(tokenizer, max_steps=100, learning_rate=3e-3, dropout=0.0, sizes=wider)
+    assert last["steps"] == 100
+    assert last["epochs"] == pytest.approx(20)
     assert last["mlm_loss"] < first["mlm_loss"] - 1
     assert last["contrastive_loss"] < first["contrastive_loss"] / 2
     assert last["contrastive_accuracy"] > 0.4  # of 8 sentences
@@ -149,3 +157,244 @@ def test_an_interrupted_save_leaves_the_earlier_run(tokenizer, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         save_run(tmp_path, model, Interrupting(), results | {"steps": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# ------------------------------------------------------------------------------------------------ objectives
+
+
+@pytest.mark.parametrize(
+    ("options", "losses"),
+    [
+        ({"objective": "mlm_only"}, {"mlm_loss"}),
+        ({"objective": "contrastive_only"}, {"contrastive_loss"}),
+        ({"objective": "simcse"}, {"mlm_loss", "contrastive_loss"}),
+        ({"views": "three", "gradient_cache": True}, {"mlm_loss", "contrastive_loss"}),
+        ({"correct_attacked": True}, {"mlm_loss", "contrastive_loss", "correction_loss"}),
+    ],
+)
+def test_each_objective_has_its_losses_and_trains(tokenizer, options, losses):
+    _, results = train(tokenizer, max_steps=2, gradient_accumulation_steps=2, **options)
+    assert {name for name in results if name.endswith("_loss")} == losses
+    assert results["loss"] == pytest.approx(sum(results[name] for name in losses), rel=1e-5)
+
+
+def test_the_gradient_cache_contrasts_all_sentences_of_a_step(tokenizer):
+    options = {"max_steps": 1, "gradient_accumulation_steps": 4, "dropout": 0.0}
+    _, apart = train(tokenizer, **options)
+    _, together = train(tokenizer, gradient_cache=True, **options)
+    # an untrained model gives all sentences nearly the same: the loss is about the logarithm of their number
+    assert apart["contrastive_loss"] == pytest.approx(math.log(8), abs=0.1)
+    assert together["contrastive_loss"] == pytest.approx(math.log(32), abs=0.1)
+    assert apart["mlm_loss"] == pytest.approx(together["mlm_loss"], rel=1e-6)
+
+
+def test_a_global_batch_size_sets_the_accumulation(tokenizer):
+    expected, _ = train(tokenizer, max_steps=2, gradient_accumulation_steps=3)
+    found, _ = train(tokenizer, max_steps=2, global_batch_size=24)
+    assert_same_weights(expected, found)
+    with pytest.raises(ValueError, match="global_batch_size must be a multiple"):
+        train(tokenizer, global_batch_size=20)
+
+
+def test_simcse_without_dropout_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="dropout"):
+        train(tokenizer, objective="simcse", dropout=0.0)
+
+
+def test_a_collator_without_the_third_view_is_an_error(tokenizer):
+    two = collator_of(tokenizer, PretrainingArguments(max_steps=1))
+    with pytest.raises(ValueError, match="labels_input_ids"):
+        train(tokenizer, views="three", collator=two)
+
+
+def test_gradient_checkpointing_changes_no_weight(tokenizer):
+    expected, _ = train(tokenizer, max_steps=2)
+    found, _ = train(tokenizer, max_steps=2, gradient_checkpointing=True)
+    for (name, a), b in zip(expected.state_dict().items(), found.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+# ------------------------------------------------------------------------------------------------ never lose work
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1, "gradient_accumulation_steps": 2, "gradient_cache": True}])
+def test_a_resumed_run_ends_with_the_same_weights(tokenizer, tmp_path, options):
+    options = {"max_steps": 7, "save_steps": 3, "logging_steps": 1, **options}
+    expected, results = train(tokenizer, output_dir=tmp_path / "whole", **options)
+    assert [path.name for path in checkpoints_of(tmp_path / "whole")] == ["checkpoint-3", "checkpoint-6"]
+    with pytest.raises(ValueError, match="resume_from_checkpoint=last"):
+        train(tokenizer, output_dir=tmp_path / "whole", **options)
+    first = str(tmp_path / "whole" / "checkpoint-3")
+    found, resumed = train(tokenizer, output_dir=tmp_path / "new", resume_from_checkpoint=first, **options)
+    assert_same_weights(expected, found)
+    assert resumed["steps"] == results["steps"] == 7
+    assert resumed["loss"] == results["loss"]
+
+
+def test_the_last_checkpoints_are_kept_and_each_loads(tokenizer, tmp_path):
+    model, _ = train(tokenizer, output_dir=tmp_path, max_steps=5, save_steps=1, save_total_limit=3)
+    kept = checkpoints_of(tmp_path)
+    assert [path.name for path in kept] == ["checkpoint-3", "checkpoint-4", "checkpoint-5"]
+    loaded = AutoModelForMaskedLM.from_pretrained(kept[-1])
+    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    with pytest.raises(ValueError, match="is later than"):
+        train(tokenizer, output_dir=tmp_path, resume_from_checkpoint=str(kept[0]))
+
+
+def test_checkpoints_by_the_clock(tokenizer, tmp_path):
+    train(tokenizer, output_dir=tmp_path, max_steps=4, save_minutes=1e-9)
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["checkpoint-3", "checkpoint-4"]
+
+
+class ActingCollator(DataCollatorForRoCBertPretraining):
+    """Does something just before a batch is made."""
+
+    def __call__(self, features):
+        self.made = getattr(self, "made", 0) + 1
+        if self.made == self.act_at:
+            self.act()
+        return super().__call__(features)
+
+
+def acting(tokenizer, act_at, act) -> ActingCollator:
+    collator = collator_of(tokenizer, PretrainingArguments(max_steps=1), ActingCollator)
+    collator.act_at, collator.act = act_at, act
+    return collator
+
+
+def test_sigterm_leaves_a_checkpoint_that_the_run_goes_on_from(tokenizer, tmp_path):
+    expected, _ = train(tokenizer)
+    collator = acting(tokenizer, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    handler = signal.getsignal(signal.SIGTERM)
+    _, results = train(tokenizer, output_dir=tmp_path, collator=collator)
+    assert results["interrupted"]
+    assert results["steps"] == 3
+    assert signal.getsignal(signal.SIGTERM) == handler
+    found, results = train(tokenizer, output_dir=tmp_path, resume_from_checkpoint="last")
+    assert not results["interrupted"]
+    assert_same_weights(expected, found)
+
+
+def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_is_whole(tokenizer, tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk():  # no file can grow beyond 100 kB any more
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match=r"checkpoint-4 could not be written.*make room"):
+            train(tokenizer, output_dir=tmp_path, save_steps=2, collator=acting(tokenizer, 4, fill_disk))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["checkpoint-2"]
+    expected, _ = train(tokenizer)
+    found, _ = train(tokenizer, output_dir=tmp_path, resume_from_checkpoint="last")
+    assert_same_weights(expected, found)
+
+
+class Faulty(RoCBertForPreTraining):
+    """Its loss is not a number in some of its forward passes."""
+
+    faulty_passes: tuple[int, ...] = ()
+    passes = 0
+
+    @functools.wraps(RoCBertForPreTraining.forward)
+    def forward(self, *args, **kwargs):
+        outputs = super().forward(*args, **kwargs)
+        self.passes += 1
+        if self.passes in self.faulty_passes:
+            outputs.mlm_loss = outputs.mlm_loss * float("nan")
+        return outputs
+
+
+def train_faulty(tokenizer, faulty_passes, output_dir=None, **options):
+    arguments = PretrainingArguments(max_steps=9, batch_size=8, max_length=48, report_to="none", **options)
+    model = Faulty(RoCBertConfig(**SMALL, fusion_layer=0))
+    model.faulty_passes = faulty_passes
+    collator = collator_of(tokenizer, arguments)
+    trainer = RoCBertPretrainer(model, demo_sentences()[:40], collator, arguments, output_dir=output_dir)
+    return model, trainer.train()
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tokenizer):
+    model, results = train_faulty(tokenizer, (2, 5, 6), max_skipped_steps=3)
+    assert (results["steps"], results["skipped_steps"]) == (9, 3)
+    assert math.isfinite(results["loss"])
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tokenizer, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"step 7: 3 steps in a row.*checkpoint-4"):
+        train_faulty(tokenizer, (5, 6, 7), output_dir=tmp_path, save_steps=4, max_skipped_steps=3)
+    (kept,) = checkpoints_of(tmp_path)
+    model = AutoModelForMaskedLM.from_pretrained(kept)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+# ------------------------------------------------------------------------------------------------ seeing it
+
+
+def test_rows_go_to_the_log_and_to_tensorboard(tokenizer, tmp_path):
+    measured = {"mlm_loss": 1.5, "retrieval_cls": 0.25}
+    options = {"max_steps": 5, "logging_steps": 2, "eval_steps": 2, "report_to": "tensorboard"}
+    _, results = train(tokenizer, output_dir=tmp_path, evaluate=lambda model: measured, **options)
+    rows = read_log(tmp_path)
+    trained = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in trained] == [2, 4, 5]
+    assert trained[-1]["mlm_loss"] == results["mlm_loss"]
+    for name in ("contrastive_loss", "contrastive_accuracy", "tokens_per_second", "data_wait", "learning_rate"):
+        assert all(row[name] >= 0 for row in trained)
+    assert [row for row in rows if "loss" not in row] == [
+        {"step": step, "eval_mlm_loss": 1.5, "eval_retrieval_cls": 0.25} for step in (2, 4)
+    ]
+    assert list((tmp_path / "runs").rglob("events.out.tfevents.*"))
+
+
+def test_a_resumed_log_has_each_step_once(tokenizer, tmp_path):
+    train(tokenizer, output_dir=tmp_path, max_steps=5, save_steps=3, logging_steps=1)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')  # a crash cut it off
+    train(tokenizer, output_dir=tmp_path, max_steps=5, logging_steps=1, resume_from_checkpoint="last")
+    assert [row["step"] for row in read_log(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed here")
+def test_a_tracker_that_is_not_installed_is_an_error_before_any_work(tokenizer):
+    with pytest.raises(ValueError, match="pip install wandb"):
+        train(tokenizer, report_to="tensorboard,wandb")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"save_steps": 2}, "save_steps needs an output_dir"),
+        ({"eval_steps": 2}, "eval_steps needs something to evaluate with"),
+        ({"objective": "mlm_only", "gradient_cache": True}, "gradient_cache is for a contrastive loss"),
+        ({"objective": "simcse", "views": "three"}, "views three"),
+        ({"report_to": "diary"}, "report_to must be of"),
+        ({"max_steps": None, "minutes": 1, "warmup_steps": 5}, "warmup_steps need max_steps"),
+        ({"mixed_precision": "fp16"}, "fp16 needs a GPU"),
+        ({"attn_implementation": "flash_attention_2"}, "flash_attention_2 needs a GPU"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a CPU cannot do")
+def test_options_that_do_not_fit_are_errors_before_any_work(tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(tokenizer, **options)
+
+
+def test_what_is_chosen_for_a_device_and_why():
+    gpu = torch.device("cuda")
+    assert choose_precision("auto", gpu, "A100", has_bf16=True)[0] == "bf16"
+    precision, why = choose_precision("auto", gpu, "Tesla V100", has_bf16=False)
+    assert precision == "fp16"
+    assert "no bfloat16" in why
+    with pytest.raises(ValueError, match="V100 has no bfloat16"):
+        choose_precision("bf16", gpu, "Tesla V100", has_bf16=False)
+    assert "FlashAttention 2 needs" in check_attention("sdpa", "Tesla V100", (7, 0))
+    with pytest.raises(ValueError, match="use sdpa"):
+        check_attention("flash_attention_2", "Tesla V100", (7, 0))
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "bf16") == 312e12
+    assert peak_flops("Tesla V100-SXM2-32GB", "fp16") == 125e12
+    assert peak_flops("CPU", "no") is None

@@ -347,7 +347,7 @@ class RoCBertPretrainer:
             kept = find_checkpoint("last", self.output_dir)
             advice = f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
             raise FloatingPointError(
-                f"step {run['step'] + 1}: the {allowed}th step in a row whose gradients are not finite, and skipped. "
+                f"step {run['step'] + 1}: {allowed} steps in a row were skipped because their gradients are not finite. "
                 f"Weights are as they were before; {advice}. Try a lower learning_rate, more warm-up, or bf16"
             )
 
