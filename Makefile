@@ -35,6 +35,8 @@ $(VENV)/installed: $(VENV)/bin/python requirements.txt setup.py
 	$(RUN) -m pip install --quiet -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/bin/python requirements.txt requirements-dev.txt setup.py
+$(VENV)/installed-dev: $(VENV)/bin/python requirements.txt requirements-dev.txt requirements-deepspeed.txt setup.py
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	$(RUN) -m pip install --quiet setuptools wheel
+	DS_BUILD_OPS=0 $(RUN) -m pip install --quiet --no-build-isolation -r requirements-deepspeed.txt
 	touch $@

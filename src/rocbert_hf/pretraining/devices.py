@@ -120,7 +120,8 @@ def make_accelerator(arguments: PretrainingArguments, output_dir: str | os.PathL
     precision = None if in_deepspeed else choose_precision(arguments.mixed_precision, *_device())[0]
     check_attention(arguments.attn_implementation, _device()[1], _capability())
     accelerator = Accelerator(
-        cpu=processes > 1 and not in_deepspeed and not torch.cuda.is_available(),  # else it takes no notice of the others
+        # else it takes no notice of the other processes
+        cpu=processes > 1 and not in_deepspeed and not torch.cuda.is_available(),
         mixed_precision=precision,
         gradient_accumulation_steps=arguments.accumulation(processes),
         kwargs_handlers=handlers,
