@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from rocbert_hf.configuration_rocbert import PRESETS
+from rocbert_hf.pretraining import read_log
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "run_pretrain.py"
 QUICK = ["--max-steps", "2", "--held-out", "20", "--batch-size", "16"]
 
@@ -53,7 +56,7 @@ def test_own_text_and_flags(script, tmp_path):
     assert results["arguments"]["text_column"] == "content"
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (SCRIPT.parent / "configs").glob("*.yaml")))
+@pytest.mark.parametrize("name", [f"{preset}.yaml" for preset in PRESETS])
 def test_packaged_configs_are_valid(script, name):
     types = (script.RunArguments, script.PretrainingArguments)
     run, _ = script.parse_arguments(types, ["--config", str(SCRIPT.parent / "configs" / name)])
@@ -85,6 +88,27 @@ def test_without_arguments_rocbert_misses_at_most_a_third_as_often_as_bert(tmp_p
     assert results["rocbert"]["after"]["contrastive_loss"] < results["rocbert"]["before"]["contrastive_loss"] / 3
 
 
+def test_a_run_goes_on_from_its_last_checkpoint(script, tmp_path):
+    flags = [*QUICK, "--no-baseline", "--output-dir", str(tmp_path), "--report-to", "none"]
+    script.main([*flags, "--save-steps", "1"])
+    with pytest.raises(ValueError, match="resume_from_checkpoint=last"):
+        script.main(flags)
+    results = script.main([*flags, "--resume", "--max-steps", "3"])
+    assert results["rocbert"]["training"]["steps"] == 3
+    assert [row["step"] for row in read_log(tmp_path)] == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["mini", "base"])
+def test_a_dry_run_says_what_a_run_would_need_and_does_nothing(script, tmp_path, capsys, name):
+    config = str(SCRIPT.parent / "configs" / f"{name}.yaml")
+    flags = ["--config", config, "--dry-run", "--dry-run-devices", "64xV100", "--output-dir", str(tmp_path / "none")]
+    assert script.main(flags) is None
+    printed = capsys.readouterr().out
+    for words in ("parameters", "sentences a step", "weights", "gradients", "V100"):
+        assert words in printed
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_interrupting_leaves_nothing_half_written(tmp_path):
@@ -98,4 +122,4 @@ def test_interrupting_leaves_nothing_half_written(tmp_path):
         process.send_signal(signal.SIGINT)
         assert "interrupted" in process.stderr.read()
     assert process.returncode != 0
-    assert not list((tmp_path / "model").iterdir())
+    assert {path.name for path in (tmp_path / "model").iterdir()} <= {"log.jsonl", "runs"}

@@ -136,7 +136,8 @@ def test_killed_ten_times_the_run_ends_with_the_same_weights(tmp_path, launcher)
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
-    losses = [{row["step"]: row["loss"] for row in read_log(folder)} for folder in (tmp_path / "whole", killed)]
+    # fp16 may skip a step: its row has no loss
+    losses = [{row["step"]: row.get("loss") for row in read_log(folder)} for folder in (tmp_path / "whole", killed)]
     assert losses[0] == losses[1]
 
 
