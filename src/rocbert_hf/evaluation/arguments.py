@@ -149,6 +149,10 @@ def _load_models(arguments: EvaluationArguments, tasks: Sequence[str]) -> dict[s
 
 
 def _load(folder: str, arguments: EvaluationArguments) -> ModelClassifier:
-    return ModelClassifier(
-        folder, batch_size=arguments.batch_size, device=arguments.device, max_length=arguments.max_length
-    )
+    try:
+        return ModelClassifier(
+            folder, batch_size=arguments.batch_size, device=arguments.device, max_length=arguments.max_length
+        )
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise OSError(f"the model {folder} cannot be loaded: {reason}") from error

@@ -16,7 +16,7 @@ import numpy as np
 from ..attacks import ATTACKS, AttackedText, ModelClassifier
 from ..attacks.blackbox import ATTACKERS, AdvAttacker, Attacker, AttackOutcome, Example, make_attacker
 from ..attacks.constraints import Encoder, character_bags
-from ..attacks.victim import Classifier
+from ..attacks.victim import Classifier, Query
 from .classifiers import NamedClassifier, fingerprint_of, label_names_of
 from .metrics import Bootstrap
 from .report import write_report
@@ -295,22 +295,34 @@ def _prepare(
     task: str, rows: LabelledTexts | Sequence[Example], victims: dict[str, NamedClassifier], long_texts: str
 ) -> _PreparedTask:
     """The task's examples in numbers, and its victims with their answers in one order of labels."""
+    if not len(rows):
+        raise ValueError(f"tasks: {task} must have at least one example")
     names = next((victim.labels for victim in victims.values() if victim.labels is not None), None)
     if isinstance(rows, LabelledTexts):
-        if names is None:
-            names = rows.label_names()
         pairs = rows.pairs or [None] * len(rows)
+        query = rows.texts[0] if rows.pairs is None else (rows.texts[0], rows.pairs[0])
+        sizes = _numbers_of_labels(victims, query)
+        if names is None:
+            numbers = tuple(map(str, range(min(sizes.values()))))
+            names = rows.label_names() if len(rows.label_names()) == len(numbers) else numbers
         examples = [Example(*row) for row in zip(rows.texts, rows.label_ids(names), pairs, strict=True)]
     else:
         examples = list(rows)
-        if not examples:
-            raise ValueError(f"tasks: {task} must have at least one example")
-        if names is None:
-            names = tuple(map(str, range(max(example.label for example in examples) + 1)))
+        first = examples[0]
+        sizes = _numbers_of_labels(victims, first.text if first.text_pair is None else (first.text, first.text_pair))
+        names = names or tuple(map(str, range(min(sizes.values()))))
+    for name, size in sizes.items():
+        if size != len(names):
+            raise ValueError(f"models: {name} gives {size} probabilities a text, but {task} has {len(names)} labels")
     victims = {name: _in_order(victim, names) for name, victim in victims.items()}
     for victim in victims.values():
         examples = _within_reach(task, examples, victim, long_texts)
     return _PreparedTask(tuple(examples), tuple(names), victims)
+
+
+def _numbers_of_labels(victims: Mapping[str, NamedClassifier], query: Query) -> dict[str, int]:
+    """How many probabilities the victims give that do not say what their labels are called."""
+    return {name: victim([query]).shape[1] for name, victim in victims.items() if victim.labels is None}
 
 
 def _in_order(victim: NamedClassifier, names: Sequence[str]) -> NamedClassifier:

@@ -195,7 +195,7 @@ def read_labelled(
 
     Args:
         source: a `.tsv` or `.csv` with a header, a `.jsonl`, or a `.json` with a list of objects, also with .gz, .xz or
-            .bz2 behind; or the id of a dataset as `owner/name` or `owner/name:config`.
+            .bz2 behind; or the id of a dataset as `owner/name` or `owner/name:config`, or a folder that `datasets` loads.
         columns: their names.
         split: of a dataset.
         name: for messages and reports; by default that of the source.
@@ -213,10 +213,10 @@ def read_labelled(
         if not path.is_file():
             raise OSError(f"there is no file {path}")
         rows = _checked_rows(_records(path, suffix), columns, str(path))
-    elif path.exists():
+    elif path.is_file():
         raise ValueError(f"a file must end in {', '.join(FORMATS)} (or these with {', '.join(OPENERS)}), got {path}")
     else:
-        name = name or str(source)
+        name = name or (path.name if path.is_dir() else str(source))
         rows = _checked_rows(_dataset_records(str(source), split), columns, str(source))
     texts, pairs, labels = [], [], []
     for text, pair, label in rows:
