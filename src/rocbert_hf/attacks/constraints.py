@@ -89,7 +89,7 @@ def parts_of_speech(word: str) -> frozenset[str]:
 
 
 class FamiliarCharacters(Constraint):
-    """Only characters that readers know are put in: the `rank` most frequent ones, and letters.
+    """Only characters that readers know are put in: the `rank` most frequent Chinese ones, and all others.
 
     Homophones and look-alikes reach far into the rare characters; those make a text unreadable.
     """
@@ -98,10 +98,10 @@ class FamiliarCharacters(Constraint):
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
         chinese = [token for token in vocabulary() if token in character_readings()]
-        self.unfamiliar = frozenset(chinese[rank:])
+        self.familiar = frozenset(chinese[:rank])
 
     def keep(self, draft: Draft, index: int, changes: Sequence[Change]) -> Sequence[Change]:
-        return [change for change in changes if self.unfamiliar.isdisjoint(change.form)]
+        return [change for change in changes if self.familiar.issuperset("".join(CHINESE.findall(change.form)))]
 
 
 class SentenceSimilarity(Constraint):
