@@ -12,7 +12,7 @@ VERSION = next(
 )
 
 EXTRAS = {
-    "glyph": ["torchvision>=0.21"],
+    "glyph": ["torchvision>=0.21", "fonttools>=4.50"],
     "deepspeed": ["deepspeed>=0.16"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
     "resources": [

@@ -9,11 +9,15 @@ threads, in turn, and prints milliseconds a batch, sentences a second, and the m
 
 import argparse
 import logging
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+# Before torch starts its threads: the forms run in turn, and the threads of one must not spin while another is timed.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import transformers
@@ -37,6 +41,7 @@ def onnx_runner(model, path: Path, threads: int, int8: bool) -> Callable[[dict],
     export_onnx(model, path, int8=int8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
 

@@ -26,6 +26,11 @@ _MODULE_OF = {
     "RoCBertModel": "modeling_rocbert",
     "RoCBertPreTrainedModel": "modeling_rocbert",
     "in_batch_contrastive_loss": "modeling_rocbert",
+    "export_onnx": "deployment",
+    "quantize_int8": "deployment",
+    "plot_fusion_weights": "visualization",
+    "compute_glyph_features": "glyph_features",
+    "pretrain_glyphs": "glyph_features",
 }
 __all__ = list(_MODULE_OF)
 

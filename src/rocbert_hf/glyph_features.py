@@ -376,7 +376,10 @@ def glyph_vectors(encoder: GlyphEncoder, features: torch.Tensor) -> torch.Tensor
 
 
 def pretrain_glyphs(
-    encoder: GlyphEncoder, images: np.ndarray, arguments: GlyphPretrainingArguments
+    encoder: GlyphEncoder,
+    images: np.ndarray,
+    arguments: GlyphPretrainingArguments,
+    features: torch.Tensor | None = None,
 ) -> list[dict[str, float]]:
     """
     Trains the encoder in place, with `glyph_contrastive_loss`, on characters and what looks like them.
@@ -384,6 +387,7 @@ def pretrain_glyphs(
     Args:
         encoder: on the device that is to train it.
         images: of the packaged vocabulary, uint8 (16,224, height, width).
+        features: their features, if they have been computed; not read where the backbone is trained.
 
     Returns:
         Mean `loss` and `accuracy` of each epoch.
@@ -391,7 +395,7 @@ def pretrain_glyphs(
     positives = GlyphPositives()
     generator = np.random.default_rng(arguments.seed)
     device = encoder.shape_projection.weight.device
-    if not arguments.train_backbone:
+    if features is None and not arguments.train_backbone:
         features = compute_glyph_features(encoder, images)
     all_images = torch.tensor(images, device=device)
 
