@@ -39,4 +39,5 @@ $(VENV)/installed-dev: $(VENV)/bin/python requirements.txt requirements-dev.txt 
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	$(RUN) -m pip install --quiet setuptools wheel
 	DS_BUILD_OPS=0 $(RUN) -m pip install --quiet --no-build-isolation -r requirements-deepspeed.txt
+	$(RUN) -m pip install --quiet --no-deps --target $(VENV)/torchvision -r requirements-glyph.txt
 	touch $@
