@@ -97,39 +97,46 @@ class Estimate:
         return (self.steps or math.nan) * self.seconds_per_step(device, num_processes) / 86400
 
     def __rich__(self) -> Group:
-        run = Table(title="the run", title_justify="left", show_header=False)
+        run = Table(title=f"the run, on {self.num_processes} x {self.device}", title_justify="left", show_header=False)
         run.add_column()
         run.add_column(justify="right")
         run.add_row("parameters", f"{self.parameters:,}")
         run.add_row("of these trained", f"{self.trainable:,}")
         run.add_row("sentences a step", f"{self.sentences:,}")
         run.add_row("tokens a step", f"{self.tokens:,}")
-        run.add_row("arithmetic a step", f"{self.flops / 1e12:,.2f} TFLOP")
+        run.add_row("arithmetic a step", f"{_short(self.flops / 1e12)} TFLOP")
         if self.steps:
             run.add_row("steps", f"{self.steps:,}")
-            run.add_row("tokens of the run", f"{self.steps * self.tokens / 1e9:,.2f} billion")
+            run.add_row("tokens of the run", f"{_short(self.steps * self.tokens / 1e9)} billion")
         if math.isfinite(self.seconds_per_step()):
-            run.add_row("seconds a step", f"{self.seconds_per_step():,.3f}")
+            run.add_row("seconds a step", _short(self.seconds_per_step()))
             run.add_row("tokens a second needed", f"{self.tokens_per_second():,.0f}")
             run.add_row("DataLoader workers a process", f"{max(1, math.ceil(self.workers()))}")
 
-        memory = Table(title=f"memory of one {self.device} of {self.num_processes}, GB", title_justify="left")
+        capacity = DEVICE_MEMORY.get(self.device, math.inf)
+        of = f" of {capacity / 1e9:.0f} GB" if capacity < math.inf else ""
+        memory = Table(title=f"memory of one {self.device}{of}, in GB", title_justify="left")
         memory.add_column()
-        for part in ("weights", "gradients", "optimizer", "activations", "together", "CPU memory"):
-            memory.add_column(part, justify="right")
-        for name, needed in self.memory.items():
-            parts = (needed.weights, needed.gradients, needed.optimizer, needed.activations, needed.total, needed.host)
-            memory.add_row(name, *(f"{part / 1e9:.2f}" for part in parts))
+        for name in self.memory:
+            memory.add_column(name, justify="right")
+        for part in ("weights", "gradients", "optimizer", "activations"):
+            memory.add_row(part, *(f"{getattr(needed, part) / 1e9:.2f}" for needed in self.memory.values()))
+        memory.add_section()
+        totals = [needed.total for needed in self.memory.values()]
+        memory.add_row(
+            "together", *(f"{total / 1e9:.2f}" + " (too much)" * (total > capacity) for total in totals), style="bold"
+        )
+        memory.add_row("in CPU memory", *(f"{needed.host / 1e9:.2f}" for needed in self.memory.values()))
         tables = [run, memory]
         if self.steps:
-            days = Table(title=f"days at {self.mfu:.0%} of the peak, {self.precision}", title_justify="left")
-            days.add_column("device")
+            days = Table(title=f"days at {self.mfu:.0%} of the peak in {self.precision}", title_justify="left")
+            days.add_column("devices")
             counts = sorted({1, 8, 64, self.num_processes})
             for count in counts:
                 days.add_column(f"{count}", justify="right")
             for device in PEAK_FLOPS:
                 if self.precision in PEAK_FLOPS[device]:
-                    days.add_row(device, *(f"{self.days(device, count):,.1f}" for count in counts))
+                    days.add_row(device, *(_short(self.days(device, count)) for count in counts))
             tables.append(days)
         return Group(*tables)
 
@@ -205,7 +212,7 @@ def step_flops(
     similarities = (8 if arguments.gradient_cache else 6) * (_views(arguments) - 1) * config.hidden_size
     model = _small_model(config, dropout=False, attention="eager")
     if arguments.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
 
     def counted(rows: int) -> int:
         batch = example_batch(config, arguments, rows, length)
@@ -229,8 +236,7 @@ def activation_bytes(
 ) -> int:
     """Bytes that autograd keeps of a forward pass for the backward pass.
 
-    On a GPU layer norms compute in float32 under autocast, and dropout keeps a byte a number; on a CPU it keeps the
-    factors, and attention with dropout keeps its weights.
+    On a GPU layer norms compute in float32 under autocast; on a CPU attention with dropout keeps its weights.
 
     Args:
         rows, length: sentences of the batch, tokens of each.
@@ -306,6 +312,11 @@ def example_batch(
     if arguments.correct_attacked:
         batch["attack_labels"] = _labelled(view["input_ids"], round(CORRECTED_SHARE * (length - 2)))
     return batch
+
+
+def _short(number: float) -> str:
+    """Two digits at least, and all digits before the point."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.2g}"
 
 
 def _labelled(ids: torch.Tensor, count: int) -> torch.Tensor:
