@@ -42,8 +42,10 @@ from rocbert_hf.pretraining import (
     save_run,
 )
 from rocbert_hf.pretraining.checkpoint import checkpoints_of, find_checkpoint
+from rocbert_hf.pretraining.curves import plot_training_curves
 from rocbert_hf.pretraining.devices import describe, make_accelerator
 from rocbert_hf.pretraining.estimate import estimate
+from rocbert_hf.pretraining.reporting import read_log
 from rocbert_hf.resources import demo_sentences
 
 DEFAULT_CONFIG = Path(__file__).with_name("configs") / "tiny.yaml"
@@ -162,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
             "retrieval: how many attacked sentences have their own original as nearest of all held-out sentences\n"
         )
         save_run(run.output_dir, model, tokenizer, results)
-        console.print(f"saved model, tokenizer and all_results.json in {run.output_dir}")
+        plot_training_curves(read_log(run.output_dir), Path(run.output_dir) / "training_curves.png")
+        console.print(f"saved model, tokenizer, all_results.json and training_curves.png in {run.output_dir}")
         show_filled_mask(run.output_dir, held_out, arguments.attacks, console)
     accelerator.wait_for_everyone()
     return results

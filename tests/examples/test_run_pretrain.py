@@ -38,6 +38,7 @@ def test_it_trains_compares_saves_and_fills_a_mask(script, tmp_path, capsys):
         for when in ("before", "after"):
             assert {"mlm_loss", "contrastive_loss", "retrieval_cls", "retrieval_mean"} <= set(results[model][when])
     assert results["rocbert"]["training"]["steps"] == 2
+    assert (tmp_path / "model" / "training_curves.png").stat().st_size > 0
     assert results["bert"]["training"]["seconds"] >= results["rocbert"]["training"]["seconds"]
     model = AutoModelForMaskedLM.from_pretrained(tmp_path / "model")
     assert model.config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "model"))
