@@ -7,7 +7,7 @@ from os import PathLike
 PANELS = (
     ("loss", False, ("loss", "mlm_loss", "contrastive_loss", "correction_loss")),
     ("contrastive accuracy", False, ("contrastive_accuracy",)),
-    ("held-out loss", False, ("eval_mlm_loss", "eval_attacked_mlm_loss", "eval_contrastive_loss")),
+    ("held-out loss", False, ("eval_mlm_loss", "eval_mlm_loss_attacked", "eval_contrastive_loss")),
     ("attacked sentences that find their original", False, ("eval_retrieval_cls", "eval_retrieval_mean")),
     ("alignment and uniformity (held out)", False, ("eval_alignment", "eval_uniformity")),
     ("learning rate", False, ("learning_rate",)),
