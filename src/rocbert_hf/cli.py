@@ -199,9 +199,12 @@ def evaluate(
     Example: rocbert evaluate --model my-classifier --data reviews.tsv --limit 300 --output robustness
     """
     with one_clear_error():
+        from transformers.utils import logging
+
         from .evaluation.arguments import EvaluationArguments
         from .evaluation.arguments import evaluate as run
 
+        logging.disable_progress_bar()  # there is one bar, that of the attacks
         arguments = EvaluationArguments(
             model=model,
             task=task or [],

@@ -1,0 +1,73 @@
+"""`rocbert evaluate` and its example script: a report of a few words on the command line, or one line of error."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rocbert_hf.cli import app
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rocbert(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def data(tmp_path, reviews):
+    file = tmp_path / "reviews.tsv"
+    rows = [f"{text}\t{label}\n" for text, label in zip(reviews.texts, reviews.labels, strict=True)]
+    file.write_text("".join(["review\tsentiment\n", *rows]), encoding="utf-8")
+    return ["--data", file, "--text-column", "review", "--label-column", "sentiment"]
+
+
+def test_the_command_and_the_script_write_the_same_report(tmp_path, folders, data):
+    options = ["--limit", 6, "--attackers", "adv", "--ratio", "0.1", "--attacks", "split", "--seed", 3]
+    model = f"{Path(folders['bert']).parent}/{{task}}"  # a folder a task
+    (Path(folders["bert"]).parent / "reviews").exists() or (Path(folders["bert"]).parent / "reviews").symlink_to(
+        folders["bert"]
+    )
+    result = rocbert("evaluate", "--model", f"mine={model}", *data, *options, "--output", tmp_path / "one")
+    assert result.exit_code == 0, result.stderr
+    assert f"{tmp_path / 'one' / 'report.html'}" in result.stdout
+    report = json.loads((tmp_path / "one" / "report.json").read_text(encoding="utf-8"))
+    assert report["tasks"]["reviews"]["examples"] == 6
+    assert report["attackers"] == ["adv", "adv:split", "adv@0.1"]
+    config = tmp_path / "config.yaml"
+    config.write_text("attackers: [adv]\nratio: ['0.1']\nattacks: [split]\nlimit: 6\nseed: 3\n", encoding="utf-8")
+    arguments = ["--config", config, "--model", f"mine={model}", *data, "--output-dir", tmp_path / "two"]
+    assert example("run_robustness").main(list(map(str, arguments))) == report
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (["--label-column", "label"], "must have the columns review, label, but has review, sentiment"),
+        (["--task", "chnsenticorp"], "data_dir"),
+        (["--task", "chnsenticorp", "--data-dir", "nowhere"], "no test file"),
+        (["--attackers", "pwws"], "attacker must be one of"),
+        (["--defence", "grammar"], "a defence must be"),
+        (["--limit", "0"], "limit must be at least 1"),
+        (["--ratio", "many"], "argot"),
+        (["--model", "no/such/model"], "no/such/model cannot be loaded"),
+        (["--max-length", "12"], "longer than the 12 tokens"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path, folders, data, changed, named):
+    result = rocbert("evaluate", "--model", folders["bert"], *data, *changed, "--output", tmp_path / "report")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert len(re.findall("error: ", result.stderr)) == 1
+    assert named in result.stderr
+    assert not (tmp_path / "report").exists()

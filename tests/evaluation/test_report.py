@@ -1,0 +1,96 @@
+"""The report: what it says is what was measured, anything may be in it, and it needs nothing from elsewhere."""
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rocbert_hf.attacks import Example
+from rocbert_hf.evaluation import RobustnessEvaluator
+
+NASTY = "<script>alert(1)</script>|*a*|$x^2_\\"
+
+
+def shaky(queries):
+    """Calls anything positive that has a 好 in it, or a 很 and no 不."""
+    positive = np.array([0.9 if "好" in text or ("很" in text and "不" not in text) else 0.2 for text in queries])
+    return np.stack([1 - positive, positive], axis=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    good = [f"这家<b>店</b>的服务很好，房间也不错{i}" for i in range(6)]
+    bad = [f"房间太小，味道难闻，再也没有下次了{i}" for i in range(6)]
+    examples = [Example(text, 1) for text in good] + [Example(text, 0) for text in bad]
+    models = {"shaky": shaky, NASTY: lambda queries: np.tile([0.4, 0.6], (len(queries), 1))}
+    attackers = ["adv", "argot", "adv:phonetic", "argot@0.1", "argot@0.3"]
+    evaluator = RobustnessEvaluator(models, attackers, {"评论/1": examples}, folder, resamples=50, progress=False)
+    evaluator.run()
+    return folder
+
+
+class Tags(HTMLParser):
+    VOID = ("meta", "img", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.links = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_escaped_and_self_contained(folder):
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.open
+    assert "script" not in tags.seen
+    assert tags.seen.count("b") == page.count("<b>")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "这家&lt;b&gt;" in page
+    assert tags.links
+    assert all(link.startswith("data:image/png;base64,") for link in tags.links)
+    assert "http" not in page.replace("https-", "")
+    assert "ruby" in tags.seen
+
+
+def test_charts_are_pictures_beside_the_page(folder):
+    charts = sorted(file.name for file in folder.glob("*.png"))
+    assert charts == ["accuracy-评论-1.png", "attacks-评论-1.png", "ratio-评论-1-argot.png"]
+    for name in charts:
+        image = np.asarray(Image.open(folder / name).convert("L"))
+        assert image.shape[0] > 300
+        assert image.std() > 10  # not blank
+        assert name in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_tables_hold_the_numbers_of_the_report(folder):
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [line for line in lines if line.startswith("| shaky |")][:1]
+    numbers = [float(number) for number in re.findall(r"\| \**([0-9.]+)\**", row)]
+    of = [report["clean"]["评论/1"], *(report["attacked"]["评论/1"][name] for name in ("adv", "argot"))]
+    assert numbers == pytest.approx([100 * scores["shaky"]["accuracy"]["value"] for scores in of], abs=0.05)
+    for line, following in pairwise(lines):
+        if line.startswith("|") and following.startswith("|"):  # of one table
+            assert line.replace("\\|", "").count("|") == following.replace("\\|", "").count("|")
+    assert "<script>" not in "\n".join(lines)
+
+
+def test_the_time_it_took_is_kept_apart(folder):
+    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
+    assert {cell["attacker"] for cell in timing} == {"adv", "argot", "adv:phonetic", "argot@0.1", "argot@0.3"}
+    assert all(cell["examples"] == 12 and cell["seconds"] >= 0 and cell["queries"] >= 12 for cell in timing)
+    assert "seconds" not in (folder / "report.json").read_text(encoding="utf-8")
