@@ -212,7 +212,7 @@ def step_flops(
     similarities = (8 if arguments.gradient_cache else 6) * (_views(arguments) - 1) * config.hidden_size
     model = _small_model(config, dropout=False, attention="eager")
     if arguments.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        model.gradient_checkpointing_enable()
 
     def counted(rows: int) -> int:
         batch = example_batch(config, arguments, rows, length)
@@ -350,6 +350,7 @@ def _small_model(config: RoCBertConfig, dropout: bool, attention: str) -> RoCBer
     if not dropout:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config._attn_implementation = attention
+    config.use_cache = False  # it would warn
     with torch.random.fork_rng(devices=[]):
         return RoCBertForPreTraining(config).train()
 
