@@ -1,17 +1,23 @@
 """Sentences a second of one pretraining step: our RoCBertForPreTraining against transformers' class of that name.
 
     python benchmarks/pretraining_step.py
+    python benchmarks/pretraining_step.py --data-dir corpus   # real text of mixed length in addition
 
 Both models have the same encoder and the same vocabularies, get the same sentences (15% of the tokens masked, no
 padding) and the same fused AdamW. A step is forward, backward, clipping and update: masked language modelling and
 the contrastive loss between a sentence and its attacked form. transformers' class encodes three views one after another
 (masked, attacked, original), computes logits at every position and trains its own tables of sounds and shapes.
 The four variants take turns, so that a busy machine slows all of them; medians are printed.
+
+On real text, ours gets batches of like lengths (`SentenceBatches`), and transformers' the same sentences in random
+batches, each view padded to its longest.
 """
 
 import argparse
+import itertools
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from transformers.models.roc_bert import modeling_roc_bert
@@ -19,7 +25,9 @@ from transformers.models.roc_bert.configuration_roc_bert import RoCBertConfig as
 
 from rocbert_hf.configuration_rocbert import RoCBertConfig
 from rocbert_hf.modeling_rocbert import RoCBertForPreTraining
+from rocbert_hf.pretraining import DataCollatorForRoCBertPretraining, SentenceBatches, TextSource, sample_sentences
 from rocbert_hf.pretraining.trainer import adamw
+from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 
 CHANNELS = ("input_ids", "input_shape_ids", "input_pronunciation_ids")
 
@@ -50,6 +58,19 @@ def their_batch(view, attacked, masked):
     return batch | {f"labels_{name}": ids for name, ids in view.items() if name != "input_ids"}
 
 
+def real_batches(data_dir: Path, sentences: int, count: int) -> tuple[list[dict], list[dict]]:
+    """`count` batches for our class, and as many of the same sentences for transformers'."""
+    drawn = sample_sentences([TextSource(str(data_dir))], sentences * count, seed=0, shuffle_buffer=20_000)
+    tokenizer = RoCBertTokenizer()
+    ours = DataCollatorForRoCBertPretraining(tokenizer, seed=0)
+    theirs = DataCollatorForRoCBertPretraining(tokenizer, seed=0, views="three")
+    bucketed = SentenceBatches(drawn, sentences, seed=0, epochs=1)
+    at_random = [theirs(drawn[i : i + sentences]) for i in range(0, len(drawn), sentences)]
+    for batch in at_random:
+        batch["labels_input_ids"] = batch.pop("labels")
+    return [ours(batch) for batch in itertools.islice(bucketed, count)], at_random
+
+
 def timed_step(model, optimizer, batch, autocast: bool) -> float:
     """Seconds of one optimizer step."""
     started = time.perf_counter()
@@ -68,6 +89,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=16)
     parser.add_argument("--length", type=int, default=64, help="tokens a sentence")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data-dir", type=Path, help="folder of text files: also measure on real text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -118,6 +140,17 @@ def main() -> None:
             f"ours in {precision}: {ours / theirs['float32']:.2f}x transformers in float32, "
             f"{ours / theirs['bf16 autocast']:.2f}x transformers in bf16 autocast"
         )
+    if arguments.data_dir is not None:
+        ours, theirs = real_batches(arguments.data_dir, arguments.sentences, arguments.rounds)
+        seconds = dict.fromkeys(variants, 0.0)
+        for pair in zip(ours, theirs, strict=True):
+            for name, precision in seconds:
+                model, optimizer, _, autocast = variants[name, precision]
+                batch = pair[0] if name == "ours" else pair[1]
+                seconds[name, precision] += timed_step(model, optimizer, batch, autocast)
+        for precision in ("float32", "bf16 autocast"):
+            ratio = seconds["transformers", precision] / seconds["ours", precision]
+            print(f"batches of real text of mixed length: ours {ratio:.2f}x transformers, both in {precision}")
 
 
 if __name__ == "__main__":
