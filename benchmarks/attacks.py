@@ -1,6 +1,6 @@
 """Speed of the attack algorithm on one core, beside a bare loop that does next to nothing.
 
-    python benchmarks/attacks.py --data-dir DATA
+    python benchmarks/attacks.py --data-dir DATA [--textattack-python OTHER_VENV/bin/python]
 
 DATA holds `tasks/chnsenticorp/train.tsv.gz` (ChnSentiCorp: hotel, book and computer reviews; a header row, then
 `text<TAB>label`). Without `--data-dir` the packaged demo sentences are used.
@@ -8,6 +8,10 @@ DATA holds `tasks/chnsenticorp/train.tsv.gz` (ChnSentiCorp: hotel, book and comp
 The bare loop draws 15% of the positions at random and does one dictionary look-up of homophones for each: no words, no
 scores, no combination, no edits. Both are timed in turns, in processor time, and the best of the rounds counts. Start-up
 and memory are those of a fresh process: import, tables, the first attack; then all the texts.
+
+`--textattack-python` names an interpreter that imports textattack (0.3.11 needs transformers 4, so an environment of its
+own). There each of TextAttack's Chinese transformations that can be made replaces 15% of the words of the same texts, by
+its own `Augmenter` without any constraint or model.
 """
 
 from __future__ import annotations
@@ -35,6 +39,29 @@ synthesizer.attack("科比的精神值得永远学习", 0)
 seconds = time.process_time() - start
 for attacked in synthesizer.attack_stream(line.rstrip("\\n") for line in sys.stdin): pass
 print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+TEXTATTACK = """
+import sys, time
+from textattack.augmentation import Augmenter
+from textattack.shared import AttackedText
+from textattack.transformations.word_swaps import chn_transformations as chinese
+texts = sys.stdin.read().split("\\n")
+for name in ("ChineseMorphonymCharacterSwap", "ChineseHomophoneCharacterSwap", "ChineseWordSwapHowNet", "ChineseWordSwapMaskedLM"):
+    try:
+        transformation = getattr(chinese, name)()
+        if not transformation._get_replacement_words("\u6f02\u4eae"):
+            raise OSError("its data are missing, it replaces nothing")
+        augmenter = Augmenter(transformation, pct_words_to_swap=0.15, transformations_per_example=1)
+        augmenter.augment(texts[0])
+        start, characters = time.process_time(), 0
+        for text in texts:
+            augmenter.augment(text)
+            characters += len(text)
+            if time.process_time() - start > 30: break
+        print(name, f"{characters / (time.process_time() - start):,.0f}", sep="\\t")
+    except Exception as error:
+        print(name, f"cannot be made: {type(error).__name__}: {str(error).splitlines()[0][:80]}", sep="\\t")
 """
 
 
@@ -73,11 +100,25 @@ def best_seconds(tasks: dict[str, Callable[[int], object]], rounds: int) -> dict
     return best
 
 
+def print_textattack(python: Path, texts: list[str]) -> None:
+    """Characters a second of each of TextAttack's transformations, in an interpreter that has it."""
+    process = subprocess.run(
+        [python, "-c", TEXTATTACK], input="\n".join(texts), capture_output=True, encoding="utf-8", check=False
+    )
+    if process.returncode:
+        raise OSError(f"--textattack-python {str(python)!r} failed: {process.stderr.strip().splitlines()[-1:]}")
+    print("\n| TextAttack's transformation, 15% of the words | characters/s |\n|---|---:|")
+    for line in process.stdout.splitlines():
+        if line.startswith("Chinese"):
+            print("| {} | {} |".format(*line.split("\t")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="folder with tasks/chnsenticorp/train.tsv.gz")
     parser.add_argument("--texts", type=int, default=3000, help="how many texts (default: 3000)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the best one counts (default: 5)")
+    parser.add_argument("--textattack-python", type=Path, help="interpreter of an environment with textattack")
     arguments = parser.parse_args()
 
     texts = [text for text in read_texts(arguments.data_dir, arguments.texts) if text]
@@ -104,6 +145,8 @@ def main() -> None:
     ).stdout
     seconds, megabytes = map(float, output.split())
     print(f"\nfresh process: {seconds:.2f} s to the first attacked text, {megabytes:.0f} MB at the end")
+    if arguments.textattack_python:
+        print_textattack(arguments.textattack_python, texts)
 
 
 if __name__ == "__main__":
