@@ -34,7 +34,7 @@ def files(tmp_path):
 QUICK = ["--epochs", "1", "--max-length", "24"]
 
 
-@pytest.mark.parametrize("architecture", ["rocbert", "bert"])
+@pytest.mark.parametrize("architecture", ["rocbert", pytest.param("bert", marks=pytest.mark.slow)])
 def test_from_scratch_and_again_from_the_folder(run_finetune, tmp_path, files, architecture):
     first, second = tmp_path / "first", tmp_path / "second"
     scratch = ["--preset", "tiny", "--architecture", architecture, "--class-weights", "--augment", "1"]
