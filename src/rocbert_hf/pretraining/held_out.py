@@ -70,22 +70,26 @@ class HeldOutEvaluation:
     def __call__(self, model) -> dict[str, float]:
         was_training = model.training
         model.eval()
-        originals = self._represent(model, self.sentences)
-        attacked = [self._represent(model, texts) for texts in self.attacked]
         results = {
             "mlm_loss": self._mlm_loss(model, self.masked),
             "mlm_loss_attacked": self._mlm_loss(model, self.masked_attacked),
-            "contrastive_loss": float(
-                np.mean([in_batch_contrastive_loss(originals["cls"], views["cls"])[0].item() for views in attacked])
-            ),
+            **self.retrieval(model),
         }
+        model.train(was_training)
+        return results
+
+    @torch.inference_mode()
+    def retrieval(self, model) -> dict[str, float]:
+        """What is measured of the representations alone, from `contrastive_loss` on; the model in `eval()`."""
+        originals = self._represent(model, self.sentences)
+        attacked = [self._represent(model, texts) for texts in self.attacked]
+        losses = [in_batch_contrastive_loss(originals["cls"], views["cls"])[0].item() for views in attacked]
+        results = {"contrastive_loss": float(np.mean(losses))}
         for pooling in POOLINGS:
-            results[f"retrieval_{pooling}"] = float(
-                np.mean([nearest_is_own(views[pooling], originals[pooling]) for views in attacked])
-            )
+            found = [nearest_is_own(views[pooling], originals[pooling]) for views in attacked]
+            results[f"retrieval_{pooling}"] = float(np.mean(found))
         results["alignment"] = float(np.mean([alignment(originals["cls"], views["cls"]) for views in attacked]))
         results["uniformity"] = uniformity(originals["cls"])
-        model.train(was_training)
         return results
 
     def _mlm_loss(self, model, batches: Sequence[dict[str, torch.Tensor]]) -> float:
