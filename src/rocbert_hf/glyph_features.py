@@ -122,6 +122,7 @@ def load_resnet18(weights: str | os.PathLike = "imagenet", seed: int = 0) -> nn.
         OSError: ImageNet's weights cannot be fetched, or the file cannot be read.
         ValueError: the file does not hold a ResNet18.
     """
+    file_state = None if str(weights) in ("imagenet", "random") else _read_tensors(Path(weights), "weights")
     models = import_torchvision().models
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -129,7 +130,7 @@ def load_resnet18(weights: str | os.PathLike = "imagenet", seed: int = 0) -> nn.
     network.fc = nn.Identity()
     if str(weights) == "random":
         return network
-    state = _imagenet_weights(models) if str(weights) == "imagenet" else _read_tensors(Path(weights), "weights")
+    state = _imagenet_weights(models) if file_state is None else file_state
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     try:
         network.load_state_dict(state)
@@ -211,16 +212,25 @@ class GlyphPositives:
     What looks like each token of the packaged vocabulary, of three kinds: `visual` (look-alikes), `split` (two parts,
     whose vectors are summed) and `unicode` (other code points drawn the same).
 
+    Args:
+        characters: of these alone; of all if not given.
+
     Attributes:
         anchors: int64 (n,), the tokens that have any.
+        used: int64 (m,), the anchors and all that their positives consist of.
+
+    Raises:
+        ValueError: a character is not in the vocabulary, or none of them has a positive.
     """
 
-    def __init__(self):
+    def __init__(self, characters: Sequence[str] | None = None):
         ids = shape_ids()
+        if characters is None:
+            characters = [token for token in ids if len(token) == 1]
+        _check_known(characters)
         self._of: dict[int, dict[str, list[tuple[int, ...]]]] = {}
-        for token, anchor in ids.items():
-            if len(token) > 1:
-                continue
+        for token in characters:
+            anchor = ids[token]
             forms = {
                 "visual": [(ids[other],) for other in lookalikes_of(token)],
                 "split": [(ids[first], ids[second]) for first, second in splits_of(token)],
@@ -228,12 +238,15 @@ class GlyphPositives:
             }
             if any(forms.values()):
                 self._of[anchor] = {kind: found for kind, found in forms.items() if found}
+        if not self._of:
+            raise ValueError("`characters`: nothing is known to look like any of them.")
         self.anchors = np.array(sorted(self._of))
         self._related: dict[int, set[int]] = {}
         for anchor, forms in self._of.items():
             for other in (part for found in forms.values() for positive in found for part in positive):
                 self._related.setdefault(anchor, set()).add(other)
                 self._related.setdefault(other, set()).add(anchor)
+        self.used = np.array(sorted(self._related))
 
     def of(self, anchor: int) -> dict[str, list[tuple[int, ...]]]:
         """Kind -> the positives of this kind, each one id or, of a split, two; kinds without any are left out."""
@@ -380,6 +393,7 @@ def pretrain_glyphs(
     images: np.ndarray,
     arguments: GlyphPretrainingArguments,
     features: torch.Tensor | None = None,
+    positives: GlyphPositives | None = None,
 ) -> list[dict[str, float]]:
     """
     Trains the encoder in place, with `glyph_contrastive_loss`, on characters and what looks like them.
@@ -388,11 +402,12 @@ def pretrain_glyphs(
         encoder: on the device that is to train it.
         images: of the packaged vocabulary, uint8 (16,224, height, width).
         features: their features, if they have been computed; not read where the backbone is trained.
+        positives: what to train on; all characters if not given.
 
     Returns:
         Mean `loss` and `accuracy` of each epoch.
     """
-    positives = GlyphPositives()
+    positives = positives or GlyphPositives()
     generator = np.random.default_rng(arguments.seed)
     device = encoder.shape_projection.weight.device
     if features is None and not arguments.train_backbone:
@@ -515,17 +530,23 @@ def nearest_neighbours(vectors: torch.Tensor, characters: Sequence[str], k: int 
     Raises:
         ValueError: a character is not in the vocabulary.
     """
-    ids = shape_ids()
-    unknown = [character for character in characters if character not in ids]
+    _check_known(characters)
+    ids, first = shape_ids(), _first_chinese()
+    normalized = nn.functional.normalize(vectors, dim=-1)
+    found = {}
+    for start in range(0, len(characters), 256):  # their similarities to all others take 15 MB
+        some = characters[start : start + 256]
+        similarity = normalized[[ids[character] for character in some]] @ normalized[first:].T
+        nearest = (similarity.topk(k + 1).indices + first).tolist()
+        for character, row in zip(some, nearest, strict=True):
+            found[character] = [vocabulary()[i] for i in row if i != ids[character]][:k]
+    return found
+
+
+def _check_known(characters: Sequence[str]) -> None:
+    unknown = [character for character in characters if character not in shape_ids()]
     if unknown:
         raise ValueError(f"`characters`: {', '.join(map(repr, unknown))} not in the packaged vocabulary.")
-    normalized, first = nn.functional.normalize(vectors, dim=-1), _first_chinese()
-    found = {}
-    for character in characters:
-        similarity = normalized[first:] @ normalized[ids[character]]
-        nearest = similarity.topk(k + 1).indices + first
-        found[character] = [vocabulary()[i] for i in nearest.tolist() if i != ids[character]][:k]
-    return found
 
 
 def characters_by_component(components: int = 12, of_each: int = 25, most_common: int = 3500) -> dict[str, list[str]]:
@@ -540,7 +561,9 @@ def characters_by_component(components: int = 12, of_each: int = 25, most_common
     return {component: groups[component][:of_each] for component in largest}
 
 
-def plot_glyphs(named_vectors: dict[str, torch.Tensor], path: str | os.PathLike | None = None, seed: int = 0) -> Figure:
+def plot_glyphs(
+    named_vectors: dict[str, torch.Tensor], path: str | os.PathLike | None = None, seed: int = 0, of_each: int = 25
+) -> Figure:
     """
     t-SNE of common characters in two dimensions, coloured by the component that they begin with: one panel for each of
     `named_vectors`, say before and after pretraining. Characters are drawn from the packaged glyph images.
@@ -549,13 +572,14 @@ def plot_glyphs(named_vectors: dict[str, torch.Tensor], path: str | os.PathLike 
         named_vectors: title -> a row for each token of the vocabulary.
         path: where to save the picture (`.png`, `.svg`, `.pdf`); nowhere if not given.
         seed: of t-SNE.
+        of_each: at most so many characters of each component.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
     from sklearn.manifold import TSNE
 
-    groups, ids, images = characters_by_component(), shape_ids(), glyph_images()
+    groups, ids, images = characters_by_component(of_each=of_each), shape_ids(), glyph_images()
     members = [(character, group) for group, found in enumerate(groups.values()) for character in found]
     colours = colormaps["tab20"].colors[::2] + colormaps["tab20b"].colors[::4]
 
@@ -573,7 +597,8 @@ def plot_glyphs(named_vectors: dict[str, torch.Tensor], path: str | os.PathLike 
         figure.subplots(1, len(named_vectors), squeeze=False)[0], named_vectors.items(), strict=True
     ):
         chosen = nn.functional.normalize(vectors[[ids[character] for character, _ in members]].float().cpu(), dim=-1)
-        places = TSNE(metric="cosine", init="random", perplexity=20, random_state=seed).fit_transform(chosen.numpy())
+        projection = TSNE(metric="cosine", init="random", perplexity=min(20, len(chosen) / 3), random_state=seed)
+        places = projection.fit_transform(chosen.numpy())
         axes.set_title(title)
         axes.scatter(*places.T, s=0)  # sets the limits
         axes.set_xticks([])
