@@ -309,25 +309,31 @@ def weighted_loss(examples: Sequence[Example], num_labels: int) -> Callable:
 
 
 def write_card(output_dir: Path, results: dict) -> None:
-    """The model card: that of a RoCBERT, or of what another model was made from and how good it is."""
+    """The model card: a RoCBERT's own, or one that says of another model how it was made and how good it is."""
     config = json.loads((output_dir / "config.json").read_text(encoding="utf-8"))
     if config["model_type"] == "rocbert":
         card = model_card(output_dir)
     else:
         data = ModelCardData(language="zh", library_name="transformers", pipeline_tag="text-classification")
-        parts = {part: results[part] for part in ("dev", "test") if part in results}
-        tables = [
-            "\n".join(
-                [f"## {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in of.items())]
-            )
-            for title, of in {
-                "Options": results["arguments"],
-                **{f"Scores on {part}": of for part, of in parts.items()},
-            }.items()
+        chosen = {name: value for name, value in results["arguments"].items() if value and not name.endswith("_dir")}
+        tables = {"Options": chosen} | {
+            f"Scores on {part}": results[part] for part in ("dev", "test") if part in results
+        }
+        blocks = [
+            f"---\n{data.to_yaml()}\n---",
+            f"# {output_dir.resolve().name}",
+            f"`{config['architectures'][0]}`, finetuned with `examples/run_finetune.py` of rocbert_hf.",
         ]
-        what = f"`{config['architectures'][0]}`, finetuned by rocbert_hf's `examples/run_finetune.py`."
-        card = "\n\n".join([f"---\n{data.to_yaml()}\n---", f"# {output_dir.resolve().name}", what, *tables]) + "\n"
+        for title, values in tables.items():
+            rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]
+            blocks += [f"## {title}", "\n".join(["| | |", "|---|---|", *rows])]
+        card = "\n\n".join(blocks) + "\n"
     (output_dir / "README.md").write_text(card, encoding="utf-8")
+
+
+def _cell(value) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return Path(text).name if Path(text).is_file() else text.replace("|", "\\|")
 
 
 def save_results(output_dir: Path, results: dict) -> None:

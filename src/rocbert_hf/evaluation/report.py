@@ -43,6 +43,7 @@ class Section:
     title: str
     level: int = 2
     text: list[str] = field(default_factory=list)
+    code: str = ""
     tables: list[Table] = field(default_factory=list)
     charts: list[tuple[str, str]] = field(default_factory=list)  # (file name, what it shows)
     examples: list[tuple[str, list[Mapping[str, Any]]]] = field(default_factory=list)  # (whose, records)
@@ -110,7 +111,7 @@ def _sections(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
                 _examples(report, [r for r in records if r["task"] == task], main or list(report["attackers"]))
             ),
         )
-    yield Section("Settings", text=[json.dumps(report["settings"], ensure_ascii=False)])
+    yield Section("Settings", code=json.dumps(report["settings"], ensure_ascii=False, indent=1))
 
 
 def grouped_attackers(names: Sequence[str]) -> tuple[list[str], dict[str, list[str]], list[str]]:
@@ -234,7 +235,7 @@ def _significance_table(report: Mapping[str, Any], task: str) -> Table:
     rows = [
         [
             found["attacker"],
-            " − ".join(found["models"]),
+            " vs. ".join(found["models"]),
             f"{100 * found['accuracy_difference']['value']:+.1f} {_interval(found['accuracy_difference'])}",
             str(found["only_first_right"]),
             str(found["only_second_right"]),
@@ -244,7 +245,7 @@ def _significance_table(report: Mapping[str, Any], task: str) -> Table:
         if found["task"] == task
     ]
     note = (
-        "Difference of accuracies in points, with the 95% interval of the paired bootstrap; p of McNemar's exact test, "
+        "Accuracy of the first less that of the second, in points, with the 95% interval of the paired bootstrap; p of McNemar's exact test, "
         "not corrected for the number of comparisons."
     )
     return Table(["attacker", "models", "difference", "only first right", "only second right", "p"], rows, note)
@@ -294,6 +295,8 @@ def markdown(sections: Iterable[Section]) -> str:
     for section in sections:
         blocks.append("#" * section.level + " " + _md(section.title))
         blocks += [_md(line) for line in section.text]
+        if section.code:
+            blocks.append("\n".join(f"    {line}" for line in section.code.split("\n")))
         for table in section.tables:
             rows = [table.header, ["---"] * len(table.header), *table.rows]
             blocks.append("\n".join("| " + " | ".join(_md(cell, keep="*") for cell in row) + " |" for row in rows))
@@ -358,7 +361,7 @@ ol.texts .verdict {{ display: block; font-size: .85em; line-height: 1.5; color: 
 ruby.edit {{ font-weight: 600; margin: 0 1px; border-bottom: 2px solid currentcolor; cursor: help; }}
 rt {{ font-size: .65em; font-weight: 400; color: #777; }}
 .legend span {{ margin-right: 1.2em; font-size: .85em; }}
-code {{ font-size: .75em; overflow-wrap: anywhere; color: #666; }}
+pre {{ font-size: .75em; white-space: pre-wrap; overflow-wrap: anywhere; color: #555; }}
 </style>
 </head>
 <body>
@@ -376,10 +379,10 @@ def page(sections: Iterable[Section], charts: Mapping[str, bytes]) -> str:
 
 def _html_section(section: Section, charts: Mapping[str, bytes]) -> str:
     parts = [f"<h{section.level}>{html.escape(section.title)}</h{section.level}>"]
-    if section.level == 1:
+    if section.text:
         parts.append('<ul class="words">' + "".join(f"<li>{html.escape(line)}</li>" for line in section.text) + "</ul>")
-    else:
-        parts += [f"<p><code>{html.escape(line)}</code></p>" for line in section.text]
+    if section.code:
+        parts.append(f"<details><summary>as JSON</summary><pre>{html.escape(section.code)}</pre></details>")
     for table in section.tables:
         parts.append(_html_table(table))
     for name, what in section.charts:
