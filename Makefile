@@ -35,7 +35,7 @@ $(VENV)/installed: $(VENV)/bin/python requirements.txt setup.py
 	$(RUN) -m pip install --quiet -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/bin/python requirements.txt requirements-dev.txt requirements-deepspeed.txt setup.py
+$(VENV)/installed-dev: $(VENV)/bin/python requirements.txt requirements-dev.txt requirements-deepspeed.txt requirements-glyph.txt setup.py
 	$(RUN) -m pip install --quiet -r requirements-dev.txt
 	$(RUN) -m pip install --quiet setuptools wheel
 	DS_BUILD_OPS=0 $(RUN) -m pip install --quiet --no-build-isolation -r requirements-deepspeed.txt
