@@ -36,8 +36,11 @@ __all__ = list(_MODULE_OF)
 
 if TYPE_CHECKING:
     from .configuration_rocbert import *  # noqa: F403
+    from .deployment import export_onnx, quantize_int8  # noqa: F401
+    from .glyph_features import compute_glyph_features, pretrain_glyphs  # noqa: F401
     from .modeling_rocbert import *  # noqa: F403
     from .tokenization_rocbert import *  # noqa: F403
+    from .visualization import plot_fusion_weights  # noqa: F401
 
 
 def __getattr__(name: str):
