@@ -23,13 +23,12 @@ from rocbert_hf.characters.similarity import lookalikes_of
 from rocbert_hf.glyph_features import nearest_neighbours
 
 
-def read_vectors(folder: Path) -> torch.Tensor:
-    """`Vi` (Eq. 4) of the vocabulary, (16224, hidden)."""
+def read_vectors(folder: Path) -> dict[str, torch.Tensor]:
+    """ResNet18's features of the vocabulary, (16224, 512), and `Vi` (Eq. 4), (16224, hidden)."""
     saved = load_file(folder / "glyph_features.safetensors")
     projected = saved["features"] @ saved["shape_projection.weight"].T
-    return nn.functional.layer_norm(
-        projected, projected.shape[1:], saved["shape_norm.weight"], saved["shape_norm.bias"]
-    )
+    norm = saved["shape_norm.weight"], saved["shape_norm.bias"]
+    return {"ResNet18": saved["features"], "Vi": nn.functional.layer_norm(projected, projected.shape[1:], *norm)}
 
 
 def main() -> None:
@@ -50,22 +49,22 @@ def main() -> None:
     sets = read_sets(file, ",", slice(0, 1))
     characters = held_out(sets)
     pixels = torch.from_numpy(glyph_images().reshape(len(glyph_images()), -1).astype(np.float32))
-    tables = {
-        "untrained features": read_vectors(options.untrained),
-        "pretrained features": read_vectors(options.trained),
-        "pixels of the images": pixels - pixels.mean(0),
-    }
+    tables = {"pixels of the images": pixels - pixels.mean(0)}
+    for state, folder in (("untrained", options.untrained), ("pretrained", options.trained)):
+        tables |= {f"{name}, {state}": vectors for name, vectors in read_vectors(folder).items()}
     precisions = {}
     for name, vectors in tables.items():
         precisions[name], _ = hits_and_recall(nearest_neighbours(vectors, characters).get, sets, characters)
     precisions["packaged look-alikes"], _ = hits_and_recall(lookalikes_of, sets, characters)
 
-    baseline = precisions["untrained features"].mean()
+    baselines = {name: precisions[f"{name}, untrained"].mean() for name in ("ResNet18", "Vi")}
     print(f"{len(characters)} held-out characters, the 10 nearest of all Chinese characters of the vocabulary")
     print(f"{'':22}{'precision@10':>14}{'standard error':>16}{'x untrained':>13}")
     for name, precision in precisions.items():
         error = precision.std() / np.sqrt(len(precision))
-        print(f"{name:22}{precision.mean():14.3f}{error:16.3f}{precision.mean() / baseline:12.2f}x")
+        what, _, state = name.partition(", ")
+        ratio = f"{precision.mean() / baselines[what]:.2f}x" if state else ""
+        print(f"{name:22}{precision.mean():14.3f}{error:16.3f}{ratio:>13}".rstrip())
 
 
 if __name__ == "__main__":
