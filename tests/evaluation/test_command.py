@@ -3,14 +3,17 @@
 import importlib.util
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rocbert_hf.cli import app
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+PAGE = Path(__file__).parents[2] / "docs/robustness.md"
 
 
 def example(name):
@@ -71,3 +74,18 @@ def test_bad_options_are_one_line(tmp_path, folders, data, changed, named):
     assert len(re.findall("error: ", result.stderr)) == 1
     assert named in result.stderr
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of an installed package")
+@pytest.mark.parametrize("program", ["rocbert evaluate", "python examples/run_finetune.py"])
+def test_the_documentation_names_options_that_there_are(program):
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8").replace("\\\n", " "), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith(program)]
+    assert lines
+    if program == "rocbert evaluate":
+        known = {option for parameter in get_command(app).commands["evaluate"].params for option in parameter.opts}
+    else:
+        known = {f"--{field.name.replace('_', '-')}" for field in fields(example("run_finetune").FinetuneArguments)}
+        known.add("--config")
+    for line in lines:
+        assert set(re.findall(r"--[a-z-]+", line)) <= known

@@ -16,6 +16,7 @@ from transformers import pipeline
 from rocbert_hf.attacks import AttackedText, Example, ModelClassifier
 from rocbert_hf.evaluation import LabelledTexts, MeanPooledEncoder, RobustnessEvaluator, attacker_of
 from rocbert_hf.evaluation.metrics import mcnemar
+from rocbert_hf.evaluation.storage import JsonLines
 
 GOOD = "好很喜值棒推满美"
 
@@ -261,6 +262,14 @@ def test_a_damaged_line_is_named(tmp_path, reviews):
     (tmp_path / "examples.jsonl").write_bytes(b"\n".join(lines))
     with pytest.raises(ValueError, match=r"examples.jsonl line 2 is not JSON"):
         evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["adv"])
+
+
+def test_two_evaluations_do_not_write_into_one_folder(tmp_path, reviews):
+    evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["adv"])
+    before = records_in(tmp_path)
+    with JsonLines(tmp_path / "examples.jsonl"), pytest.raises(OSError, match="another process is writing"):
+        evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["adv", "argot"])
+    assert records_in(tmp_path) == before
 
 
 def test_similarity_is_by_the_encoder_that_was_given(tmp_path, folders, reviews):

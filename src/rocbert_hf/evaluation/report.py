@@ -357,7 +357,8 @@ td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 img {{ max-width: min(100%, 46em); height: auto; display: block; margin: .8em 0; }}
 ol.texts {{ padding-left: 1.6em; }}
 ol.texts li {{ margin: .5em 0; overflow-wrap: anywhere; line-height: 2.1; border-bottom: 1px solid #eee; }}
-ol.texts .verdict {{ display: block; font-size: .85em; line-height: 1.5; color: #555; }}
+ol.texts .verdict {{ display: block; font-size: .85em; line-height: 1.5; color: #555;
+        margin-bottom: .35em; }}
 ruby.edit {{ font-weight: 600; margin: 0 1px; border-bottom: 2px solid currentcolor; cursor: help; }}
 rt {{ font-size: .65em; font-weight: 400; color: #777; }}
 .legend span {{ margin-right: 1.2em; font-size: .85em; }}

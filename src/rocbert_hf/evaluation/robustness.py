@@ -104,13 +104,13 @@ class RobustnessEvaluator:
         Raises:
             ValueError: the folder holds results of other settings, or a classifier's answers cannot be used. The
                 outcomes before that are kept.
+            OSError: another process is evaluating into the same folder.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
         settings = _settings_joined(self.output_dir / "settings.json", self.settings)
-        lines = JsonLines(self.output_dir / "examples.jsonl")
-        done = self._done(lines)
-        write_whole(self.output_dir / "settings.json", json.dumps(settings, ensure_ascii=False, indent=1))
-        with lines:
+        with JsonLines(self.output_dir / "examples.jsonl") as lines:
+            done = self._done(lines)
+            write_whole(self.output_dir / "settings.json", json.dumps(settings, ensure_ascii=False, indent=1))
             for task, attacker, model in self._cells():
                 self._attack(task, attacker, model, done, lines)
         records = [

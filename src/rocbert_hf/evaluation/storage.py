@@ -12,7 +12,8 @@ from typing import IO, Any
 class JsonLines:
     """A file of one JSON object a line, appended and flushed one by one.
 
-    Used as a context for appending. A last line without its end is what a killed process leaves: it is taken off.
+    Used as a context for appending, by one process at a time. A last line without its end is what a killed process
+    leaves: it is taken off.
     """
 
     def __init__(self, file: Path):
@@ -41,6 +42,11 @@ class JsonLines:
 
     def __enter__(self) -> JsonLines:
         self._stream = self.file.open("ab")
+        try:
+            _lock(self._stream)
+        except OSError as error:
+            self._stream.close()
+            raise OSError(f"another process is writing {self.file}") from error
         size = self.file.stat().st_size
         if size:
             with self.file.open("rb") as stream:
@@ -55,6 +61,19 @@ class JsonLines:
     def append(self, record: dict[str, Any]) -> None:
         self._stream.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         self._stream.flush()
+
+
+def _lock(stream: IO[bytes]) -> None:
+    """Keep other processes away until the stream is closed, where the system can.
+
+    Raises:
+        OSError: another one was there first.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _end_of_last_line(stream: IO[bytes], size: int, chunk: int = 1 << 16) -> int:
