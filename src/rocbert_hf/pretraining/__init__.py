@@ -5,6 +5,7 @@ from .checkpoint import checkpoints_of
 from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining
 from .contrastive import GradientCache, gather_with_gradients, global_contrastive_loss
 from .corpus import SOURCES, TextSource, read_sentences, split_sentences
+from .curves import plot_training_curves
 from .devices import make_accelerator
 from .held_out import HeldOutEvaluation
 from .masking import MaskingVocabulary, mask_tokens
@@ -30,6 +31,7 @@ __all__ = [
     "make_accelerator",
     "mask_tokens",
     "parse_arguments",
+    "plot_training_curves",
     "read_log",
     "read_sentences",
     "sample_sentences",

@@ -28,7 +28,7 @@ DEVICE_MEMORY = {
         "V100": 32, "T4": 16, "RTX 4090": 24, "RTX 3090": 24,
     }.items()
 }  # fmt: skip
-MFU = 0.4  # share of the peak that training reaches; base on one GPU, long runs of others report 0.35 to 0.5
+MFU = 0.4  # share of the peak that training is taken to reach; the progress bar shows what a run does reach
 SENTENCES_A_WORKER = 2000  # that one process attacks, tokenizes and masks a second, with the paper's attacks
 CORRECTED_SHARE = 0.1  # of the tokens of an attacked sentence have a label with `correct_attacked`
 SETUPS = {  # name -> ZeRO stage, optimizer state in CPU memory
@@ -241,38 +241,48 @@ def activation_bytes(
     Args:
         rows, length: sentences of the batch, tokens of each.
     """
-    on_gpu = device != "CPU"
-
-    model = _small_model(config, dropout=not on_gpu, attention=arguments.attn_implementation)
-    dropped = 0
-
-    def count_dropped(module, inputs, output):
-        nonlocal dropped
-        dropped += output.numel()
-
-    for module in model.modules():
-        if on_gpu and isinstance(module, torch.nn.Dropout) and config.hidden_dropout_prob:
-            module.register_forward_hook(count_dropped)
-        if on_gpu and precision != "no" and isinstance(module, torch.nn.LayerNorm):
-            module.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
-
-    def saved(rows: int) -> int:
-        nonlocal dropped
-        dropped = 0
-        batch = example_batch(config, arguments, rows, length)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision != "no"):
-            return saved_bytes(model, lambda: model(**batch).loss) + dropped
-
-    def of_all_rows() -> int:
-        return _grown(saved, (1, 2), rows)
-
-    everything = _of_all_layers(of_all_rows, model, config)
+    everything = _ActivationCount(config, arguments, length, precision, on_gpu=device != "CPU")
+    saved = _of_all_layers(lambda: everything.of(rows), everything.model, config)
     if not arguments.gradient_checkpointing:
-        return everything
-    # A layer keeps its input only, and one layer at a time computes the rest again.
-    a_layer = of_all_rows() - _with_layers(model, len(model.base_model.encoder.layer) - 1, of_all_rows)
+        return saved
+    # All layers but the last keep only their input, and one of them at a time computes the rest again. What the last one
+    # and the heads kept is free by then, which is not counted on.
+    deeper = copy.deepcopy(config)
+    deeper.num_hidden_layers = max(config.num_hidden_layers, config.fusion_layer + 3)
+    count = _ActivationCount(deeper, arguments, length, precision, on_gpu=device != "CPU")
+    layers = len(count.model.base_model.encoder.layer)
+    a_layer = count.of(rows) - _with_layers(count.model, layers - 1, lambda: count.of(rows))
     inputs = rows * _views(arguments) * length * config.hidden_size * 4
-    return everything - config.num_hidden_layers * (a_layer - inputs) + a_layer
+    return saved - (config.num_hidden_layers - 1) * (a_layer - inputs) + a_layer
+
+
+class _ActivationCount:
+    """Counts what autograd keeps, in a model of few layers; see `activation_bytes`."""
+
+    def __init__(
+        self, config: RoCBertConfig, arguments: PretrainingArguments, length: int, precision: str, on_gpu: bool
+    ):
+        self.config, self.arguments, self.length, self.precision = config, arguments, length, precision
+        self.dropped = 0
+        self.model = _small_model(config, dropout=not on_gpu, attention=arguments.attn_implementation)
+        for module in self.model.modules():
+            if on_gpu and isinstance(module, torch.nn.Dropout) and config.hidden_dropout_prob:
+                module.register_forward_hook(self._count_dropped)
+            if on_gpu and precision != "no" and isinstance(module, torch.nn.LayerNorm):
+                module.register_forward_pre_hook(lambda module, inputs: (inputs[0].float(), *inputs[1:]))
+
+    def of(self, rows: int) -> int:
+        """Bytes of a batch of so many sentences."""
+        return _grown(self._measured, (1, 2), rows)
+
+    def _measured(self, rows: int) -> int:
+        self.dropped = 0
+        batch = example_batch(self.config, self.arguments, rows, self.length)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision != "no"):
+            return saved_bytes(self.model, lambda: self.model(**batch).loss) + self.dropped
+
+    def _count_dropped(self, module, inputs, output) -> None:
+        self.dropped += output.numel()
 
 
 def saved_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> int:
