@@ -102,6 +102,8 @@ class Estimate:
         run.add_column(justify="right")
         run.add_row("parameters", f"{self.parameters:,}")
         run.add_row("of these trained", f"{self.trainable:,}")
+        precision = {"no": "float32"}.get(self.precision, self.precision)
+        run.add_row("precision", precision)
         run.add_row("sentences a step", f"{self.sentences:,}")
         run.add_row("tokens a step", f"{self.tokens:,}")
         run.add_row("arithmetic a step", f"{_short(self.flops / 1e12)} TFLOP")
@@ -129,14 +131,15 @@ class Estimate:
         memory.add_row("in CPU memory", *(f"{needed.host / 1e9:.2f}" for needed in self.memory.values()))
         tables = [run, memory]
         if self.steps:
-            days = Table(title=f"days at {self.mfu:.0%} of the peak in {self.precision}", title_justify="left")
+            days = Table(title=f"days at {self.mfu:.0%} of the peak in {precision}", title_justify="left")
             days.add_column("devices")
             counts = sorted({1, 8, 64, self.num_processes})
             for count in counts:
                 days.add_column(f"{count}", justify="right")
             for device in PEAK_FLOPS:
                 if self.precision in PEAK_FLOPS[device]:
-                    days.add_row(device, *(_short(self.days(device, count)) for count in counts))
+                    wanted = (self.days(device, count) for count in counts)
+                    days.add_row(device, *(_short(number) if number >= 0.01 else "< 0.01" for number in wanted))
             tables.append(days)
         return Group(*tables)
 
