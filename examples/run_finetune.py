@@ -201,6 +201,7 @@ def finetune(arguments: FinetuneArguments, data: Data, seed: int, output_dir: Pa
             metric_for_best_model=arguments.metric,
             greater_is_better=True,
             bf16=arguments.bf16,
+            dataloader_pin_memory=torch.cuda.is_available(),
             report_to="none",
         ),
         train_dataset=tokenized(examples, tokenizer),
