@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from transformers.models.roc_bert.modeling_roc_bert import (
     RoCBertSelfOutput,
     eager_attention_forward,
 )
+from transformers.processing_utils import Unpack
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -1221,6 +1223,29 @@ class RoCBertForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
+VIEW_INPUTS = ("input_ids", "input_shape_ids", "input_pronunciation_ids", "attention_mask", "token_type_ids")
+
+
+class RoCBertFurtherInputs(TypedDict, total=False):
+    """
+    What `RoCBertForPreTraining` takes beside its arguments. (Of those, transformers' `Trainer` takes every one with
+    "label" in its name for labels without which there is no loss to evaluate.)
+
+    Args:
+        labels_...: (batch, clean sequence), the clean sentences, the third view; as in transformers' class, -100 in
+            `labels_input_ids` is read as padding.
+        attack_labels: (batch, attacked sequence), what the attacked form's tokens were before the attack, -100 where
+            nothing is to be corrected: adds the correction loss.
+    """
+
+    labels_input_ids: torch.LongTensor | None
+    labels_input_shape_ids: torch.LongTensor | None
+    labels_input_pronunciation_ids: torch.LongTensor | None
+    labels_attention_mask: torch.Tensor | None
+    labels_token_type_ids: torch.LongTensor | None
+    attack_labels: torch.LongTensor | None
+
+
 def _stack_views(views: Sequence[torch.Tensor], padding: int = 0) -> torch.Tensor:
     """(batch, n), (batch, m), ... -> (views * batch, longest), the shorter padded on the right."""
     length = max(view.shape[1] for view in views)
@@ -1238,6 +1263,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
     transformers' class of this name. `DataCollatorForRoCBertPretraining` makes its batches.
     """
 
+    further_inputs = tuple(RoCBertFurtherInputs.__annotations__)
     _tied_weights_keys = {  # noqa: RUF012
         "cls.predictions.decoder.bias": "cls.predictions.bias",
         "cls.predictions.decoder.weight": "roc_bert.embeddings.word_embeddings.weight",
@@ -1272,30 +1298,21 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         labels: torch.LongTensor | None = None,
         temperature: float = 0.01,
         inputs_embeds: torch.FloatTensor | None = None,
-        labels_input_ids: torch.LongTensor | None = None,
-        labels_input_shape_ids: torch.LongTensor | None = None,
-        labels_input_pronunciation_ids: torch.LongTensor | None = None,
-        labels_attention_mask: torch.Tensor | None = None,
-        labels_token_type_ids: torch.LongTensor | None = None,
-        attack_labels: torch.LongTensor | None = None,
         return_representations: bool = False,
-        **kwargs,
+        **kwargs: Unpack[RoCBertFurtherInputs],
     ) -> RoCBertForPreTrainingOutput:
         """
         Args:
             input_ids, input_shape_ids, input_pronunciation_ids, attention_mask, token_type_ids: (batch, sequence), the
                 sentences, masked.
             attack_...: (batch, attacked sequence), their attacked forms; without them there is no contrastive loss.
-            labels_...: (batch, clean sequence), the clean sentences, the third view; as in transformers' class, -100 in
-                `labels_input_ids` is read as padding.
             labels: (batch, sequence), the original id where a token is masked, -100 elsewhere; default, as in
                 transformers' class, `labels_input_ids`. Without either there is no masked language modelling loss.
-            attack_labels: (batch, attacked sequence), what the attacked form's tokens were before the attack, -100 where
-                nothing is to be corrected: adds the correction loss.
             temperature: of the contrastive loss (0.01 in the paper).
             inputs_embeds: (batch, sequence, hidden), instead of `input_ids`, where there is no attacked form.
             return_representations: return what would be contrasted, and leave the contrastive loss to the caller, who
                 may have negatives from other batches (`rocbert_hf.pretraining.contrastive`).
+            kwargs: a third view and a correction, see `RoCBertFurtherInputs`; and what any model of transformers takes.
 
         Raises:
             ValueError: `inputs_embeds` are given with an attacked form, or `attack_labels` without labels and an attacked
@@ -1303,8 +1320,10 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         """
         if inputs_embeds is not None and attack_input_ids is not None:
             raise ValueError("`inputs_embeds` cannot be given with `attack_input_ids`: all views are encoded from ids.")
+        clean = {name: kwargs.pop(f"labels_{name}", None) for name in VIEW_INPUTS}
+        attack_labels = kwargs.pop("attack_labels", None)
         if labels is None:
-            labels = labels_input_ids
+            labels = clean["input_ids"]
         if attack_labels is not None and (labels is None or attack_input_ids is None):
             raise ValueError("`attack_labels` need `labels` and `attack_input_ids`.")
         batch_size, length = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
@@ -1327,16 +1346,9 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
                 }
             )
             padding = {"input_ids": self.config.pad_token_id or 0}
-            if labels_input_ids is not None:
-                views.append(
-                    {
-                        "input_ids": labels_input_ids.masked_fill(labels_input_ids == -100, padding["input_ids"]),
-                        "input_shape_ids": labels_input_shape_ids,
-                        "input_pronunciation_ids": labels_input_pronunciation_ids,
-                        "attention_mask": labels_attention_mask,
-                        "token_type_ids": labels_token_type_ids,
-                    }
-                )
+            if clean["input_ids"] is not None:
+                ids = clean["input_ids"]
+                views.append(clean | {"input_ids": ids.masked_fill(ids == -100, padding["input_ids"])})
             for view in views:
                 if view["attention_mask"] is None:
                     view["attention_mask"] = torch.ones_like(view["input_ids"])

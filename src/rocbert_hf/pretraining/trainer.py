@@ -73,7 +73,7 @@ class RoCBertPretrainer:
         self.description = description
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.evaluate = evaluate
-        self.taken = set(inspect.signature(model.forward).parameters)
+        self.taken = {*inspect.signature(model.forward).parameters, *getattr(model, "further_inputs", ())}
         # a model of another kind has its own loss
         self.contrasts = arguments.contrasts and "return_representations" in self.taken
         self.peak_flops = peak_flops(device_name(self.accelerator.device), self.accelerator.mixed_precision)
