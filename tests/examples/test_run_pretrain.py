@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,9 @@ def test_a_dry_run_says_what_a_run_would_need_and_does_nothing(script, tmp_path,
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_interrupting_leaves_nothing_half_written(tmp_path):
     command = [sys.executable, SCRIPT, "--max-steps", "100000", "--output-dir", tmp_path / "model"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # where the tests themselves run in the background, a child would inherit that SIGINT is ignored
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         seen = ""
         while "loss=" not in seen:
             new = process.stderr.read(50)
