@@ -38,6 +38,7 @@ from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertT
 from rocbert_hf.attacks import PRESETS, Example
 from rocbert_hf.evaluation import Columns, LabelledTexts, augmented, read_labelled, task_of
 from rocbert_hf.evaluation.metrics import SCORES, classification_scores, confusion_matrices
+from rocbert_hf.files import write_whole
 from rocbert_hf.hub import model_card
 from rocbert_hf.pretraining import parse_arguments
 from rocbert_hf.resources import vocabulary
@@ -340,7 +341,7 @@ def _cell(value) -> str:
 def save_results(output_dir: Path, results: dict) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, ensure_ascii=False, indent=1)
-    (output_dir / "all_results.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(output_dir / "all_results.json", text + "\n")
 
 
 if __name__ == "__main__":

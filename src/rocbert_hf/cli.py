@@ -6,8 +6,6 @@ import gzip
 import json
 import os
 import sys
-import tempfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+
+from .files import DECOMPRESSION_ERRORS, written_whole
 
 app = typer.Typer(
     help="RoCBERT: adversarial Chinese text, and a BERT that stays right under it.",
@@ -41,28 +41,6 @@ def one_clear_error() -> Iterator[None]:
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-
-
-@contextmanager
-def written_whole(file: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name only when all of it was written."""
-    file = file.resolve()
-    options = {"mode": "w", "encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
-    if file.exists() and not file.is_file():  # /dev/stdout, a named pipe: nothing to replace
-        with file.open(**options) as stream:
-            yield stream
-        return
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{file.name}.", delete=False, **options) as stream:
-        temporary = Path(stream.name)
-        try:
-            yield stream
-        except BaseException:
-            temporary.unlink()
-            raise
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # as any new file; temporary ones are private
-    temporary.replace(file)
 
 
 @app.command()
@@ -332,7 +310,7 @@ def _lines(stream: IO[bytes], name: Path | str) -> Iterator[str]:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise ValueError(f"{name} line {number} is not UTF-8: {error.reason}") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except DECOMPRESSION_ERRORS as error:
         raise OSError(f"{name} is damaged: {error}") from error
 
 

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from .characters.confusables import confusables_of
 from .characters.glyphs import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, find_font, glyph_images, render
 from .characters.parts import components_of, splits_of
 from .characters.similarity import lookalikes_of
+from .files import staged_folder
 from .resources import lookalike_ids, shape_ids, vocabulary
 
 if TYPE_CHECKING:
@@ -489,8 +489,6 @@ def save_glyph_features(
         description: what JSON can hold.
         backbone: whether to write `resnet18.safetensors` too, for `load_resnet18`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         "features": features,
         "shape_projection.weight": encoder.shape_projection.weight,
@@ -503,14 +501,12 @@ def save_glyph_features(
         "hidden_size": encoder.shape_projection.out_features,
         "layer_norm_eps": encoder.shape_norm.eps,
     }
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as staging:
-        _write_tensors(Path(staging) / FEATURES_FILE, tensors)
+    with staged_folder(Path(folder)) as staging:
+        _write_tensors(staging / FEATURES_FILE, tensors)
         if backbone:
-            _write_tensors(Path(staging) / BACKBONE_FILE, encoder.backbone.state_dict())
+            _write_tensors(staging / BACKBONE_FILE, encoder.backbone.state_dict())
         text = json.dumps({"config": config, **description}, indent=2, ensure_ascii=False) + "\n"
-        (Path(staging) / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
-        for file in sorted(Path(staging).iterdir(), reverse=True):  # the JSON, which describes the others, last
-            os.replace(file, folder / file.name)
+        (staging / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
 
 
 def _write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:

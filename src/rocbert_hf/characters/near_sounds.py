@@ -45,7 +45,7 @@ def near_syllables(syllable: str) -> tuple[str, ...]:
 
 
 @cache
-def _characters_by_syllable() -> dict[str, tuple[str, ...]]:
+def characters_by_syllable() -> dict[str, tuple[str, ...]]:
     """Commonest reading -> characters of the vocabulary that have it, most frequent first."""
     found: dict[str, list[str]] = {}
     for character in vocabulary():
@@ -57,7 +57,7 @@ def _characters_by_syllable() -> dict[str, tuple[str, ...]]:
 @lru_cache(maxsize=1 << 14)
 def near_homophones_of(character: str) -> tuple[str, ...]:
     """Characters that sound almost the same as a character in its commonest reading: 牛 (niu) → 刘 (liu)."""
-    table = _characters_by_syllable()
+    table = characters_by_syllable()
     return tuple(
         other
         for reading in readings_of(character)[:1]

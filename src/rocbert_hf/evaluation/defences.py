@@ -17,9 +17,9 @@ from ..attacks import AdversarialSynthesizer, augment
 from ..attacks.blackbox import Example
 from ..attacks.victim import Classifier, Query, probabilities_of
 from ..characters.confusables import confusables_of
-from ..characters.near_sounds import near_homophones_of
+from ..characters.near_sounds import characters_by_syllable, near_homophones_of
 from ..characters.parts import splits_of
-from ..characters.pinyin import homophones_of, readings_of
+from ..characters.pinyin import homophones_of
 from ..characters.similarity import lookalikes_of
 from ..resources import character_readings, vocabulary
 from .classifiers import fingerprint_of, weights_digest
@@ -400,11 +400,11 @@ def _wholes() -> dict[str, tuple[str, ...]]:
 @cache
 def _characters_read() -> dict[str, tuple[str, ...]]:
     """Syllable -> frequent characters whose most common reading it is."""
-    found: dict[str, list[str]] = {}
-    for char in _frequent_characters():
-        for reading in readings_of(char)[:1]:
-            found.setdefault(reading, []).append(char)
-    return {reading: tuple(characters) for reading, characters in found.items()}
+    frequent = frozenset(_frequent_characters())
+    return {
+        syllable: tuple(char for char in characters if char in frequent)
+        for syllable, characters in characters_by_syllable().items()
+    }
 
 
 def rewritings(text: str) -> list[Place]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..attacks.text import COLOURS, OTHER_COLOUR, AttackedText
+from ..files import write_whole
 from .metrics import SCORES
-from .storage import write_whole
 from .summary import CLEAN, timing
 
 if TYPE_CHECKING:

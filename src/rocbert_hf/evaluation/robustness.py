@@ -17,10 +17,11 @@ from ..attacks import ATTACKS, AttackedText, ModelClassifier
 from ..attacks.blackbox import ATTACKERS, AdvAttacker, Attacker, AttackOutcome, Example, make_attacker
 from ..attacks.constraints import Encoder, character_bags
 from ..attacks.victim import Classifier, Query
+from ..files import write_whole
 from .classifiers import NamedClassifier, fingerprint_of, label_names_of
 from .metrics import Bootstrap
 from .report import write_report
-from .storage import JsonLines, write_whole
+from .storage import JsonLines
 from .summary import perturbed_share, summarise
 from .tasks import LabelledTexts
 

@@ -1,12 +1,13 @@
-"""Results on disk: lines that survive being killed, and files that are there whole or not at all."""
+"""Results on disk: lines that survive being killed."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from ..files import json_object
 
 
 class JsonLines:
@@ -32,13 +33,7 @@ class JsonLines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     return
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"{self.file} line {number} is not JSON: {error}") from error
-                if not isinstance(record, dict):
-                    raise ValueError(f"{self.file} line {number} must be an object, got {type(record).__name__}")
-                yield number, record
+                yield number, json_object(line, f"{self.file} line {number}")
 
     def __enter__(self) -> JsonLines:
         self._stream = self.file.open("ab")
@@ -87,14 +82,3 @@ def _end_of_last_line(stream: IO[bytes], size: int, chunk: int = 1 << 16) -> int
             return start + at + 1
         end = start
     return 0
-
-
-def write_whole(file: Path, content: str | bytes) -> None:
-    """Write a file so that it is never there in part."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import json
-import lzma
 import os
 import random
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+from ..files import DECOMPRESSION_ERRORS, OPENERS, json_object
+
 FORMATS = (".tsv", ".csv", ".jsonl", ".json")
 
 
@@ -239,14 +236,14 @@ def _records(path: Path, suffix: str) -> Iterator[tuple[str, Mapping[str, Any]]]
             elif suffix == ".jsonl":
                 for number, line in enumerate(lines, start=1):
                     if line.strip():
-                        yield f"{path} line {number}", _json_object(line, f"{path} line {number}")
+                        yield f"{path} line {number}", json_object(line, f"{path} line {number}")
             else:
                 yield from _table_records(lines, path, suffix)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error.reason}") from error
     except csv.Error as error:
         raise ValueError(f"{path} is not a table: {error}") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except DECOMPRESSION_ERRORS as error:
         raise OSError(f"{path} is damaged: {error}") from error
 
 
@@ -277,16 +274,6 @@ def _json_records(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any
         if not isinstance(record, dict):
             raise ValueError(f"{path} entry {number} must be an object, got {type(record).__name__}")
         yield f"{path} entry {number}", record
-
-
-def _json_object(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{where} must be an object, got {type(record).__name__}")
-    return record
 
 
 def _dataset_records(source: str, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -25,6 +25,8 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .contrastive import random_states, set_random_states
+
 NAME = re.compile(r"checkpoint-(\d+)")
 UNFINISHED = ".unfinished-"
 
@@ -187,17 +189,12 @@ def _load_optimizer(folder: Path, optimizer) -> None:
 
 
 def _random_states(device: torch.device) -> dict[str, str]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state()
-    return {name: bytes(state.tolist()).hex() for name, state in states.items()}
+    return {name: bytes(state.tolist()).hex() for name, state in random_states(device).items()}
 
 
 def _set_random_states(states: dict[str, str]) -> None:
     tensors = {name: torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8) for name, state in states.items()}
-    torch.set_rng_state(tensors["cpu"])
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
+    set_random_states(tensors)
 
 
 def _process_file(rank: int) -> str:

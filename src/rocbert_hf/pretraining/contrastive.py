@@ -128,16 +128,17 @@ def random_states(device: torch.device) -> dict:
 def replayed(states: dict) -> Iterator[None]:
     """Draw again the random numbers that followed `states`; afterwards the generators are as they were before."""
     now = random_states(torch.device("cuda" if "cuda" in states else "cpu"))
-    _set_random_states(states)
+    set_random_states(states)
     try:
         yield
     finally:
-        _set_random_states(now)
+        set_random_states(now)
 
 
-def _set_random_states(states: dict) -> None:
+def set_random_states(states: dict) -> None:
+    """Set torch's generators to what `random_states` gave; the GPU's where there is one."""
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states:
+    if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
 
 

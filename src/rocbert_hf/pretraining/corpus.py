@@ -11,13 +11,10 @@ stream, from the Hub or a disk; `SentencesInMemory` a list. All three have what 
 - `fingerprint()`: what tells this corpus from another, so that a run is not resumed on the wrong one.
 """
 
-import bz2
 import copy
 import glob
-import gzip
 import json
 import logging
-import lzma
 import re
 import zlib
 from collections import Counter
@@ -28,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import DECOMPRESSION_ERRORS, OPENERS
+
 logger = logging.getLogger(__name__)
 
 BUFFER_SENTENCES = 65_536
-OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
-DECOMPRESSION_ERRORS = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 TEXT_SUFFIXES = (".txt", ".jsonl")
 TABLE_FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
 SENTENCE = re.compile(r"[^。！？!?…；;\n]*[。！？!?…；;\n]*[”’」』）)]*")  # up to its end marks and closing quotes

@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
+from ..files import staged_folder
 from .arguments import PretrainingArguments
 from .checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from .contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
@@ -493,21 +493,9 @@ def save_run(output_dir: str | os.PathLike, model, tokenizer, results: dict) -> 
     Everything is written to a temporary folder beside its place first, then renamed into `output_dir`; a run that is
     interrupted before leaves an earlier run's files as they were.
     """
-    with _staged_folder(Path(output_dir)) as staging:
+    with staged_folder(Path(output_dir)) as staging:
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
         (staging / "all_results.json").write_text(
             json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-
-
-@contextmanager
-def _staged_folder(output_dir: Path) -> Iterator[Path]:
-    """A new folder whose files are moved into `output_dir` when all of them are written."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output_dir) as staging:
-        yield Path(staging)
-        for file in sorted(path for path in Path(staging).rglob("*") if path.is_file()):
-            target = output_dir / file.relative_to(staging)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
