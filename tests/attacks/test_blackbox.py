@@ -240,3 +240,26 @@ def test_model_classifier_gives_the_models_probabilities():
         model.classifier.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="numbers"):
         ModelClassifier(model, tokenizer)(texts)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_model_classifier_pads_where_its_tokenizer_does(side, tmp_path):
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    torch.manual_seed(0)
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary()), encoding="utf-8")
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"), padding_side=side)
+    config = BertConfig(len(tokenizer), 32, 1, 2, 64, initializer_range=0.5)
+    model, seen = BertForSequenceClassification(config).eval(), []
+    model.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs), with_kwargs=True)
+    texts = [HOTEL, "房间很脏", "房间很脏啊"]
+    ModelClassifier(model, tokenizer)(texts)
+    for inputs in seen:
+        padding = inputs["attention_mask"] == 0
+        assert (inputs["input_ids"][padding] == tokenizer.pad_token_id).all()
+        assert not padding.all(0).any()  # no column of padding alone
+        assert not padding[:, -1 if side == "left" else 0].any()
+    tokenizer.pad_token = None
+    with pytest.raises(ValueError, match="padding token"):
+        ModelClassifier(model, tokenizer)

@@ -82,6 +82,8 @@ class ModelClassifier:
         (2, 2)
     """
 
+    AT_ONCE = 1024  # texts that are tokenized, and padded, together
+
     def __init__(
         self,
         model: Any,
@@ -113,15 +115,18 @@ class ModelClassifier:
             raise ValueError("texts must be a list of strings or of pairs, got one string")
         if not len(texts):
             return np.zeros((0, max(self.model.config.num_labels, 2)))
-        encoded = self._tokenize(list(texts))
-        names = list(encoded)
-        rows = [_digest(columns) for columns in zip(*encoded.values(), strict=True)]
+        texts = list(texts)
+        starts = range(0, len(texts), self.AT_ONCE)
+        return np.concatenate([self._answer(texts[start : start + self.AT_ONCE]) for start in starts])
+
+    def _answer(self, texts: list[Query]) -> np.ndarray:
+        names, tokens, lengths = self._tokenize(texts)
+        rows = [_digest(self._unpadded(row, length)) for row, length in zip(tokens, lengths, strict=True)]
         answers = {key: self._cache[key] for key in rows if key in self._cache}
         first = {key: at for at, key in reversed(list(enumerate(rows))) if key not in answers}
-        length = {at: len(encoded[names[0]][at]) for at in first.values()}
-        for batch in batches_of_similar_length(length, self.batch_size):
-            inputs = {name: [encoded[name][at] for at in batch] for name in names}
-            answers.update(zip((rows[at] for at in batch), self._forward(inputs), strict=True))
+        for batch in batches_of_similar_length({at: lengths[at] for at in first.values()}, self.batch_size):
+            inputs = self._unpadded(tokens[batch], lengths[batch[-1]])
+            answers.update(zip((rows[at] for at in batch), self._forward(names, inputs), strict=True))
         for key in dict.fromkeys(rows):
             self._cache[key] = answers[key]
             self._cache.move_to_end(key)
@@ -129,28 +134,35 @@ class ModelClassifier:
             self._cache.popitem(last=False)
         return probabilities_of(lambda _: [answers[key] for key in rows], texts)
 
-    def _tokenize(self, texts: list[Query]) -> dict[str, list[list[int]]]:
+    def _tokenize(self, texts: list[Query]) -> tuple[list[str], np.ndarray, list[int]]:
+        """The model's inputs: their names, int64 (texts, names, tokens), and the length of each text in tokens."""
         pairs = [isinstance(text, tuple) for text in texts]
         if any(pairs) != all(pairs):
             raise ValueError("texts must be all strings or all (text, text_pair) tuples, got both")
         columns = zip(*texts, strict=True) if pairs[0] else (texts,)
-        # of a pair, as in training, the longer text is cut first
-        return dict(
-            self.tokenizer(
-                *map(list, columns),
-                truncation=self.max_length is not None,
-                max_length=self.max_length,
-            )
+        # padded by the tokenizer's compiled code: its `pad` is Python, and as slow as the search itself
+        encoded = self.tokenizer(
+            *map(list, columns),
+            padding=True,
+            # of a pair, as in training, the longer text is cut first
+            truncation=self.max_length is not None,
+            max_length=self.max_length,
+            return_attention_mask=True,
+            return_tensors="np",
         )
+        return list(encoded), np.stack(list(encoded.values()), axis=1), encoded["attention_mask"].sum(1).tolist()
 
-    def _forward(self, inputs: dict[str, list[list[int]]]) -> np.ndarray:
+    def _unpadded(self, tokens: np.ndarray, length: int) -> np.ndarray:
+        """(..., tokens) without the padding that comes of longer texts than `length`."""
+        return tokens[..., :length] if self.tokenizer.padding_side == "right" else tokens[..., -length:]
+
+    def _forward(self, names: Sequence[str], inputs: np.ndarray) -> np.ndarray:
+        """float64 (texts, labels) for inputs (texts, names, tokens)."""
         import torch
 
-        # by way of numpy, which is much faster than the tokenizer at making tensors of lists
-        padded = {name: np.array(rows) for name, rows in self.tokenizer.pad(inputs).items()}
         with torch.inference_mode():
-            tensors = {name: torch.from_numpy(rows).to(self.model.device) for name, rows in padded.items()}
-            logits = self.model(**tensors).logits.float()
+            columns = torch.from_numpy(np.ascontiguousarray(inputs.swapaxes(0, 1))).to(self.model.device)
+            logits = self.model(**dict(zip(names, columns, strict=True))).logits.float()
             if logits.shape[-1] == 1:  # one logit: that of label 1
                 positive = logits.sigmoid()
                 return torch.cat([1 - positive, positive], dim=-1).double().cpu().numpy()
@@ -171,12 +183,14 @@ def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
         model = model.model
     if tokenizer is None:
         raise ValueError("tokenizer must be given beside a model; got None")
+    if tokenizer.pad_token is None:
+        raise ValueError("tokenizer must have a padding token (tokenizer.pad_token), for texts that share a batch")
     return model, tokenizer, device
 
 
-def _digest(columns: Sequence[Sequence[int]]) -> bytes:
-    """A key of all that the model sees of one text."""
-    return hashlib.blake2b(np.array(columns, dtype=np.int32).tobytes(), digest_size=16).digest()
+def _digest(tokens: np.ndarray) -> bytes:
+    """A key of all that the model sees of one text, (inputs, tokens)."""
+    return hashlib.blake2b(tokens.tobytes(), digest_size=16).digest()
 
 
 def batches_of_similar_length(lengths: dict[int, int], batch_size: int, slack: float = 1.25) -> list[list[int]]:
