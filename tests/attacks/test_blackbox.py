@@ -250,7 +250,9 @@ def test_model_classifier_pads_where_its_tokenizer_does(side, tmp_path):
     torch.manual_seed(0)
     (tmp_path / "vocab.txt").write_text("\n".join(vocabulary()), encoding="utf-8")
     tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"), padding_side=side)
-    config = BertConfig(len(tokenizer), 32, 1, 2, 64, initializer_range=0.5)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
     model, seen = BertForSequenceClassification(config).eval(), []
     model.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs), with_kwargs=True)
     texts = [HOTEL, "房间很脏", "房间很脏啊"]
