@@ -177,11 +177,22 @@ def test_bad_options_are_named():
 
 def test_pycorrector_is_used_where_it_is_installed():
     try:
-        import pycorrector  # noqa: F401
+        import kenlm  # noqa: F401
+        from pycorrector import ConfusionCorrector
     except ImportError:
         with pytest.raises(ValueError, match="pip install pycorrector"):
             corrector_of("pycorrector")
+        pytest.skip("pycorrector and kenlm are not installed")
+    corrector = PycorrectorCorrector(ConfusionCorrector({"新情": "心情"}))
+    assert corrector.correct(["今天新情很好", "", "好"]) == ["今天心情很好", "", "好"]
+    assert corrector.fingerprint != PycorrectorCorrector(ConfusionCorrector({})).fingerprint
+    assert corrector.fingerprint != corrector_of("pycorrector").fingerprint
+
+
+def test_what_pycorrector_answers_is_understood():
     found = SimpleNamespace(
-        correct_batch=lambda texts: [{"source": t, "target": t.replace("新情", "心情")} for t in texts]
+        correct_batch=lambda texts: [
+            {"source": t, "target": t.replace("新情", "心情"), "errors": [("新情", "心情", 2)]} for t in texts
+        ]
     )
     assert PycorrectorCorrector(found).correct(["今天新情很好"]) == ["今天心情很好"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -292,14 +293,15 @@ class MaskedLMCorrector:
 
 
 class PycorrectorCorrector:
-    """pycorrector's corrector, where it is installed (version 1 or later).
+    """pycorrector's corrector, where it is installed (tried with version 1.1.4).
 
     Args:
-        corrector: an object of pycorrector with `correct_batch`; by default its `Corrector`, of statistics and
-            dictionaries, which loads its language model on first use.
+        corrector: an object of pycorrector with `correct_batch` (`ConfusionCorrector`, `ProperCorrector`,
+            `MacBertCorrector` ...); by default its `Corrector`, of statistics and dictionaries, which downloads a
+            language model of 2.95 GB on first use: `Corrector(language_model_path=...)` takes a smaller one.
 
     Raises:
-        ValueError: pycorrector is not installed.
+        ValueError: pycorrector, or kenlm that its default needs, is not installed.
     """
 
     name = "pycorrector"
@@ -307,6 +309,7 @@ class PycorrectorCorrector:
     def __init__(self, corrector: Any = None):
         if corrector is None:
             try:
+                import kenlm  # noqa: F401  # else it would be missed only when the first text is corrected
                 from pycorrector import Corrector as Default
             except ImportError as error:
                 raise ValueError(
@@ -314,6 +317,15 @@ class PycorrectorCorrector:
                 ) from error
             corrector = Default()
         self.corrector = corrector
+
+    @property
+    def fingerprint(self) -> str:
+        """Its kind, and a hash of its neural model, or of the file of its language model and its confusion set."""
+        kind, model = type(self.corrector).__name__, getattr(self.corrector, "model", None)
+        if hasattr(model, "state_dict"):
+            return f"{kind}/{weights_digest(model)}"
+        settings = [getattr(self.corrector, name, None) for name in ("language_model_path", "custom_confusion")]
+        return f"{kind}/{hashlib.blake2b(repr(settings).encode(), digest_size=8).hexdigest()}"
 
     def correct(self, texts: Sequence[str]) -> list[str]:
         return [found["target"] for found in self.corrector.correct_batch(list(texts))]
