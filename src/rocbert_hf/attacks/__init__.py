@@ -10,10 +10,26 @@ from .text import AttackedText, Edit
 from .transformations import ATTACKS, Attack, Form, Sentence
 
 if TYPE_CHECKING:
-    from .blackbox import ATTACKERS, Attacker, AttackOutcome, Example, ModelClassifier, make_attacker
+    from .blackbox import (
+        ATTACKERS,
+        Attacker,
+        AttackOutcome,
+        Example,
+        MaskedLanguageModelSynonyms,
+        ModelClassifier,
+        make_attacker,
+    )
 
 # What asks a model; imported on first use, so that attacks alone start at once.
-_OF_BLACKBOX = ("ATTACKERS", "AttackOutcome", "Attacker", "Example", "ModelClassifier", "make_attacker")
+_OF_BLACKBOX = (
+    "ATTACKERS",
+    "AttackOutcome",
+    "Attacker",
+    "Example",
+    "MaskedLanguageModelSynonyms",
+    "ModelClassifier",
+    "make_attacker",
+)
 
 __all__ = [
     "ATTACKERS",
@@ -30,6 +46,7 @@ __all__ = [
     "Edit",
     "Example",
     "Form",
+    "MaskedLanguageModelSynonyms",
     "ModelClassifier",
     "RandomScorer",
     "Scorer",

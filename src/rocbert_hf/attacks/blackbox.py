@@ -38,6 +38,7 @@ from .constraints import (
     SamePartOfSpeech,
     SentenceSimilarity,
 )
+from .masked_synonyms import MaskedLanguageModelSynonyms
 from .search import GreedyByImportance, Search, Untargeted
 from .synthesizer import AdversarialSynthesizer
 from .text import AttackedText, Edit
@@ -53,6 +54,7 @@ __all__ = [
     "Classifier",
     "ComposedAttacker",
     "Example",
+    "MaskedLanguageModelSynonyms",
     "ModelClassifier",
     "TextFoolerAttacker",
     "make_attacker",
@@ -397,7 +399,8 @@ class TextFoolerAttacker(ComposedAttacker):
     """TextFooler (Jin et al., AAAI 2020), for Chinese: whole words give way to synonyms of the same part of speech.
 
     Args:
-        synonyms: None for the packaged thesaurus, word vectors (object or path), or a function; see `SynonymWords`.
+        synonyms: None for the packaged thesaurus, word vectors (object or path), a `MaskedLanguageModelSynonyms`, or a
+            function; see `SynonymWords`.
         max_candidates: synonyms of a word; N in the paper.
         min_word_similarity: cosine of word vectors; delta in the paper.
         encoder: texts -> vectors, for the sentence similarity; None for `character_bags`.

@@ -12,6 +12,7 @@ from ..characters.parts import splits_of
 from ..characters.pinyin import pinyin_of
 from ..characters.words import segment, synonyms_of
 from ..resources import character_parts
+from .masked_synonyms import MaskedLanguageModelSynonyms
 from .text import AttackedText, Edit
 from .transformations import ATTACKS
 from .word_vectors import WordVectors
@@ -121,7 +122,8 @@ class SynonymWords:
 
     Args:
         synonyms: where they come from: None for the packaged thesaurus (nouns and adjectives), word vectors (a
-            `WordVectors`, a path of one's file, gensim's `KeyedVectors`), or a function from a word to words.
+            `WordVectors`, a path of one's file, gensim's `KeyedVectors`), a masked language model
+            (`MaskedLanguageModelSynonyms`), which reads the sentence too, or a function from a word to words.
         limit: synonyms of a word, at most; 50 in TextFooler.
         threshold: cosine that word vectors must exceed; 0.7 in TextFooler.
     """
@@ -132,15 +134,23 @@ class SynonymWords:
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}")
         self.limit = limit
-        self.synonyms_of = _synonym_source(synonyms, limit, threshold)
+        self.synonyms_in = _synonym_source(synonyms, limit, threshold)
 
     def changes(self, source: Words, index: int) -> Sequence[Change]:
         word = source.words[index]
-        found = [other for other in self.synonyms_of(word) if other != word][: self.limit]
+        found = [other for other in self.synonyms_in(source, index) if other != word][: self.limit]
         return tuple(Change(*source.span(index), other, "synonym") for other in found)
 
 
-def _synonym_source(synonyms: Any, limit: int, threshold: float) -> Callable[[str], Sequence[str]]:
+def _synonym_source(synonyms: Any, limit: int, threshold: float) -> Callable[[Words, int], Sequence[str]]:
+    """A function from a source and the index of a word to words, the best first."""
+    if isinstance(synonyms, MaskedLanguageModelSynonyms):
+        return synonyms.synonyms_in
+    of_word = _synonyms_of_word(synonyms, limit, threshold)
+    return lambda source, index: of_word(source.words[index])
+
+
+def _synonyms_of_word(synonyms: Any, limit: int, threshold: float) -> Callable[[str], Sequence[str]]:
     if synonyms is None:
         return synonyms_of
     if isinstance(synonyms, (str, PathLike)):
@@ -152,8 +162,8 @@ def _synonym_source(synonyms: Any, limit: int, threshold: float) -> Callable[[st
     if callable(synonyms):
         return synonyms
     raise ValueError(
-        "synonyms must be None for the thesaurus, word vectors, the path of a file of them, or a function from a word "
-        f"to words, got {synonyms!r}"
+        "synonyms must be None for the thesaurus, word vectors, the path of a file of them, a "
+        f"MaskedLanguageModelSynonyms, or a function from a word to words, got {synonyms!r}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections import OrderedDict
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..attacks import AdversarialSynthesizer, augment
 from ..attacks.blackbox import Example
+from ..attacks.masked_synonyms import load_masked_language_model
 from ..attacks.victim import Classifier, Query, probabilities_of
 from ..characters.confusables import confusables_of
 from ..characters.near_sounds import characters_by_syllable, near_homophones_of
@@ -137,23 +137,11 @@ class MaskedLMCorrector:
         for argument, value in (("max_candidates", max_candidates), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{argument} must be at least 1, got {value}")
-        if isinstance(model, (str, os.PathLike)):
-            from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-            model = AutoModelForMaskedLM.from_pretrained(model)
-        if tokenizer is None or tokenizer.mask_token is None:
-            raise ValueError("tokenizer must be given beside a model, and must have a mask token")
-        if device is not None:
-            model.to(device)
-        self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer, self.max_length = load_masked_language_model(model, tokenizer, device)
         self.max_candidates = max_candidates
         self.suspicion = suspicion
         self.margin = margin
         self.batch_size = batch_size
-        limits = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
-        self.max_length = min(limit for limit in limits if limit)
         self._ids: dict[str, tuple[int, ...]] = {}
 
     @property
