@@ -24,7 +24,7 @@ from rocbert_hf import (
     in_batch_contrastive_loss,
 )
 from rocbert_hf.configuration_rocbert import FUSIONS, PHONETIC_ENCODERS
-from rocbert_hf.modeling_rocbert import RoCBertDropout
+from rocbert_hf.modeling_rocbert import RoCBertDropout, RoCBertEncoderAttention
 from rocbert_hf.resources import glyph_images, pronunciations, vocabulary
 
 WEIGHING_FUSIONS = ("layer_insert", "attention", "two_step")
@@ -769,6 +769,46 @@ def test_dropout_keeps_the_share_and_the_scale_of_torchs():
     torch.manual_seed(0)
     assert torch.equal(dropout(inputs), outputs)
     assert not torch.equal(dropout(inputs), outputs)
+
+
+class UnitVectors(torch.nn.Module):
+    """(batch, sequence, heads * sequence): each head of a position is the unit vector of that position."""
+
+    def forward(self, hidden_states):
+        batch, sequence, size = hidden_states.shape
+        return torch.eye(sequence, dtype=hidden_states.dtype).repeat(batch, 1, size // sequence)
+
+
+@pytest.mark.parametrize("padding", ["right", "none", "additive"])
+def test_attention_that_drops_out_on_a_cpu_is_the_attention_of_its_weights(tiny_sizes, padding):
+    """The weights are read off by attending to unit vectors."""
+    config = RoCBertConfig(**tiny_sizes, attention_probs_dropout_prob=0.25)
+    config._attn_implementation = "sdpa"
+    attention = RoCBertEncoderAttention(config).double().train()
+    size = attention.attention_head_size
+    hidden_states = torch.randn(2, size, config.hidden_size, dtype=torch.float64)
+    may_see = torch.ones(2, 1, size, size, dtype=torch.bool)
+    if padding != "none":
+        may_see[1, ..., size // 2 :] = False
+    mask = None if padding == "none" else may_see
+    if padding == "additive":
+        mask = torch.zeros(may_see.shape, dtype=torch.float64).masked_fill(~may_see, torch.finfo(torch.float64).min)
+
+    def heads(projection):
+        return projection(hidden_states).unflatten(-1, (-1, size)).transpose(1, 2)
+
+    scores = heads(attention.query) @ heads(attention.key).transpose(-1, -2) / size**0.5
+    expected = scores.masked_fill(~may_see, -torch.inf).softmax(-1)
+    attention.value = UnitVectors()
+    weights = torch.stack([attention(hidden_states, mask)[0].unflatten(-1, (-1, size)) for _ in range(300)])
+    weights = weights.transpose(2, 3)  # (draws, batch, heads, queries, keys)
+    seen = (weights != 0) & may_see
+    assert torch.allclose(weights[seen], (expected / 0.75).expand_as(weights)[seen], rtol=1e-12)
+    assert not weights[~may_see.expand_as(weights)].any()
+    dropped = 1 - seen.sum() / may_see.expand_as(weights).sum()
+    assert abs(dropped.item() - 0.25) < 5 * (0.1875 / may_see.expand_as(weights).sum().item()) ** 0.5
+    attention.eval()
+    assert torch.allclose(attention.attend(hidden_states, hidden_states, mask), expected.transpose(1, 2).flatten(-2))
 
 
 def test_dropout_leaves_alone_what_torchs_leaves_alone():
