@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# A test file a process, as many at a time as there are processors.
+IN_PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-slow lint format resources clean
 
@@ -9,10 +11,10 @@ demo: $(VENV)/installed            ## install, then pretrain the tiny preset on 
 	$(RUN) examples/run_pretrain.py
 
 test: $(VENV)/installed-dev        ## install, then run the tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(IN_PARALLEL)
 
 test-slow: $(VENV)/installed-dev   ## the tests that take minutes
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest $(IN_PARALLEL) -m slow
 
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .

@@ -21,7 +21,7 @@ EXTRAS = {
         "fonttools>=4.50",
         "opencc-python-reimplemented>=0.1.7",
     ],
-    "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "scipy>=1.11", "build>=1.2"],
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "scipy>=1.11", "build>=1.2"],
 }
 
 setup(
