@@ -148,9 +148,10 @@ class ModelClassifier:
             truncation=self.max_length is not None,
             max_length=self.max_length,
             return_attention_mask=True,
-            return_tensors="np",
         )
-        return list(encoded), np.stack(list(encoded.values()), axis=1), encoded["attention_mask"].sum(1).tolist()
+        # arrays are made here: asked for them, a tokenizer of transformers walks through its lists in Python
+        tokens = np.stack([np.array(rows, dtype=np.int64) for rows in encoded.values()], axis=1)
+        return list(encoded), tokens, [sum(mask) for mask in encoded["attention_mask"]]
 
     def _unpadded(self, tokens: np.ndarray, length: int) -> np.ndarray:
         """(..., tokens) without the padding that comes of longer texts than `length`."""
