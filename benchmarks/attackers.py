@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from rocbert_hf.attacks import Example, ModelClassifier, make_attacker
 from rocbert_hf.resources import demo_sentences, path
@@ -43,14 +43,13 @@ def read_texts(data_dir: Path | None, limit: int, max_characters: int) -> list[s
     return [text for text in texts if 0 < len(text) <= max_characters][:limit]
 
 
-def random_victim(layers: int, hidden_size: int) -> tuple[BertForSequenceClassification, BertTokenizer]:
+def random_victim(layers: int, hidden_size: int) -> tuple[BertForSequenceClassification, BertTokenizerFast]:
     """A BERT of random weights, large enough that its labels can be flipped."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         vocabulary = Path(folder) / "vocab.txt"
         vocabulary.write_bytes(path("vocab.txt").read_bytes())
-        BertTokenizer(str(vocabulary), model_max_length=512).save_pretrained(folder)
-        tokenizer = BertTokenizer.from_pretrained(folder)
+        tokenizer = BertTokenizerFast(str(vocabulary), model_max_length=512)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
