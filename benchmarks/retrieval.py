@@ -5,6 +5,9 @@
 Each sentence is attacked five times; an attacked form is found when its own sentence is the nearest of all by cosine of
 the [CLS] states. The attacks are the same for every model: the presets `paper` and `wild`, as they are and with more of
 the characters attacked. HELD_OUT is a text file of sentences that no model was trained on, one a line.
+
+`--curves FILE.png` draws from the models' `log.jsonl` how the accuracy within a batch and the retrieval of the run's own
+held-out sentences grew, over the sentences seen: runs with batches of different sizes side by side.
 """
 
 import argparse
@@ -13,13 +16,19 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from matplotlib.figure import Figure
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.attacks.synthesizer import complete_config
-from rocbert_hf.pretraining import HeldOutEvaluation, read_sentences
+from rocbert_hf.pretraining import HeldOutEvaluation, read_log, read_sentences
 
 RATIOS = (0.15, 0.3, 0.5)
+CURVES = {  # a panel each
+    "contrastive_accuracy": "own attacked form is the nearest within the batch",
+    "eval_retrieval_cls": "held-out attacked sentence finds its original",
+    "mlm_loss": "MLM loss of the batches",
+}
 
 
 def held_out_sentences(file: Path, limit: int, least: int = 8) -> list[str]:
@@ -28,13 +37,36 @@ def held_out_sentences(file: Path, limit: int, least: int = 8) -> list[str]:
     return list(sentences)[:limit]
 
 
+def draw_curves(folders: list[Path], batch_sizes: list[int], path: Path) -> None:
+    """A panel for each of `CURVES`, with a line a model over the sentences that it was trained on."""
+    figure = Figure(figsize=(4.8 * len(CURVES), 3.6), layout="constrained")
+    for axis, (column, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
+        for folder, batch_size in zip(folders, batch_sizes, strict=True):
+            points = [(row["step"] * batch_size, row[column]) for row in read_log(folder) if column in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=folder.name)
+        axis.set_title(title, loc="left", fontsize="medium")
+        axis.set_xlabel("sentences seen")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True, help="folders of checkpoints")
     parser.add_argument("--text-file", type=Path, required=True, help="held-out sentences, one a line")
     parser.add_argument("--limit", type=int, default=1000, help="sentences (default: 1000)")
     parser.add_argument("--attacks-per-sentence", type=int, default=2, help="default: 2")
+    parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the models' training too")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, help="sentences a step of each, for --curves")
     arguments = parser.parse_args()
+    if arguments.curves and len(arguments.batch_sizes or ()) != len(arguments.models):
+        parser.error("--curves needs --batch-sizes, one for each model")
+
+    if arguments.curves:
+        draw_curves([Path(folder) for folder in arguments.models], arguments.batch_sizes, arguments.curves)
 
     sentences = held_out_sentences(arguments.text_file, arguments.limit)
     models = [AutoModelForMaskedLM.from_pretrained(folder) for folder in arguments.models]
