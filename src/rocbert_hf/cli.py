@@ -156,6 +156,10 @@ def evaluate(
     ] = "",
     max_share: Annotated[float, typer.Option(help="Share of the characters that may be attacked.")] = 0.2,
     query_budget: Annotated[int, typer.Option(help="Queries a text.")] = 2000,
+    synonyms: Annotated[
+        str | None,
+        typer.Option(help="Of textfooler and argot: masked_lm=DIR_OR_ID or vectors=FILE. Default: a small thesaurus."),
+    ] = None,
     defence: Annotated[
         list[str] | None,
         typer.Option(help="Also every model behind spelling=DIR_OR_ID (masked language model) or pycorrector."),
@@ -198,6 +202,7 @@ def evaluate(
             ratio=[ratio],
             max_share=max_share,
             query_budget=query_budget,
+            synonyms=synonyms,
             defence=defence or [],
             encoder=encoder,
             output_dir=str(output),

@@ -60,6 +60,7 @@ def test_the_command_and_the_script_write_the_same_report(tmp_path, folders, dat
         (["--task", "chnsenticorp", "--data-dir", "nowhere"], "no test file"),
         (["--attackers", "pwws"], "attacker must be one of"),
         (["--defence", "grammar"], "a defence must be"),
+        (["--synonyms", "thesaurus"], "synonyms must be masked_lm=DIR_OR_ID"),
         (["--limit", "0"], "limit must be at least 1"),
         (["--ratio", "many"], "argot"),
         (["--model", "no/such/model"], "no/such/model cannot be loaded"),

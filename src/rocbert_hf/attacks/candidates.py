@@ -133,33 +133,33 @@ class SynonymWords:
             raise ValueError(f"limit must be at least 1, got {limit}")
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}")
-        self.limit = limit
-        self.synonyms_in = _synonym_source(synonyms, limit, threshold)
+        self.limit, self.threshold = limit, threshold
+        self.synonyms = _opened(synonyms)
 
     def changes(self, source: Words, index: int) -> Sequence[Change]:
         word = source.words[index]
-        found = [other for other in self.synonyms_in(source, index) if other != word][: self.limit]
+        found = [other for other in self._synonyms_in(source, index) if other != word][: self.limit]
         return tuple(Change(*source.span(index), other, "synonym") for other in found)
 
+    def _synonyms_in(self, source: Words, index: int) -> Sequence[str]:
+        """Of a word in its sentence, the best first; the word itself may be among them."""
+        if isinstance(self.synonyms, MaskedLanguageModelSynonyms):
+            return self.synonyms.synonyms_in(source, index)
+        word = source.words[index]
+        if isinstance(self.synonyms, WordVectors):
+            return [other for other, _ in self.synonyms.neighbours(word, self.threshold, self.limit)]
+        return self.synonyms(word)
 
-def _synonym_source(synonyms: Any, limit: int, threshold: float) -> Callable[[Words, int], Sequence[str]]:
-    """A function from a source and the index of a word to words, the best first."""
-    if isinstance(synonyms, MaskedLanguageModelSynonyms):
-        return synonyms.synonyms_in
-    of_word = _synonyms_of_word(synonyms, limit, threshold)
-    return lambda source, index: of_word(source.words[index])
 
-
-def _synonyms_of_word(synonyms: Any, limit: int, threshold: float) -> Callable[[str], Sequence[str]]:
+def _opened(synonyms: Any) -> MaskedLanguageModelSynonyms | WordVectors | Callable[[str], Sequence[str]]:
+    """What `SynonymWords` was given, read if it is a file."""
     if synonyms is None:
         return synonyms_of
     if isinstance(synonyms, (str, PathLike)):
-        synonyms = WordVectors.read(synonyms)
-    elif hasattr(synonyms, "index_to_key"):
-        synonyms = WordVectors.from_keyed_vectors(synonyms)
-    if isinstance(synonyms, WordVectors):
-        return lambda word: [other for other, _ in synonyms.neighbours(word, threshold, limit)]
-    if callable(synonyms):
+        return WordVectors.read(synonyms)
+    if hasattr(synonyms, "index_to_key"):
+        return WordVectors.from_keyed_vectors(synonyms)
+    if isinstance(synonyms, (MaskedLanguageModelSynonyms, WordVectors)) or callable(synonyms):
         return synonyms
     raise ValueError(
         "synonyms must be None for the thesaurus, word vectors, the path of a file of them, a "

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..characters.words import word_frequencies
 from .text import CHINESE
+from .victim import weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,12 @@ class MaskedLanguageModelSynonyms:
             raise ValueError("tokenizer must have Chinese characters for tokens, got one without any")
         self.characters = [chinese[i] for i in self.ids.tolist()]
         self._synonyms = lru_cache(maxsize=cache_size)(self._synonyms_of_words)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the model's weights and of what is set."""
+        settings = (self.top_k, self.words_only, self.with_source, self.max_characters, self.max_length)
+        return weights_digest(self.model, *settings)
 
     def synonyms_in(self, source: Words, index: int) -> Sequence[str]:
         """What may stand in the place of a word of the source, the most probable first; the word itself may be there."""

@@ -204,3 +204,14 @@ def batches_of_similar_length(lengths: dict[int, int], batch_size: int, slack: f
             shortest = lengths[key]
         batches[-1].append(key)
     return batches
+
+
+def weights_digest(model: Any, *settings: Any) -> str:
+    """A hash of a torch model's weights, and of anything else that can be written."""
+    import torch
+
+    digest = hashlib.blake2b("/".join(map(str, (type(model).__name__, *settings))).encode(), digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

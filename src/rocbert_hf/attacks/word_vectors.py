@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from os import PathLike
@@ -34,6 +35,11 @@ class WordVectors:
 
     def __reduce__(self):
         return type(self), (self.words, self.vectors)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the words and their vectors."""
+        return hashlib.blake2b("\n".join(self.words).encode() + self.vectors.tobytes(), digest_size=8).hexdigest()
 
     def __contains__(self, word: str) -> bool:
         return word in self._rows

@@ -1,9 +1,10 @@
 """Measuring robustness (section 5): tasks, the evaluator, defences and reports."""
 
+from .attackers import attacker_of, synonyms_from
 from .defences import MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented, corrector_of
 from .metrics import Bootstrap, mcnemar
 from .report import write_report
-from .robustness import MeanPooledEncoder, RobustnessEvaluator, attacker_of
+from .robustness import MeanPooledEncoder, RobustnessEvaluator
 from .tasks import TASKS, Columns, LabelledTexts, Task, read_labelled, task_of
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "corrector_of",
     "mcnemar",
     "read_labelled",
+    "synonyms_from",
     "task_of",
     "write_report",
 ]

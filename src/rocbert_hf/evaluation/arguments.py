@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks import PRESETS, ModelClassifier
+from .attackers import SYNONYMS, attacker_of, synonyms_from
 from .defences import SpellChecked, corrector_of
-from .robustness import MeanPooledEncoder, RobustnessEvaluator, attacker_of
+from .robustness import MeanPooledEncoder, RobustnessEvaluator
 from .tasks import TASKS, Columns, LabelledTexts, read_labelled, task_of
 
 
@@ -48,6 +49,10 @@ class EvaluationArguments:
     )
     max_share: float = field(default=0.2, metadata={"help": "share of the characters that may be attacked"})
     query_budget: int = field(default=2000, metadata={"help": "queries a text"})
+    synonyms: str | None = field(
+        default=None,
+        metadata={"help": f"of textfooler and argot: {SYNONYMS}; default: the packaged thesaurus, small"},
+    )
     defence: list[str] = field(
         default_factory=list,
         metadata={"help": "also every model behind spelling=DIR_OR_ID (a masked language model), or pycorrector"},
@@ -93,8 +98,10 @@ def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str,
         ValueError, OSError: something that was given does not fit or cannot be read; nothing was attacked then. A
             classifier's answers may also be found wrong on the way; the outcomes before that are kept.
     """
+    synonyms = None if arguments.synonyms is None else synonyms_from(arguments.synonyms, arguments.device)
     attackers = {
-        name: attacker_of(name, arguments.max_share, arguments.query_budget) for name in arguments.attacker_names()
+        name: attacker_of(name, arguments.max_share, arguments.query_budget, synonyms)
+        for name in arguments.attacker_names()
     }
     tasks = _read_tasks(arguments)
     models = _load_models(arguments, list(tasks))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..attacks import ModelClassifier
-from ..attacks.victim import Classifier, Query, probabilities_of
+from ..attacks.victim import Classifier, Query, probabilities_of, weights_digest
 
 
 @dataclass
@@ -55,14 +53,3 @@ def fingerprint_of(classifier: Classifier) -> str | None:
     if not isinstance(classifier, ModelClassifier):
         return None
     return weights_digest(classifier.model, classifier.max_length)
-
-
-def weights_digest(model: Any, *settings: Any) -> str:
-    """A hash of a torch model's weights, and of anything else that can be written."""
-    import torch
-
-    digest = hashlib.blake2b("/".join(map(str, (type(model).__name__, *settings))).encode(), digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

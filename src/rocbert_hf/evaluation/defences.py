@@ -16,14 +16,14 @@ import numpy as np
 from ..attacks import AdversarialSynthesizer, augment
 from ..attacks.blackbox import Example
 from ..attacks.masked_synonyms import load_masked_language_model
-from ..attacks.victim import Classifier, Query, probabilities_of
+from ..attacks.victim import Classifier, Query, probabilities_of, weights_digest
 from ..characters.confusables import confusables_of
 from ..characters.near_sounds import characters_by_syllable, near_homophones_of
 from ..characters.parts import splits_of
 from ..characters.pinyin import homophones_of
 from ..characters.similarity import lookalikes_of
 from ..resources import character_readings, vocabulary
-from .classifiers import fingerprint_of, weights_digest
+from .classifiers import fingerprint_of
 
 
 class Corrector(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..attacks import ATTACKS, AttackedText, ModelClassifier
-from ..attacks.blackbox import ATTACKERS, AdvAttacker, Attacker, AttackOutcome, Example, make_attacker
+from ..attacks import AttackedText, ModelClassifier
+from ..attacks.blackbox import Attacker, AttackOutcome, Example
 from ..attacks.constraints import Encoder, character_bags
 from ..attacks.victim import Classifier, Query
 from ..files import write_whole
+from .attackers import attacker_of, settings_of
 from .classifiers import NamedClassifier, fingerprint_of, label_names_of
 from .metrics import Bootstrap
 from .report import write_report
@@ -184,7 +184,7 @@ class RobustnessEvaluator:
             "long_texts": self.long_texts,
             "encoder": getattr(self.encoder, "name", getattr(self.encoder, "__name__", type(self.encoder).__name__)),
             "resamples": self.bootstrap.resamples,
-            "attackers": {name: _describe_attacker(attacker) for name, attacker in self.attackers.items()},
+            "attackers": {name: settings_of(attacker) for name, attacker in self.attackers.items()},
             "tasks": {name: task.describe() for name, task in self.tasks.items()},
             "models": {
                 f"{model} on {name}": getattr(victim, "fingerprint", None)
@@ -199,40 +199,6 @@ class RobustnessEvaluator:
         depends = [settings[name] for name in ("version", "seed", "long_texts", "encoder")]
         depends += [settings["attackers"][attacker], settings["tasks"][task], settings["models"][f"{model} on {task}"]]
         return _digest(json.dumps(depends, sort_keys=True))
-
-
-def attacker_of(spec: str, max_share: float = 0.2, query_budget: int | None = 2000) -> Attacker:
-    """An attacker of a short description.
-
-    Args:
-        spec: a name of `ATTACKERS`; "name@ratio" attacks at most that share of the characters, and ADV aims at it;
-            "adv:attack" is ADV with one attack alone, as in "adv:phonetic" or "adv:split@0.1".
-        max_share: share of the characters that may be attacked, where the description gives none.
-        query_budget: queries an example, at most.
-
-    Raises:
-        ValueError: it describes none.
-    """
-    match = re.fullmatch(r"(?P<name>[^:@]+)(:(?P<attack>[^:@]+))?(@(?P<ratio>[0-9.]+))?", spec)
-    if match is None or match["name"] not in ATTACKERS:
-        raise ValueError(
-            f"attacker must be one of {', '.join(ATTACKERS)}, with @ratio or (adv) :attack behind, got {spec!r}"
-        )
-    try:
-        ratio = None if match["ratio"] is None else float(match["ratio"])
-    except ValueError:
-        raise ValueError(f"the ratio of an attacker must be a number, got {spec!r}") from None
-    options: dict[str, Any] = {"max_share": max_share if ratio is None else ratio, "query_budget": query_budget}
-    if ATTACKERS[match["name"]] is AdvAttacker:
-        config: dict[str, Any] = {"preset": "paper"} | ({} if ratio is None else {"ratio": ratio})
-        if match["attack"]:
-            if match["attack"] not in ATTACKS:
-                raise ValueError(f"an attack of ADV must be one of {', '.join(ATTACKS)}, got {spec!r}")
-            config["attacks"] = [match["attack"]]
-        options["synthesizer"] = config
-    elif match["attack"]:
-        raise ValueError(f"only adv can be told a single attack, got {spec!r}")
-    return make_attacker(match["name"], **options)
 
 
 class MeanPooledEncoder:
@@ -403,15 +369,6 @@ def similarity(encoder: Callable[[list[str]], Any], attacked: AttackedText) -> f
         raise ValueError(f"encoder must return one vector for each of the 2 texts, got shape {vectors.shape}")
     norms = np.linalg.norm(vectors, axis=1).prod()
     return float(vectors[0] @ vectors[1] / norms) if norms else 0.0
-
-
-def _describe_attacker(attacker: Attacker) -> dict[str, Any]:
-    described: dict[str, Any] = {"type": type(attacker).__name__, "name": attacker.name}
-    if hasattr(attacker, "share"):
-        described |= {"max_share": attacker.share.share, "query_budget": attacker.query_budget}
-    if hasattr(attacker, "synthesizer"):
-        described["synthesizer"] = json.loads(json.dumps(attacker.synthesizer.config, default=repr))
-    return described
 
 
 def _settings_joined(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
