@@ -11,7 +11,7 @@ import numpy as np
 
 from ..characters.words import word_frequencies
 from .text import CHINESE
-from .victim import weights_digest
+from .victim import device_for, weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class MaskedLanguageModelSynonyms:
             alone may do better without.
         max_characters: longer words have no synonyms.
         batch_size: words of one forward pass, at most.
-        device: where to compute; by default where the model is.
+        device: where to compute; by default where the model is, and a GPU, if there is one, for a model loaded here.
         max_length: tokens that the model is shown, at most; of a longer text what is around the word. By default what
             the model and its tokenizer allow.
         cache_size: sources whose answers are kept.
@@ -164,7 +164,7 @@ def load_masked_language_model(model: Any, tokenizer: Any = None, device: Any = 
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-        model = AutoModelForMaskedLM.from_pretrained(model)
+        model, device = AutoModelForMaskedLM.from_pretrained(model), device_for(device)
     if tokenizer is None or tokenizer.mask_token is None:
         raise ValueError("tokenizer must be given beside a model, and must have a mask token")
     if device is not None:

@@ -170,15 +170,21 @@ class ModelClassifier:
             return logits.softmax(-1).double().cpu().numpy()
 
 
+def device_for(device: str | torch.device | None) -> str | torch.device:
+    """Where a model that is loaded here computes: where it was told to, or else on a GPU if there is one."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
     """(model, tokenizer, device to move it to or None)."""
     if isinstance(model, (str, PathLike)):
-        import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
         model = AutoModelForSequenceClassification.from_pretrained(model)
-        device = device or ("cuda" if torch.cuda.is_available() else None)
+        device = device_for(device)
     elif hasattr(model, "preprocess") and hasattr(model, "model"):  # a pipeline
         tokenizer = tokenizer or model.tokenizer
         model = model.model

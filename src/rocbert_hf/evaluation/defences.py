@@ -115,7 +115,7 @@ class MaskedLMCorrector:
         suspicion: a character of a lower probability than this is looked at; above 1 all are.
         margin: a candidate must be more probable by this, as a natural logarithm, than what stands there.
         batch_size: texts of one forward pass, at most.
-        device: where to compute.
+        device: where to compute; by default where the model is, and a GPU, if there is one, for a model loaded here.
 
     Raises:
         ValueError: without a tokenizer beside a model, with one that has no mask, or with a number out of range.

@@ -15,7 +15,7 @@ import numpy as np
 from ..attacks import AttackedText, ModelClassifier
 from ..attacks.blackbox import Attacker, AttackOutcome, Example
 from ..attacks.constraints import Encoder, character_bags
-from ..attacks.victim import Classifier, Query
+from ..attacks.victim import Classifier, Query, device_for
 from ..files import write_whole
 from .attackers import attacker_of, settings_of
 from .classifiers import NamedClassifier, fingerprint_of, label_names_of
@@ -206,7 +206,7 @@ class MeanPooledEncoder:
 
     Args:
         model: folder or Hub id of an encoder.
-        device: where to compute.
+        device: where to compute; by default a GPU, if there is one.
         max_length: tokens a text is cut at; by default what the model allows.
     """
 
@@ -215,7 +215,7 @@ class MeanPooledEncoder:
 
         self.name = str(model)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.model = AutoModel.from_pretrained(model).to(device or "cpu").eval()
+        self.model = AutoModel.from_pretrained(model).to(device_for(device)).eval()
         limits = (max_length, getattr(self.model.config, "max_position_embeddings", None))
         self.max_length = min(limit for limit in (*limits, self.tokenizer.model_max_length) if limit)
 
