@@ -103,10 +103,11 @@ def test_html_report_is_self_contained(tmp_path):
         ("in.jsonl", b'{"text": 5}\n', "line 1"),
         ("in.txt", b"a\n\xff\xfe\n", "line 2"),
         ("in.txt.gz", b"not gzip", "in.txt.gz"),
-        ("in.txt.gz", gzip.compress("科比\n".encode() * 1000)[:-10], "in.txt.gz"),
+        ("in.txt.gz", gzip.compress("科比\n".encode() * 1000, mtime=0)[:-10], "in.txt.gz"),
         ("in.csv", b"text\na\n", "in.csv"),
         ("missing/in.txt", None, "in.txt"),
     ],
+    ids=["no column", "no cell", "not JSON", "not a string", "not UTF-8", "not gzip", "cut gzip", "suffix", "missing"],
 )
 def test_bad_files_leave_one_error_and_nothing_half_written(tmp_path, name, content, named):
     file, output, page = tmp_path / name, tmp_path / "out", tmp_path / "report.html"
