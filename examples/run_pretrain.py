@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
     trainer = RoCBertPretrainer(
         model,
         sources,
-        collator_for(arguments, tokenizer),
+        collator_for(arguments, tokenizer, accelerator.mixed_precision),
         arguments,
         accelerator,
         "RoCBERT",
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
             accelerator.device
         )
         alone = baseline_arguments(arguments, training["seconds"])
-        collator = collator_for(alone, tokenizer)
+        collator = collator_for(alone, tokenizer, accelerator.mixed_precision)
         results["bert"] = {"before": measure(bert)}
         results["bert"]["training"] = RoCBertPretrainer(
             bert, sources, collator, alone, accelerator, "plain BERT", exclude=held_out
@@ -195,8 +195,8 @@ def devices(text: str) -> tuple[int, str]:
     return int(count), kind
 
 
-def collator_for(arguments: PretrainingArguments, tokenizer) -> DataCollatorForRoCBertPretraining:
-    """The collator that makes the objective's views."""
+def collator_for(arguments: PretrainingArguments, tokenizer, mixed_precision: str) -> DataCollatorForRoCBertPretraining:
+    """The collator that makes the objective's views, for a run in "bf16", "fp16" or "no"."""
     return DataCollatorForRoCBertPretraining(
         tokenizer,
         arguments.attacks if arguments.attacks_sentences else None,
@@ -204,6 +204,7 @@ def collator_for(arguments: PretrainingArguments, tokenizer) -> DataCollatorForR
         whole_word_probability=arguments.whole_word_probability,
         max_length=arguments.max_length,
         seed=arguments.seed,
+        pad_to_multiple_of=arguments.padding_multiple(mixed_precision),
         views="simcse" if arguments.objective == "simcse" else arguments.views,
         attack_labels=arguments.correct_attacked,
     )

@@ -689,6 +689,27 @@ def test_a_batch_without_a_masked_token_gives_zero_not_nan(tiny_sizes, make_inpu
     assert output.loss == 0
 
 
+def test_masked_tokens_come_in_few_shapes(tiny_sizes, make_inputs):
+    """Kernels are made for each shape: neither the vocabulary's matrix nor the last layer sees every count."""
+    config = RoCBertConfig(**tiny_sizes)
+    model = add_noise(RoCBertForPreTraining(config)).eval()
+    inputs = make_inputs(config, batch=2, length=30)
+    rows, queries = set(), set()
+    model.cls.register_forward_pre_hook(lambda _, states: rows.add(states[0].shape[0]))
+    last = model.roc_bert.encoder.layer[-1]
+    last.output.register_forward_pre_hook(lambda _, states: queries.add(states[0].shape[1]))
+    everything = model.cls(model.roc_bert(**inputs)[0])
+    rows.clear(), queries.clear()
+    for masked in range(1, 31):
+        labels = torch.full_like(inputs["input_ids"], -100)
+        labels[0, :masked] = inputs["input_ids"][0, :masked]
+        labels[1, masked // 2] = 1
+        output = model(**inputs, labels=labels)
+        assert torch.allclose(output.logits, everything[labels != -100], atol=1e-5)
+    assert rows == {16, 32}
+    assert queries == {8, 16, 24, 31}
+
+
 # -------------------------------------------------------------------------------------------- bad input
 
 

@@ -1262,6 +1262,9 @@ class RoCBertForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
+# A multiple of so many masked tokens goes through the vocabulary's matrix: Tensor Cores want multiples of 8, AMX works on 16
+# rows, and oneDNN makes (and keeps) a kernel for every number of rows it meets.
+KERNEL_ROWS = 16
 VIEW_INPUTS = ("input_ids", "input_shape_ids", "input_pronunciation_ids", "attention_mask", "token_type_ids")
 
 
@@ -1442,7 +1445,8 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             hidden_states: (batch, 1 + n, hidden), [CLS] first; `wanted`: (batch, n), as in `_wanted_positions`.
             labels: (batch, sequence), -100 where there is none.
         """
-        logits = self.cls(hidden_states[:, 1:][wanted])
+        states = hidden_states[:, 1:][wanted]
+        logits = self.cls(nn.functional.pad(states, (0, 0, 0, -len(states) % KERNEL_ROWS)))[: len(states)]
         labelled = labels != -100
         # a sum over the count, so that a batch without a masked token gives 0, not NaN
         loss = nn.functional.cross_entropy(_wide(logits), labels[labelled], reduction="sum")
@@ -1460,7 +1464,8 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             attention_mask: (rows, sequence) of all views.
 
         Returns:
-            Positions (rows, 1 + n), [CLS] first, and which of the n are labelled tokens, (labelled rows, n).
+            Positions (rows, 1 + n), [CLS] first, and which of the n are labelled tokens, (labelled rows, n). 1 + n is a
+            multiple of 8, or all positions and [CLS].
         """
         rows = len(labelled)
         if attention_mask is None:
@@ -1468,7 +1473,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         else:
             first = attention_mask.argmax(1, keepdim=True)  # the first of equals
         counts = labelled.sum(1, keepdim=True)
-        most = int(counts.max())
+        most = min(int(counts.max()) + 8 & -8, 1 + labelled.shape[1]) - 1
         wanted = torch.arange(most, device=labelled.device) < counts
         positions = first.repeat(1, 1 + most)
         in_order = labelled.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]

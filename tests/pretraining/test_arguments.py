@@ -23,6 +23,14 @@ def test_a_file_can_leave_the_end_to_the_clock(tmp_path):
     assert (arguments.max_steps, arguments.minutes) == (None, 2.0)
 
 
+def test_sentences_are_padded_to_multiples_of_eight_in_mixed_precision_only(tmp_path):
+    arguments = PretrainingArguments()
+    assert [arguments.padding_multiple(precision) for precision in ("no", "bf16", "fp16")] == [1, 8, 8]
+    assert PretrainingArguments(max_length=100).padding_multiple("bf16") == 1
+    asked = parse(tmp_path, "max_length: 96\n", "--pad-to-multiple-of", "32")
+    assert [asked.padding_multiple(precision) for precision in ("no", "bf16")] == [32, 32]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
