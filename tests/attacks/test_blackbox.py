@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rocbert_hf.attacks import ATTACKERS, Example, ModelClassifier, make_attacker
+from rocbert_hf.attacks import ATTACKERS, Example, ModelClassifier, as_victim, make_attacker
 from rocbert_hf.attacks.blackbox import ComposedAttacker
 from rocbert_hf.attacks.candidates import Change, CharacterForms, Draft, SplitCharacters, SynonymWords, Words
 from rocbert_hf.attacks.constraints import (
@@ -242,18 +242,42 @@ def test_model_classifier_gives_the_models_probabilities():
         ModelClassifier(model, tokenizer)(texts)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_model_classifier_pads_where_its_tokenizer_does(side, tmp_path):
+def tiny_bert(task="SequenceClassification", **tokenizer_options):
+    """A small untrained BERT of transformers with our vocabulary, and its tokenizer."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+    import transformers
 
     torch.manual_seed(0)
-    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary()), encoding="utf-8")
-    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"), padding_side=side)
-    config = BertConfig(
+    tokenizer = transformers.BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary())}, **tokenizer_options)
+    config = transformers.BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
     )
-    model, seen = BertForSequenceClassification(config).eval(), []
+    return getattr(transformers, f"BertFor{task}")(config).eval(), tokenizer
+
+
+def test_a_pipeline_is_a_victim_and_a_bare_model_is_none():
+    from transformers import pipeline
+
+    model, tokenizer = tiny_bert()
+    victim, texts = as_victim(pipeline("text-classification", model=model, tokenizer=tokenizer)), [HOTEL, "房间很脏"]
+    expected = ModelClassifier(model, tokenizer)
+    np.testing.assert_array_equal(victim(texts), expected(texts))
+    assert as_victim(victim) is victim
+    example = Example(HOTEL, int(expected([HOTEL]).argmax()))
+    piped = make_attacker("adv").attack(pipeline("text-classification", model=model, tokenizer=tokenizer), example)
+    assert without_seconds([piped]) == without_seconds([make_attacker("adv").attack(expected, example)])
+    with pytest.raises(ValueError, match="bare BertForSequenceClassification"):
+        make_attacker("adv").attack(model, example)
+    with pytest.raises(ValueError, match="must be callable"):
+        as_victim("text")
+    masked_lm, _ = tiny_bert("MaskedLM")
+    with pytest.raises(ValueError, match="pipeline for text-classification, got one for fill-mask"):
+        as_victim(pipeline("fill-mask", model=masked_lm, tokenizer=tokenizer))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_model_classifier_pads_where_its_tokenizer_does(side):
+    (model, tokenizer), seen = tiny_bert(padding_side=side), []
     model.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs), with_kwargs=True)
     texts = [HOTEL, "房间很脏", "房间很脏啊"]
     ModelClassifier(model, tokenizer)(texts)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Example,
         MaskedLanguageModelSynonyms,
         ModelClassifier,
+        as_victim,
         make_attacker,
     )
 
@@ -28,6 +29,7 @@ _OF_BLACKBOX = (
     "Example",
     "MaskedLanguageModelSynonyms",
     "ModelClassifier",
+    "as_victim",
     "make_attacker",
 )
 
@@ -52,6 +54,7 @@ __all__ = [
     "Scorer",
     "Sentence",
     "WordFrequencyScorer",
+    "as_victim",
     "augment",
     "make_attacker",
 ]

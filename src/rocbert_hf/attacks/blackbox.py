@@ -42,7 +42,7 @@ from .masked_synonyms import MaskedLanguageModelSynonyms
 from .search import GreedyByImportance, Search, Untargeted
 from .synthesizer import AdversarialSynthesizer
 from .text import AttackedText, Edit
-from .victim import Classifier, ModelClassifier, Query, probabilities_of
+from .victim import Classifier, ModelClassifier, Query, as_victim, probabilities_of
 
 __all__ = [
     "ATTACKERS",
@@ -57,6 +57,7 @@ __all__ = [
     "MaskedLanguageModelSynonyms",
     "ModelClassifier",
     "TextFoolerAttacker",
+    "as_victim",
     "make_attacker",
 ]
 
@@ -159,7 +160,8 @@ class BlackBoxAttacker:
         answers do not.
 
         Args:
-            classifier: the victim: a list of texts, or of (text, text_pair) tuples, to probabilities (texts, labels).
+            classifier: the victim: a list of texts, or of (text, text_pair) tuples, to probabilities (texts, labels);
+                or a transformers text-classification pipeline.
             examples: all with a `text_pair`, or none.
             seed: of all that is random.
             batch_size: texts of one call of the victim, at most.
@@ -176,7 +178,7 @@ class BlackBoxAttacker:
         for argument, value in (("batch_size", batch_size), ("num_workers", num_workers)):
             if value < 1:
                 raise ValueError(f"{argument} must be at least 1, got {value}")
-        outcomes = self._attack_batch(classifier, iter(examples), seed, batch_size, num_workers)
+        outcomes = self._attack_batch(as_victim(classifier), iter(examples), seed, batch_size, num_workers)
         if progress:
             from tqdm.auto import tqdm
 

@@ -170,6 +170,24 @@ class ModelClassifier:
             return logits.softmax(-1).double().cpu().numpy()
 
 
+def as_victim(victim: Any) -> Classifier:
+    """A victim as it is asked: a transformers text-classification pipeline as a `ModelClassifier`, all else as it is.
+
+    Raises:
+        ValueError: for a bare model, which reads tokens and not texts, a pipeline of another task, and what cannot be
+            called.
+    """
+    if all(hasattr(victim, part) for part in ("model", "tokenizer", "preprocess")):
+        return ModelClassifier(victim)
+    if hasattr(victim, "forward") and hasattr(victim, "config"):
+        raise ValueError(
+            f"classifier must take texts, got a bare {type(victim).__name__}: give ModelClassifier(model, tokenizer)"
+        )
+    if not callable(victim):
+        raise ValueError(f"classifier must be callable on a list of texts, got {type(victim).__name__}")
+    return victim
+
+
 def device_for(device: str | torch.device | None) -> str | torch.device:
     """Where a model that is loaded here computes: where it was told to, or else on a GPU if there is one."""
     import torch
@@ -186,6 +204,9 @@ def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
         model = AutoModelForSequenceClassification.from_pretrained(model)
         device = device_for(device)
     elif hasattr(model, "preprocess") and hasattr(model, "model"):  # a pipeline
+        task = getattr(model, "task", "text-classification")
+        if task != "text-classification":
+            raise ValueError(f"model must be a pipeline for text-classification, got one for {task}")
         tokenizer = tokenizer or model.tokenizer
         model = model.model
     if tokenizer is None:
