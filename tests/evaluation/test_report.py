@@ -13,6 +13,7 @@ from rocbert_hf.attacks import Example
 from rocbert_hf.evaluation import RobustnessEvaluator
 
 NASTY = "<script>alert(1)</script>|*a*|$x^2_\\"
+NASTY_NUMBER = "5 [<script>alert(2)</script>]"  # looks like a number with its interval
 
 
 def shaky(queries):
@@ -21,13 +22,17 @@ def shaky(queries):
     return np.stack([1 - positive, positive], axis=1)
 
 
+def constant(queries):
+    return np.tile([0.4, 0.6], (len(queries), 1))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     good = [f"这家<b>店</b>的服务很好，房间也不错{i}" for i in range(6)]
     bad = [f"房间太小，味道难闻，再也没有下次了{i}" for i in range(6)]
     examples = [Example(text, 1) for text in good] + [Example(text, 0) for text in bad]
-    models = {"shaky": shaky, NASTY: lambda queries: np.tile([0.4, 0.6], (len(queries), 1))}
+    models = {"shaky": shaky} | dict.fromkeys((NASTY, NASTY_NUMBER), constant)
     attackers = ["adv", "argot", "adv:phonetic", "argot@0.1", "argot@0.3"]
     evaluator = RobustnessEvaluator(models, attackers, {"评论/1": examples}, folder, resamples=50, progress=False)
     evaluator.run()
@@ -59,6 +64,7 @@ def test_the_page_is_whole_escaped_and_self_contained(folder):
     assert "script" not in tags.seen
     assert tags.seen.count("b") == page.count("<b>")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "[&lt;script&gt;alert(2)&lt;/script&gt;]" in page
     assert "这家&lt;b&gt;" in page
     assert tags.links
     assert all(link.startswith("data:image/png;base64,") for link in tags.links)

@@ -411,7 +411,9 @@ def _html_cell(cell: str) -> str:
     bold, value, interval = match.groups()
     value = html.escape(value)
     value = f"<b>{value}</b>" if bold else value
-    return f'<td class="number">{value}' + (f' <span class="interval">{interval}</span>' if interval else "") + "</td>"
+    # names of models and labels are cells too, and may look like a number with an interval
+    interval = f' <span class="interval">{html.escape(interval)}</span>' if interval else ""
+    return f'<td class="number">{value}{interval}</td>'
 
 
 def _html_example(record: Mapping[str, Any]) -> str:
