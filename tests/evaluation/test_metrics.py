@@ -59,7 +59,15 @@ def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
     assert mcnemar(second, first) == mcnemar(first, second)
 
 
-@pytest.mark.parametrize(("options", "named"), [({"resamples": 0}, "resamples"), ({"confidence": 1.0}, "confidence")])
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"resamples": 0}, "resamples must be a whole number of at least 1, got 0"),
+        ({"resamples": 0.5}, "resamples"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"confidence": 1.0}, "confidence"),
+    ],
+)
 def test_bad_options_are_named(options, named):
     with pytest.raises(ValueError, match=named):
         Bootstrap(**options)

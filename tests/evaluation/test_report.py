@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from rocbert_hf.attacks import Example
-from rocbert_hf.evaluation import RobustnessEvaluator
+from rocbert_hf.evaluation import RobustnessEvaluator, attacker_of
+from rocbert_hf.evaluation.report import grouped_attackers
 
 NASTY = "<script>alert(1)</script>|*a*|$x^2_\\"
 NASTY_NUMBER = "5 [<script>alert(2)</script>]"  # looks like a number with its interval
@@ -93,6 +94,15 @@ def test_tables_hold_the_numbers_of_the_report(folder):
         if line.startswith("|") and following.startswith("|"):  # of one table
             assert line.replace("\\|", "").count("|") == following.replace("\\|", "").count("|")
     assert not any("<script>" in line for line in lines if not line.startswith("    "))  # but for the settings, as code
+
+
+def test_attackers_of_any_name_and_one_resample_still_make_a_report(tmp_path):
+    examples = [Example(f"这家店的服务很好，房间也不错{i}", 1) for i in range(3)] + [Example("味道难闻", 0)]
+    names = ["argot@small", "@0.1", "argot@0.1"]
+    attackers = {name: attacker_of("adv") for name in names}
+    RobustnessEvaluator({"m": constant}, attackers, {"d": examples}, tmp_path, resamples=1, progress=False).run()
+    assert grouped_attackers(names) == (["argot@small", "@0.1"], {"argot": ["argot@0.1"]}, [])
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == ["accuracy-d.png", "ratio-d-argot.png"]
 
 
 def test_the_time_it_took_is_kept_apart(folder):

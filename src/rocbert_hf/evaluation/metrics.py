@@ -73,8 +73,9 @@ class Bootstrap:
     CHUNK = 1 << 22  # drawn numbers that are held at a time
 
     def __init__(self, seed: int = 0, resamples: int = 1000, confidence: float = 0.95):
-        if resamples < 1:
-            raise ValueError(f"resamples must be at least 1, got {resamples}")
+        for argument, value, least in (("seed", seed, 0), ("resamples", resamples, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{argument} must be a whole number of at least {least}, got {value!r}")
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
         self.seed = seed

@@ -118,8 +118,8 @@ def grouped_attackers(names: Sequence[str]) -> tuple[list[str], dict[str, list[s
     """(attackers as they are, attacker -> its names with a ratio in their order, ADV's with one attack alone)."""
     main, ratios, kinds = [], {}, []
     for name in names:
-        base, at, _ = name.partition("@")
-        if at:
+        base, _, ratio = name.partition("@")
+        if base and re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", ratio):
             ratios.setdefault(base, []).append(name)
         elif ":" in name:
             kinds.append(name)
@@ -466,8 +466,9 @@ def _bars(report: Mapping[str, Any], task: str, attackers: Sequence[str]) -> Fig
         ]
         heights = [100 * estimate["value"] for estimate in estimates]
         spread = [
-            [100 * (estimate["value"] - estimate["low"]) for estimate in estimates],
-            [100 * (estimate["high"] - estimate["value"]) for estimate in estimates],
+            # of few resamples the interval may lie beside the value
+            [max(0.0, 100 * (estimate["value"] - estimate["low"])) for estimate in estimates],
+            [max(0.0, 100 * (estimate["high"] - estimate["value"])) for estimate in estimates],
         ]
         at = [column - 0.4 + width * (number + 0.5) for column in range(len(columns))]
         axes.bar(at, heights, width * 0.94, color=PALETTE[number % len(PALETTE)], label=_plain(model))
