@@ -57,6 +57,8 @@ def test_datasets_give_the_names_of_their_classes(tmp_path):
     dataset.to_parquet(tmp_path / "reviews" / "test.parquet")
     rows = read_labelled(tmp_path / "reviews")
     assert (rows.name, rows.texts, rows.labels) == ("reviews", ("好", "坏"), ("正面", "负面"))
+    assert rows.numbered
+    assert rows.rows([0]).label_names() == ("负面", "正面")  # in the order of the dataset's numbers
     with pytest.raises(OSError, match="neither a file nor a dataset"):
         read_labelled(tmp_path / "reviews", split="train")
     with pytest.raises(OSError, match="neither a file nor a dataset"):
@@ -77,6 +79,8 @@ def test_datasets_give_the_names_of_their_classes(tmp_path):
         ("a.tsv", "text\tlabel\n好\n", "row 2 must have 2 fields, got 1"),
         ("a.tsv", "text\tlabel\n好\t\n", "row 2: label must be"),
         ("a.jsonl", '{"text": null, "label": 1}\n', "line 1: text must be a string"),
+        ("a.jsonl", '{"text": "", "label": 1}\n', "line 1: text must be a string with a text in it, got ''"),
+        ("a.tsv", "text\tlabel\n \u3000\t1\n", "row 2: text must be a string with a text in it"),
         ("a.jsonl", '{"text": "好", "label": 0.5}\n', "line 1: label must be"),
         ("a.jsonl", '{"text"\n', "line 1 is not JSON"),
         ("a.json", '{"text": "好"}', "list of objects"),
@@ -117,6 +121,8 @@ def test_samples_are_drawn_by_seed_and_stay_in_order():
     assert list(map(int, sample.texts)) == sorted(map(int, sample.texts))
     assert rows.sample(10, seed=1) == sample != rows.sample(10, seed=2)
     assert rows.sample(1000) is rows
+    few = LabelledTexts("x", ("甲", "乙", "丙"), ("1", "3", "2")).sample(1)
+    assert (len(few), few.label_names()) == (1, ("1", "2", "3"))
     train, dev = rows.split(0.1)
     assert (len(train), len(dev)) == (90, 10)
     assert set(train.texts).isdisjoint(dev.texts)

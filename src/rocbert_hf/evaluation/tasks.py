@@ -9,9 +9,12 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import DECOMPRESSION_ERRORS, OPENERS, json_object
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".json")
 
@@ -38,24 +41,33 @@ class LabelledTexts:
         texts: the texts.
         labels: as they are written in the source.
         pairs: the second texts; None for single texts.
+        names: all labels of the source, in their order, of which these rows may have a part; None for those that occur.
+        numbered: the source itself numbers its labels in the order of `names`, as a `ClassLabel` of datasets does.
     """
 
     name: str
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     pairs: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
+    numbered: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def label_names(self) -> tuple[str, ...]:
-        """The labels that occur: in the order of their numbers where all are numbers, else in alphabetical order."""
+        """All labels of the source: in the order of their numbers where all are numbers, else in alphabetical order.
+
+        Where the source has an order of its own, in that.
+        """
+        if self.names is not None:
+            return self.names
         names = set(self.labels)
         numbers = all(name.lstrip("-").isdecimal() for name in names)
         return tuple(sorted(names, key=int) if numbers else sorted(names))
 
     def rows(self, numbers: Iterable[int]) -> LabelledTexts:
-        """These rows alone, in this order."""
+        """These rows alone, in this order; of labels that none of them has the names are kept."""
         numbers = list(numbers)
         pairs = None if self.pairs is None else tuple(self.pairs[i] for i in numbers)
         return replace(
@@ -63,6 +75,7 @@ class LabelledTexts:
             texts=tuple(self.texts[i] for i in numbers),
             labels=tuple(self.labels[i] for i in numbers),
             pairs=pairs,
+            names=self.label_names(),
         )
 
     def sample(self, limit: int | None, seed: int = 0) -> LabelledTexts:
@@ -141,6 +154,7 @@ class Task:
             rows = rows.rows(range(min(self.train_rows, len(rows))))
         if self.labels is not None:
             rows.label_ids(self.labels)
+            rows = replace(rows, names=self.labels)
         return rows
 
     def file(self, data_dir: str | os.PathLike, split: str) -> Path | None:
@@ -209,12 +223,14 @@ def read_labelled(
         name = name or Path(path.stem if packed else path.name).stem
         if not path.is_file():
             raise OSError(f"there is no file {path}")
-        rows = _checked_rows(_records(path, suffix), columns, str(path))
+        rows, names = _checked_rows(_records(path, suffix), columns, str(path)), None
     elif path.is_file():
         raise ValueError(f"a file must end in {', '.join(FORMATS)} (or these with {', '.join(OPENERS)}), got {path}")
     else:
         name = name or (path.name if path.is_dir() else str(source))
-        rows = _checked_rows(_dataset_records(str(source), split), columns, str(source))
+        dataset = _dataset(str(source), split)
+        names = _classes(dataset).get(columns.label)
+        rows = _checked_rows(_dataset_records(dataset, str(source)), columns, str(source))
     texts, pairs, labels = [], [], []
     for text, pair, label in rows:
         texts.append(text)
@@ -222,7 +238,8 @@ def read_labelled(
         labels.append(label)
     if not texts:
         raise ValueError(f"{source} is empty: it must have at least one row")
-    return LabelledTexts(name, tuple(texts), tuple(labels), tuple(pairs) if columns.text_pair else None)
+    pairs = tuple(pairs) if columns.text_pair else None
+    return LabelledTexts(name, tuple(texts), tuple(labels), pairs, names, numbered=names is not None)
 
 
 def _records(path: Path, suffix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -276,19 +293,29 @@ def _json_records(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any
         yield f"{path} entry {number}", record
 
 
-def _dataset_records(source: str, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from datasets import ClassLabel, load_dataset
+def _dataset(source: str, split: str) -> Dataset:
+    from datasets import load_dataset
 
     name, _, config = source.partition(":")
     try:
-        dataset = load_dataset(name, config or None, split=split)
+        return load_dataset(name, config or None, split=split)
     except Exception as error:  # datasets raises errors of its own and of what is below it
         raise OSError(f"{source} is neither a file nor a dataset that can be loaded: {error}") from error
-    classes = {key: feature for key, feature in dataset.features.items() if isinstance(feature, ClassLabel)}
+
+
+def _classes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """Column -> the names of its classes in the order of their numbers."""
+    from datasets import ClassLabel
+
+    return {key: tuple(of.names) for key, of in dataset.features.items() if isinstance(of, ClassLabel)}
+
+
+def _dataset_records(dataset: Dataset, source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    classes = _classes(dataset)
     for number, record in enumerate(dataset, start=1):
-        for key, feature in classes.items():
+        for key, names in classes.items():
             if record[key] is not None and record[key] >= 0:  # -1: not labelled
-                record[key] = feature.int2str(record[key])
+                record[key] = names[record[key]]
         yield f"{source} row {number}", record
 
 
@@ -305,8 +332,8 @@ def _checked_rows(
         text, label = record[columns.text], record[columns.label]
         pair = record[columns.text_pair] if columns.text_pair else None
         for name, value in ((columns.text, text), (columns.text_pair, pair)):
-            if name is not None and not isinstance(value, str):
-                raise ValueError(f"{where}: {name} must be a string, got {value!r}")
+            if name is not None and (not isinstance(value, str) or not value.strip()):
+                raise ValueError(f"{where}: {name} must be a string with a text in it, got {value!r}")
         if not isinstance(label, (str, int)) or label == "":
             raise ValueError(f"{where}: {columns.label} must be a string or an integer, got {label!r}")
         yield text, pair, str(int(label) if isinstance(label, bool) else label)
