@@ -248,7 +248,9 @@ def tiny_bert(task="SequenceClassification", **tokenizer_options):
     import transformers
 
     torch.manual_seed(0)
-    tokenizer = transformers.BertTokenizer(vocab={token: i for i, token in enumerate(vocabulary())}, **tokenizer_options)
+    tokenizer = transformers.BertTokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary())}, **tokenizer_options
+    )
     config = transformers.BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..characters.words import word_frequencies
 from .text import CHINESE
-from .victim import device_for, weights_digest
+from .victim import device_for, model_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -95,9 +95,9 @@ class MaskedLanguageModelSynonyms:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the model's weights and of what is set."""
+        """A hash of the model, its tokenizer and reach, and of what is set."""
         settings = (self.top_k, self.words_only, self.with_source, self.max_characters, self.max_length)
-        return weights_digest(self.model, *settings)
+        return model_fingerprint(self.model, self.tokenizer, *settings)
 
     def synonyms_in(self, source: Words, index: int) -> Sequence[str]:
         """What may stand in the place of a word of the source, the most probable first; the word itself may be there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -108,6 +109,11 @@ class ModelClassifier:
         self.max_length = min((limit for limit in limits if limit and limit > 0), default=None)
         self.cache_size = cache_size
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the model, its tokenizer and its reach."""
+        return model_fingerprint(self.model, self.tokenizer, self.max_length)
 
     def __call__(self, texts: Sequence[Query]) -> np.ndarray:
         """float64 (texts, labels) for strings, or for (text, text_pair) tuples."""
@@ -233,12 +239,46 @@ def batches_of_similar_length(lengths: dict[int, int], batch_size: int, slack: f
     return batches
 
 
-def weights_digest(model: Any, *settings: Any) -> str:
-    """A hash of a torch model's weights, and of anything else that can be written."""
+def model_fingerprint(model: Any, tokenizer: Any = None, *settings: Any) -> str:
+    """A hash of all that a model's answers depend on, the same for what is saved and loaded again.
+
+    Args:
+        model: a torch module; its weights count, and of its config all but where it comes from and is kept as.
+        tokenizer: the model's, if it has one.
+        settings: anything else that can be written.
+    """
     import torch
 
-    digest = hashlib.blake2b("/".join(map(str, (type(model).__name__, *settings))).encode(), digest_size=8)
+    config = getattr(model, "config", None)
+    config = config.to_dict() if hasattr(config, "to_dict") else {}
+    parts = {
+        "class": type(model).__name__,
+        "settings": list(map(str, settings)),
+        "config": {str(key): value for key, value in config.items() if key not in _NO_BEHAVIOUR and key[0] != "_"},
+        "tokenizer": _tokenizer_state(tokenizer),
+    }
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+# Keys of a config that saving sets; the type of the weights shows in their bytes.
+_NO_BEHAVIOUR = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version"})
+
+
+def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
+    """What a tokenizer makes its tokens by; padding and truncation, which each call sets anew, are left out."""
+    # the tables of RoCBERT's channels stand outside the compiled part
+    names = ("padding_side", "truncation_side", "split_special_tokens", "word_shape", "word_pronunciation")
+    state = {name: getattr(tokenizer, name, None) for name in names}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        compiled = json.loads(backend.to_str())
+        return state | {name: part for name, part in compiled.items() if name not in ("padding", "truncation")}
+    if hasattr(tokenizer, "get_vocab"):
+        settings = getattr(tokenizer, "init_kwargs", {}).items()
+        state["settings"] = {name: str(value) for name, value in settings if not name.endswith(("_file", "_path"))}
+        state["vocabulary"] = tokenizer.get_vocab()
+    return state

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..attacks import ModelClassifier
-from ..attacks.victim import Classifier, Query, probabilities_of, weights_digest
+from ..attacks.victim import Classifier, Query, probabilities_of
 
 
 @dataclass
@@ -47,9 +46,5 @@ def label_names_of(classifier: Classifier) -> tuple[str, ...] | None:
 
 
 def fingerprint_of(classifier: Classifier) -> str | None:
-    """A hash of a model's weights and reach, or what the classifier calls its `fingerprint`; None without either."""
-    if hasattr(classifier, "fingerprint"):
-        return classifier.fingerprint
-    if not isinstance(classifier, ModelClassifier):
-        return None
-    return weights_digest(classifier.model, classifier.max_length)
+    """What a classifier calls its `fingerprint`, a model a hash of all that its answers depend on; None without one."""
+    return getattr(classifier, "fingerprint", None)

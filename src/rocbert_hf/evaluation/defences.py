@@ -16,7 +16,7 @@ import numpy as np
 from ..attacks import AdversarialSynthesizer, augment
 from ..attacks.blackbox import Example
 from ..attacks.masked_synonyms import load_masked_language_model
-from ..attacks.victim import Classifier, Query, probabilities_of, weights_digest
+from ..attacks.victim import Classifier, Query, model_fingerprint, probabilities_of
 from ..characters.confusables import confusables_of
 from ..characters.near_sounds import characters_by_syllable, near_homophones_of
 from ..characters.parts import splits_of
@@ -146,8 +146,9 @@ class MaskedLMCorrector:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the model's weights and of what is set."""
-        return weights_digest(self.model, f"{self.max_candidates}/{self.suspicion}/{self.margin}")
+        """A hash of the model, its tokenizer and reach, and of what is set."""
+        settings = (self.max_length, self.max_candidates, self.suspicion, self.margin)
+        return model_fingerprint(self.model, self.tokenizer, *settings)
 
     def correct(self, texts: Sequence[str]) -> list[str]:
         """The texts with their spelling put right, as far as the model reads them."""
@@ -311,7 +312,7 @@ class PycorrectorCorrector:
         """Its kind, and a hash of its neural model, or of the file of its language model and its confusion set."""
         kind, model = type(self.corrector).__name__, getattr(self.corrector, "model", None)
         if hasattr(model, "state_dict"):
-            return f"{kind}/{weights_digest(model)}"
+            return f"{kind}/{model_fingerprint(model, getattr(self.corrector, 'tokenizer', None))}"
         settings = [getattr(self.corrector, name, None) for name in ("language_model_path", "custom_confusion")]
         return f"{kind}/{hashlib.blake2b(repr(settings).encode(), digest_size=8).hexdigest()}"
 

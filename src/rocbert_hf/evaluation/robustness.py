@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from ..attacks import AttackedText, ModelClassifier
 from ..attacks.blackbox import Attacker, AttackOutcome, Example
 from ..attacks.constraints import Encoder, character_bags
-from ..attacks.victim import Classifier, Query, device_for
+from ..attacks.victim import Classifier, Query, as_victim, device_for, model_fingerprint
 from ..files import write_whole
 from .attackers import attacker_of, settings_of
 from .classifiers import NamedClassifier, fingerprint_of, label_names_of
@@ -26,7 +27,7 @@ from .summary import perturbed_share, summarise
 from .tasks import LabelledTexts
 
 LONG_TEXTS = ("error", "cut")
-VERSION = 1  # of what a line means; another one is not mixed in
+VERSION = 2  # of what a line means; another one is not mixed in
 
 
 class RobustnessEvaluator:
@@ -187,7 +188,7 @@ class RobustnessEvaluator:
             "attackers": {name: settings_of(attacker) for name, attacker in self.attackers.items()},
             "tasks": {name: task.describe() for name, task in self.tasks.items()},
             "models": {
-                f"{model} on {name}": getattr(victim, "fingerprint", None)
+                f"{model} on {name}": _identity(victim)
                 for name, task in self.tasks.items()
                 for model, victim in task.victims.items()
             },
@@ -195,8 +196,9 @@ class RobustnessEvaluator:
 
     def _cell(self, task: str, attacker: str, model: str) -> str:
         """A hash of all that the outcomes of one model under one attacker on one task depend on."""
-        settings = self.settings
-        depends = [settings[name] for name in ("version", "seed", "long_texts", "encoder")]
+        settings = _that_decide(self.settings)
+        depends = [settings[name] for name in ("version", "seed", "long_texts")]
+        depends += [getattr(self.encoder, "fingerprint", settings["encoder"])]
         depends += [settings["attackers"][attacker], settings["tasks"][task], settings["models"][f"{model} on {task}"]]
         return _digest(json.dumps(depends, sort_keys=True))
 
@@ -218,6 +220,11 @@ class MeanPooledEncoder:
         self.model = AutoModel.from_pretrained(model).to(device_for(device)).eval()
         limits = (max_length, getattr(self.model.config, "max_position_embeddings", None))
         self.max_length = min(limit for limit in (*limits, self.tokenizer.model_max_length) if limit)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the model, its tokenizer and its reach."""
+        return model_fingerprint(self.model, self.tokenizer, self.max_length)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """float32 (texts, hidden)."""
@@ -255,6 +262,10 @@ def _victim(name: str, model: Any, task: str, loaded: dict[str, Classifier]) -> 
         model = loaded[str(model)] = loaded.get(str(model)) or ModelClassifier(model)
     if not callable(model):
         raise ValueError(f"models: {name} must be a folder, a Hub id or callable, got {type(model).__name__}")
+    try:
+        model = as_victim(model)
+    except ValueError as error:
+        raise ValueError(f"models: {name}: {error}") from error
     return NamedClassifier(name, model, label_names_of(model), fingerprint_of(model))
 
 
@@ -264,41 +275,104 @@ def _prepare(
     """The task's examples in numbers, and its victims with their answers in one order of labels."""
     if not len(rows):
         raise ValueError(f"tasks: {task} must have at least one example")
-    names = next((victim.labels for victim in victims.values() if victim.labels is not None), None)
     if isinstance(rows, LabelledTexts):
-        pairs = rows.pairs or [None] * len(rows)
         query = rows.texts[0] if rows.pairs is None else (rows.texts[0], rows.pairs[0])
-        sizes = _numbers_of_labels(victims, query)
-        if names is None:
-            numbers = tuple(map(str, range(min(sizes.values()))))
-            names = rows.label_names() if len(rows.label_names()) == len(numbers) else numbers
-        examples = [Example(*row) for row in zip(rows.texts, rows.label_ids(names), pairs, strict=True)]
     else:
-        examples = list(rows)
-        first = examples[0]
-        sizes = _numbers_of_labels(victims, first.text if first.text_pair is None else (first.text, first.text_pair))
-        names = names or tuple(map(str, range(min(sizes.values()))))
+        rows = _checked_texts(task, rows)
+        query = rows[0].text if rows[0].text_pair is None else (rows[0].text, rows[0].text_pair)
+    sizes = {name: _number_of_labels(victim, query) for name, victim in victims.items()}
+    names = _names_of_labels(task, rows, victims, min(sizes.values()))
     for name, size in sizes.items():
-        if size != len(names):
+        if victims[name].labels is None and size != len(names):
             raise ValueError(f"models: {name} gives {size} probabilities a text, but {task} has {len(names)} labels")
     victims = {name: _in_order(victim, names) for name, victim in victims.items()}
+    if isinstance(rows, LabelledTexts):
+        pairs = rows.pairs or [None] * len(rows)
+        examples = [Example(*row) for row in zip(rows.texts, rows.label_ids(names), pairs, strict=True)]
+    else:
+        examples = _checked_labels(task, rows, len(names))
     for victim in victims.values():
         examples = _within_reach(task, examples, victim, long_texts)
     return _PreparedTask(tuple(examples), tuple(names), victims)
 
 
-def _numbers_of_labels(victims: Mapping[str, NamedClassifier], query: Query) -> dict[str, int]:
-    """How many probabilities the victims give that do not say what their labels are called."""
-    return {name: victim([query]).shape[1] for name, victim in victims.items() if victim.labels is None}
+def _checked_texts(task: str, examples: Sequence[Example]) -> list[Example]:
+    """The examples, all single texts or all pairs."""
+    paired = examples[0].text_pair is not None
+    for number, example in enumerate(examples):
+        texts = [example.text] if example.text_pair is None else [example.text, example.text_pair]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"tasks: texts must be strings, got {texts!r} in example {number} of {task}")
+        if (example.text_pair is not None) != paired:
+            raise ValueError(
+                f"tasks: the examples of {task} must all have a text_pair or none of them, but examples 0 and "
+                f"{number} differ in that"
+            )
+    return list(examples)
+
+
+def _checked_labels(task: str, examples: Sequence[Example], num_labels: int) -> list[Example]:
+    """The examples with their labels as Python's integers, which JSON can hold."""
+    for number, example in enumerate(examples):
+        if not isinstance(example.label, Integral) or not 0 <= example.label < num_labels:
+            raise ValueError(
+                f"tasks: labels of {task} must be numbers from 0 to {num_labels - 1}, got {example.label!r} in "
+                f"example {number}"
+            )
+    return [replace(example, label=int(example.label)) for example in examples]
+
+
+def _number_of_labels(victim: NamedClassifier, query: Query) -> int:
+    """How many probabilities a victim gives, which must be as many as it has labels, where it says what these are."""
+    size = victim([query]).shape[1]
+    if victim.labels is not None and size != len(victim.labels):
+        raise ValueError(
+            f"models: {victim.name} gives {size} probabilities a text, but its config has {len(victim.labels)} labels "
+            f"({', '.join(victim.labels)})"
+        )
+    return size
+
+
+def _names_of_labels(
+    task: str, rows: LabelledTexts | Sequence[Example], victims: Mapping[str, NamedClassifier], size: int
+) -> tuple[str, ...]:
+    """What the labels of a task are called, in the order of their numbers, whatever the order of the victims.
+
+    Args:
+        task: its name.
+        rows: of the task.
+        victims: by name. Where one of them has names for its labels, these hold.
+        size: how many labels there are, where no victim says.
+    """
+    known = [victim.labels for victim in victims.values() if victim.labels is not None]
+    named = [labels for labels in known if labels != _numbers(len(labels))]
+    if named:
+        return named[0]
+    size = len(known[0]) if known else size
+    if not isinstance(rows, LabelledTexts):
+        return _numbers(size)
+    names = rows.label_names()
+    if len(names) == size and (rows.numbered or not known):
+        return names
+    if known or ("0" in names and all(name.isdecimal() for name in names)):
+        return _numbers(size)
+    raise ValueError(
+        f"models give {size} probabilities a text, but {task} has {len(names)} labels ({', '.join(names)}), and nothing "
+        "says which is which: give classifiers that name their labels, or labels from 0 up"
+    )
+
+
+def _numbers(size: int) -> tuple[str, ...]:
+    return tuple(map(str, range(size)))
 
 
 def _in_order(victim: NamedClassifier, names: Sequence[str]) -> NamedClassifier:
-    if victim.labels is None or victim.labels == tuple(names):
+    """The victim with its answers in the order of these labels; labels without names are in that order already."""
+    if victim.labels in (None, tuple(names)):
         return victim
     if sorted(victim.labels) == sorted(names):
         return replace(victim, order=tuple(victim.labels.index(name) for name in names))
-    numbers = tuple(map(str, range(len(names))))
-    if len(victim.labels) == len(names) and numbers in (victim.labels, tuple(names)):
+    if victim.labels == _numbers(len(names)):
         return victim
     raise ValueError(
         f"models must have the same labels, but {victim.name} has {', '.join(victim.labels)} "
@@ -325,7 +399,10 @@ def _within_reach(task: str, examples: list[Example], victim: NamedClassifier, l
             f"{len(long)} of the {len(examples)} texts of {task} are longer than the {reach} tokens that {victim.name} "
             f"reads, the longest has {max(lengths)}: long_texts='cut' (--cut) cuts them to what is read"
         )
-    return [_cut(example, tokenizer, reach) if i in set(long) else example for i, example in enumerate(examples)]
+    examples = list(examples)
+    for i in long:
+        examples[i] = _cut(examples[i], tokenizer, reach)
+    return examples
 
 
 def _cut(example: Example, tokenizer: Any, reach: int) -> Example:
@@ -380,7 +457,8 @@ def _settings_joined(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
         joined = {
             name: {**earlier[name], **value} if isinstance(value, dict) else value for name, value in settings.items()
         }
-    except (ValueError, KeyError, TypeError) as error:
+        earlier, settings = _that_decide(earlier), _that_decide(settings)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not what an evaluation writes: {error!r}; give another output folder") from error
     for name, value in settings.items():
         both = (
@@ -396,6 +474,19 @@ def _settings_joined(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
                     "give another output folder"
                 )
     return joined
+
+
+def _identity(victim: NamedClassifier) -> str | None:
+    """What tells a victim, with its labels in the order that they are in, from another of its name."""
+    if victim.order is None:
+        return victim.fingerprint
+    return f"{victim.fingerprint} with the labels {', '.join(map(str, victim.order))}"
+
+
+def _that_decide(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings but for what labels are called: a model that is added may know better names."""
+    tasks = {name: {**task, "labels": len(task["labels"])} for name, task in settings["tasks"].items()}
+    return {**settings, "tasks": tasks}
 
 
 def _short(value: Any) -> str:
