@@ -6,12 +6,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from transformers import pipeline
+from transformers import BertConfig, pipeline
 
 from rocbert_hf.attacks import AttackedText, Example, ModelClassifier
 from rocbert_hf.evaluation import LabelledTexts, MeanPooledEncoder, RobustnessEvaluator, attacker_of
@@ -26,6 +28,15 @@ def word_counter(queries):
     counts = np.array([sum(text.count(char) for char in GOOD) for text in map("".join, queries)])
     positive = 1 / (1 + np.exp(1.0 - counts))
     return np.stack([1 - positive, positive], axis=1)
+
+
+class ThreeLabels:
+    """Says that it has three labels, and gives two."""
+
+    model = SimpleNamespace(config=BertConfig(num_labels=3))
+
+    def __call__(self, queries):
+        return word_counter(queries)
 
 
 def evaluate(models, tasks, folder, attackers=("adv", "argot"), **options):
@@ -79,10 +90,20 @@ def test_models_of_any_library_end_to_end(tmp_path, folders, reviews):
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
 
 
-def test_the_report_does_not_depend_on_the_batch_size(tmp_path, reviews):
+def test_the_report_does_not_depend_on_how_the_victim_is_asked(tmp_path, reviews):
+    both, met = threading.Barrier(2, timeout=30), []
+
+    def endpoint(queries):
+        if threading.current_thread() is not threading.main_thread() and len(met) < 2:
+            met.append(both.wait())  # for a second call while this one is not answered
+        return word_counter(queries)
+
     for size in (1, 64):
         evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path / str(size), batch_size=size)
-    assert reports_in(tmp_path / "1") == reports_in(tmp_path / "64")
+    evaluate({"words": endpoint}, {"reviews": reviews}, tmp_path / "two", ["adv"], batch_size=4, num_workers=2)
+    assert sorted(met) == [0, 1]
+    evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path / "two")  # goes on, one call at a time
+    assert reports_in(tmp_path / "1") == reports_in(tmp_path / "64") == reports_in(tmp_path / "two")
 
 
 def test_an_evaluation_goes_on_wherever_it_was_cut_off(tmp_path, reviews):
@@ -205,6 +226,73 @@ def test_labels_are_matched_by_name_whatever_their_order(tmp_path, folders, revi
         evaluate({"one": one, "other": other}, {"reviews": reviews}, tmp_path / "wrong", ["adv"])
 
 
+def test_the_order_of_the_models_decides_nothing(tmp_path, folders, reviews):
+    reviews = reviews.rows(range(6))
+    named = ModelClassifier(folders["bert"])
+    named.model.config.id2label = {0: "负面", 1: "正面"}
+    words = replace(reviews, labels=tuple("负面正面"[2 * int(label) :][:2] for label in reviews.labels), names=None)
+    models = {"unnamed": folders["ours"], "endpoint": word_counter, "named": named}
+    one = evaluate(models, {"reviews": words}, tmp_path / "one", ["adv"])
+    other = evaluate(dict(reversed(models.items())), {"reviews": words}, tmp_path / "other", ["adv"])
+    assert one["clean"] == other["clean"]
+    assert one["tasks"]["reviews"]["labels"] == ["负面", "正面"]
+    # names that come with a model that is added are no other settings
+    alone = evaluate({"unnamed": folders["ours"]}, {"reviews": reviews}, tmp_path / "added", ["adv"])
+    assert alone["tasks"]["reviews"]["labels"] == ["0", "1"]
+    added = evaluate({"named": named, "unnamed": folders["ours"]}, {"reviews": reviews}, tmp_path / "added", ["adv"])
+    assert added["tasks"]["reviews"]["labels"] == ["负面", "正面"]
+    assert (
+        added["clean"]["reviews"]["unnamed"]
+        == alone["clean"]["reviews"]["unnamed"]
+        == one["clean"]["reviews"]["unnamed"]
+    )
+    # but a model whose answers are put in another order by them is
+    turned = ModelClassifier(folders["bert"])
+    turned.model.config.id2label = {0: "正面", 1: "负面"}
+    with pytest.raises(ValueError, match="models named on reviews was"):
+        evaluate({"turned": turned, "named": named}, {"reviews": reviews}, tmp_path / "added", ["adv"])
+
+
+def test_labels_of_an_endpoint_do_not_depend_on_the_sample(tmp_path):
+    def endpoint(queries):
+        return np.tile([0.5, 0.3, 0.2], (len(queries), 1))
+
+    def numbers(rows):
+        evaluator = RobustnessEvaluator({"m": endpoint}, ["adv"], {"x": rows}, tmp_path)
+        return [example.label for example in evaluator.tasks["x"].examples]
+
+    rows = LabelledTexts("x", tuple("好坏中很"), ("1", "2", "3", "1"))
+    assert numbers(rows) == [0, 1, 2, 0]
+    assert numbers(rows.rows([1])) == [1]
+    assert numbers(LabelledTexts("x", tuple("好坏"), ("0", "1"))) == [0, 1]  # numbers, though there is none of label 2
+    with pytest.raises(ValueError, match=r"give 3 probabilities a text, but x has 2 labels \(1, 2\), and nothing says"):
+        numbers(LabelledTexts("x", tuple("好坏"), ("1", "2")))
+
+
+def test_classes_of_a_dataset_go_with_models_without_names(tmp_path, folders, reviews):
+    names = ("negative", "a positive one")  # not in alphabetical order
+    labels = tuple(names[int(label)] for label in reviews.labels)
+    classes = replace(reviews, labels=labels, names=names, numbered=True).rows(range(6))
+    report = evaluate(folders | {"words": word_counter}, {"reviews": classes}, tmp_path / "classes", ["adv"])
+    expected = evaluate(
+        folders | {"words": word_counter}, {"reviews": reviews.rows(range(6))}, tmp_path / "numbers", ["adv"]
+    )
+    assert report["tasks"]["reviews"]["labels"] == list(names)
+    assert report["clean"] == expected["clean"]
+    # files have no numbers for their labels: there it would be a guess
+    with pytest.raises(ValueError, match="labels of reviews must be among the 2"):
+        evaluate(folders, {"reviews": replace(classes, numbered=False)}, tmp_path / "guess", ["adv"])
+
+
+def test_a_pipeline_is_a_victim(tmp_path, folders, reviews):
+    reviews = reviews.rows(range(4))
+    classifier = pipeline("text-classification", model=folders["bert"])
+    report = evaluate({"folder": folders["bert"], "pipeline": classifier}, {"reviews": reviews}, tmp_path, ["adv"])
+    assert report["attacked"]["reviews"]["adv"]["pipeline"] == report["attacked"]["reviews"]["adv"]["folder"]
+    with pytest.raises(ValueError, match="models: bare: classifier must take texts, got a bare BertFor"):
+        evaluate({"bare": classifier.model}, {"reviews": reviews}, tmp_path / "bare", ["adv"])
+
+
 def test_unseen_labels_end_it_before_any_attack(tmp_path, folders):
     rows = LabelledTexts("reviews.tsv", ("很好", "不好"), ("1", "2"))
     with pytest.raises(ValueError, match=r"labels of reviews.tsv must be among the 2 .*\(0, 1\), got 2"):
@@ -299,8 +387,19 @@ def test_similarity_is_by_the_encoder_that_was_given(tmp_path, folders, reviews)
                 "models": {"x": lambda queries: np.ones((len(queries), 3)) / 3},
                 "tasks": {"x": LabelledTexts("x", ("好", "坏"), ("a", "b"))},
             },
-            "labels of x must be among the 3",
+            r"give 3 probabilities a text, but x has 2 labels \(a, b\)",
         ),
+        ({"tasks": {"x": [Example("很好", 1), Example("好", 2)]}}, "numbers from 0 to 1, got 2 in example 1"),
+        ({"tasks": {"x": [Example("很好", 1), Example("好", "1")]}}, "numbers from 0 to 1, got '1' in example 1"),
+        (
+            {"tasks": {"x": [Example("好", 1, "是"), Example("好", 1)]}},
+            "all have a text_pair or none .* 0 and 1 differ",
+        ),
+        ({"tasks": {"x": [Example("好", 1), Example(None, 1)]}}, r"texts must be strings, got \[None\] in example 1"),
+        ({"models": {"x": ThreeLabels()}}, r"x gives 2 probabilities a text, but its config has 3 labels"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_workers": 0}, "num_workers must be at least 1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
         (
             {"models": {"x": word_counter, "y": lambda queries: np.ones((len(queries), 3)) / 3}},
             "y gives 3 probabilities a text, but x has 2 labels",

@@ -38,15 +38,18 @@ class RobustnessEvaluator:
     Models, attackers and tasks may be added to a folder; anything else that differs from what is there is an error.
 
     Args:
-        models: name -> a classifier: a folder or Hub id of a transformers sequence classifier, a `ModelClassifier`, or
-            anything callable on a list of strings (of pairs of strings, for a task of pairs) that gives probabilities.
-            Where a classifier fits one task alone, name -> {task: classifier}.
+        models: name -> a classifier: a folder or Hub id of a transformers sequence classifier, a text-classification
+            pipeline, a `ModelClassifier`, or anything callable on a list of strings (of pairs of strings, for a task of
+            pairs) that gives probabilities. Where a classifier fits one task alone, name -> {task: classifier}.
+            Classifiers that name their labels are matched by these names; the others give them in the same order.
         attackers: names of `ATTACKERS`, as `attacker_of` reads them ("adv", "argot@0.1"), or name -> an `Attacker`.
         tasks: name -> labelled texts, or examples whose labels are the classifiers' numbers.
         output_dir: the folder for `examples.jsonl`, `settings.json`, `report.json`, `report.md`, `report.html`, the
             charts, and `timing.json` (apart from the report, which is the same however long it took).
         seed: of attacks and intervals.
         batch_size: texts of one call of a classifier, at most.
+        num_workers: calls of a classifier at the same time, each in a thread of its own: for an endpoint that is waited
+            for. The outcomes do not depend on it.
         encoder: texts -> vectors, for the similarity of attacked texts to their sources, such as
             `SentenceTransformer.encode` or a `MeanPooledEncoder`. The default, `character_bags`, works offline and
             compares what is written, not what is meant: a homophone counts as a change of its character.
@@ -73,6 +76,7 @@ class RobustnessEvaluator:
         output_dir: str | os.PathLike,
         seed: int = 0,
         batch_size: int = 64,
+        num_workers: int = 1,
         encoder: Encoder | None = None,
         long_texts: str = "error",
         resamples: int = 1000,
@@ -80,6 +84,9 @@ class RobustnessEvaluator:
     ):
         if long_texts not in LONG_TEXTS:
             raise ValueError(f"long_texts must be one of {', '.join(LONG_TEXTS)}, got {long_texts!r}")
+        for argument, number in (("batch_size", batch_size), ("num_workers", num_workers)):
+            if number < 1:
+                raise ValueError(f"{argument} must be at least 1, got {number}")
         for argument, given in (("models", models), ("attackers", attackers), ("tasks", tasks)):
             if not given:
                 raise ValueError(f"{argument} must not be empty")
@@ -90,6 +97,7 @@ class RobustnessEvaluator:
         self.encoder = character_bags if encoder is None else encoder
         self.seed = seed
         self.batch_size = batch_size
+        self.num_workers = num_workers
         self.long_texts = long_texts
         self.progress = progress
         self.tasks: dict[str, _PreparedTask] = {}
@@ -137,7 +145,11 @@ class RobustnessEvaluator:
             return
         cell = self._cell(task, attacker, model)
         outcomes = self.attackers[attacker].attack_batch(
-            prepared.victims[model], [prepared.examples[i] for i in left], self.seed, self.batch_size
+            prepared.victims[model],
+            [prepared.examples[i] for i in left],
+            self.seed,
+            self.batch_size,
+            num_workers=self.num_workers,
         )
         if self.progress:
             from tqdm.auto import tqdm
