@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from transformers import BertConfig, BertForMaskedLM
 
 from rocbert_hf.attacks import Example, MaskedLanguageModelSynonyms, make_attacker
 from rocbert_hf.attacks.blackbox import ComposedAttacker
@@ -12,6 +13,8 @@ from rocbert_hf.attacks.constraints import FamiliarCharacters, SentenceSimilarit
 from rocbert_hf.attacks.word_vectors import WordVectors
 from rocbert_hf.evaluation import attacker_of, synonyms_from
 from rocbert_hf.evaluation.attackers import settings_of
+
+from .conftest import bert_tokenizer
 
 WORDS = ["漂亮", "美丽", "美妙", "难看"]
 
@@ -69,8 +72,12 @@ def test_synonyms_come_from_a_file_of_word_vectors(tmp_path):
     assert outcome.attacked.text == "这家店的房间非常美丽，我很喜欢"
 
 
-def test_synonyms_come_from_a_masked_language_model(folders):
-    synonyms = synonyms_from(f"masked_lm={folders['bert']}")
+def test_synonyms_come_from_a_masked_language_model(tmp_path):
+    tokenizer = bert_tokenizer()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    synonyms = synonyms_from(f"masked_lm={tmp_path}")
     assert isinstance(synonyms, MaskedLanguageModelSynonyms)
     of_another = MaskedLanguageModelSynonyms(synonyms.model, synonyms.tokenizer, words_only=False)
     one, other = (settings_of(attacker_of("argot", synonyms=given)) for given in (synonyms, of_another))

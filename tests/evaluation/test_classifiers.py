@@ -1,4 +1,4 @@
-"""What tells one model from another: its fingerprint."""
+"""Models that are evaluated, or used for it: what tells one from another, and which are refused."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 import transformers
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
+import rocbert_hf
 from rocbert_hf import RoCBertForSequenceClassification, RoCBertTokenizer
 from rocbert_hf.attacks import MaskedLanguageModelSynonyms, ModelClassifier
 from rocbert_hf.attacks.victim import model_fingerprint
@@ -91,3 +92,29 @@ def test_tokenizers_without_a_compiled_part_are_told_apart(tmp_path):
     )
     assert one == same != lower
     assert len({one, model_fingerprint(model), model_fingerprint(model, BertTokenizer())}) == 3
+
+
+HEADS = {"SequenceClassification": {"class"}, "MaskedLM": {"mask"}, "PreTraining": {"mask"}, "": set()}
+
+
+@pytest.mark.parametrize("family", ["RoCBert", "Bert"])
+@pytest.mark.parametrize("head", HEADS)
+def test_only_a_model_with_a_trained_head_is_taken(family, head, tmp_path):
+    library, tokenizer = (rocbert_hf, RoCBertTokenizer()) if family == "RoCBert" else (transformers, bert_tokenizer())
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    if family == "RoCBert":
+        sizes |= {"fusion_layer": 0, "shape_embed_dim": 16}
+    config = getattr(library, f"{family}Config")(vocab_size=len(tokenizer), **sizes)
+    getattr(library, f"{family}For{head}" if head else f"{family}Model")(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    uses = [
+        ("class", ModelClassifier, "no trained classification head; finetune it first"),
+        ("mask", MaskedLMCorrector, "no trained masked language model head"),
+        ("mask", MaskedLanguageModelSynonyms, "no trained masked language model head"),
+    ]
+    for needs, use, message in uses:
+        if needs in HEADS[head]:
+            assert use(tmp_path).model.config.hidden_size == 16
+        else:
+            with pytest.raises(ValueError, match=message):
+                use(tmp_path)

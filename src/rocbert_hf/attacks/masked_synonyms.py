@@ -11,7 +11,7 @@ import numpy as np
 
 from ..characters.words import word_frequencies
 from .text import CHINESE
-from .victim import device_for, model_fingerprint
+from .victim import device_for, load_with_head, model_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,8 @@ class MaskedLanguageModelSynonyms:
         cache_size: sources whose answers are kept.
 
     Raises:
-        ValueError: without a tokenizer beside a model, with one that has no mask or no Chinese characters, or with a
-            number out of range. OSError: the model cannot be loaded.
+        ValueError: without a tokenizer beside a model, with one that has no mask or no Chinese characters, without a
+            trained head, or with a number out of range. OSError: the model cannot be loaded.
 
     Example::
 
@@ -158,13 +158,15 @@ def load_masked_language_model(model: Any, tokenizer: Any = None, device: Any = 
     """(model in evaluation mode, its tokenizer, tokens that both can take) of a model, or a folder or Hub id of one.
 
     Raises:
-        ValueError: without a tokenizer beside a model, or with one that has no mask. OSError: it cannot be loaded.
+        ValueError: without a tokenizer beside a model, with one that has no mask, or without a trained head.
+            OSError: it cannot be loaded.
     """
     if isinstance(model, (str, PathLike)):
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-        model, device = AutoModelForMaskedLM.from_pretrained(model), device_for(device)
+        head = "masked language model head; give a model that was pretrained to fill masks"
+        model, device = load_with_head(AutoModelForMaskedLM, model, head), device_for(device)
     if tokenizer is None or tokenizer.mask_token is None:
         raise ValueError("tokenizer must be given beside a model, and must have a mask token")
     if device is not None:

@@ -74,7 +74,8 @@ class ModelClassifier:
         cache_size: answers that are kept.
 
     Raises:
-        ValueError: for a model without probabilities (regression, several labels a text), or without a tokenizer.
+        ValueError: for a model without probabilities (regression, several labels a text), without a trained head, or
+            without a tokenizer.
 
     Example::
 
@@ -207,7 +208,7 @@ def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-        model = AutoModelForSequenceClassification.from_pretrained(model)
+        model = load_with_head(AutoModelForSequenceClassification, model, "classification head; finetune it first")
         device = device_for(device)
     elif hasattr(model, "preprocess") and hasattr(model, "model"):  # a pipeline
         task = getattr(model, "task", "text-classification")
@@ -220,6 +221,26 @@ def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
     if tokenizer.pad_token is None:
         raise ValueError("tokenizer must have a padding token (tokenizer.pad_token), for texts that share a batch")
     return model, tokenizer, device
+
+
+def load_with_head(auto_class: Any, source: str | PathLike, head: str) -> Any:
+    """A model whose head was trained: transformers makes one of random numbers where there is none.
+
+    Args:
+        auto_class: of transformers, for the kind of head.
+        source: folder or Hub id.
+        head: its name for the error, and what to do.
+
+    Raises:
+        ValueError: the head is missing. OSError: the model cannot be loaded.
+    """
+    model, found = auto_class.from_pretrained(source, output_loading_info=True)
+    # a pooler or position ids inside the base model may be missing for good reasons, and so may a new bias
+    base = f"{model.base_model_prefix}."
+    missing = sorted(key for key in found["missing_keys"] if key.endswith("weight") and not key.startswith(base))
+    if missing:
+        raise ValueError(f"{str(source)!r} has no trained {head} (it lacks {', '.join(missing)})")
+    return model
 
 
 def _digest(tokens: np.ndarray) -> bytes:

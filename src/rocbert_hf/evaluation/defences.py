@@ -118,7 +118,8 @@ class MaskedLMCorrector:
         device: where to compute; by default where the model is, and a GPU, if there is one, for a model loaded here.
 
     Raises:
-        ValueError: without a tokenizer beside a model, with one that has no mask, or with a number out of range.
+        ValueError: without a tokenizer beside a model, with one that has no mask, without a trained head, or with a
+            number out of range.
     """
 
     name = "spelling"
