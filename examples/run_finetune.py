@@ -37,6 +37,7 @@ from transformers import (
 from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertTokenizer
 from rocbert_hf.attacks import PRESETS, Example
 from rocbert_hf.evaluation import Columns, LabelledTexts, augmented, read_labelled, task_of
+from rocbert_hf.evaluation.loading import loading
 from rocbert_hf.evaluation.metrics import SCORES, classification_scores, confusion_matrices
 from rocbert_hf.files import write_whole
 from rocbert_hf.hub import model_card
@@ -249,10 +250,11 @@ def make_model(arguments: FinetuneArguments, labels: Sequence[str]):
     """(model, tokenizer); the tokenizer's `model_max_length` is what the model is trained with, and saved."""
     named = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
     if arguments.model is not None:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            arguments.model, num_labels=len(labels), ignore_mismatched_sizes=True, **named
-        )
+        with loading("the model", arguments.model):
+            tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                arguments.model, num_labels=len(labels), ignore_mismatched_sizes=True, **named
+            )
     else:
         config = RoCBertConfig.from_preset(arguments.preset, **named)
         if arguments.architecture == "rocbert":
@@ -299,9 +301,12 @@ def measured(trainer: Trainer, examples: Sequence[Example], tokenizer) -> dict[s
 
 
 def weighted_loss(examples: Sequence[Example], num_labels: int) -> Callable:
-    """Cross entropy where every label that occurs weighs the same in sum."""
+    """Cross entropy where every label that occurs weighs the same in sum.
+
+    One that does not occur weighs 1, so that the loss of dev rows with that label alone is a number.
+    """
     counts = np.bincount([example.label for example in examples], minlength=num_labels)
-    weights = np.divide(len(examples), counts * (counts > 0).sum(), out=np.zeros(num_labels), where=counts > 0)
+    weights = np.divide(len(examples), counts * (counts > 0).sum(), out=np.ones(num_labels), where=counts > 0)
     weights = torch.tensor(weights, dtype=torch.float32)
 
     def loss(outputs, labels, num_items_in_batch=None):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .files import DECOMPRESSION_ERRORS, written_whole
 
@@ -131,12 +132,22 @@ def convert(
         typer.echo(convert(source, output, **options))
 
 
-@app.command()
+class ListsTasks(TyperCommand):
+    """Ends its help with the public tasks, which are looked up only then."""
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+        from .evaluation.tasks import TASKS
+
+        self.epilog = f"Tasks: {', '.join(TASKS)}"
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=ListsTasks)
 def evaluate(
     model: Annotated[
         list[str], typer.Option("--model", "-m", help="Folder or Hub id of a classifier, or NAME=DIR; repeatable.")
     ],
-    task: Annotated[list[str] | None, typer.Option(help="A public task, such as chnsenticorp; repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A public task, of those below; repeatable.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the files of the tasks.")] = None,
     data: Annotated[
         list[str] | None,
@@ -173,6 +184,7 @@ def evaluate(
     cut: Annotated[bool, typer.Option("--cut", help="Cut texts that are longer than a model reads.")] = False,
     max_length: Annotated[int | None, typer.Option(help="Tokens a model reads. Default: all it can.")] = None,
     batch_size: Annotated[int, typer.Option(help="Texts of one forward pass.")] = 64,
+    num_workers: Annotated[int, typer.Option(help="Calls of a model at the same time, each in a thread.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... Default: a GPU if there is one.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample, the attacks and the intervals.")] = 0,
 ) -> None:
@@ -209,6 +221,7 @@ def evaluate(
             cut=cut,
             max_length=max_length,
             batch_size=batch_size,
+            num_workers=num_workers,
             device=device,
             seed=seed,
         )

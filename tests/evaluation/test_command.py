@@ -2,18 +2,23 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
 from rocbert_hf.cli import app
+from rocbert_hf.evaluation import TASKS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIGS = EXAMPLES / "configs"
 PAGE = Path(__file__).parents[2] / "docs/robustness.md"
 
 
@@ -65,15 +70,62 @@ def test_the_command_and_the_script_write_the_same_report(tmp_path, folders, dat
         (["--ratio", "many"], "argot"),
         (["--model", "no/such/model"], "no/such/model cannot be loaded"),
         (["--max-length", "12"], "longer than the 12 tokens"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--num-workers", "0"], "num_workers must be at least 1, got 0"),
+        (["--device", "abacus"], "device must be one that torch can use here, such as cpu, got 'abacus'"),
+        (["--device", "cuda:99"], "device must be one that torch can use here, such as cpu, got 'cuda:99'"),
+        (["--model", "{tmp}/empty"], "empty cannot be loaded: the folder has no config.json"),
+        (["--model", "{tmp}/cut"], "cut cannot be loaded: Error while deserializing header"),
+        (["--model", "runs/lr=1e-4/bert"], "the model runs/lr=1e-4/bert cannot be loaded"),
+        (["--encoder", "{tmp}/empty"], "the encoder {tmp}/empty cannot be loaded: the folder has no config.json"),
+        (["--defence", "spelling={tmp}/empty"], "the model of the defence {tmp}/empty cannot be loaded"),
+        (["--synonyms", "masked_lm={tmp}/empty"], "the model of synonyms {tmp}/empty cannot be loaded"),
     ],
 )
 def test_bad_options_are_one_line(tmp_path, folders, data, changed, named):
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(folders["bert"], tmp_path / "cut")
+    os.truncate(tmp_path / "cut" / "model.safetensors", 1000)
+    changed, named = [text.replace("{tmp}", str(tmp_path)) for text in changed], named.replace("{tmp}", str(tmp_path))
     result = rocbert("evaluate", "--model", folders["bert"], *data, *changed, "--output", tmp_path / "report")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
-    assert len(re.findall("error: ", result.stderr)) == 1
+    assert result.stderr.count("\n") == 1
     assert named in result.stderr
     assert not (tmp_path / "report").exists()
+
+
+def test_models_and_defences_are_told_apart_by_their_folders(tmp_path, folders):
+    shutil.copytree(folders["bert"], tmp_path / "lr=1e-4" / "bert")
+    for name in ("one", "two"):
+        RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny")).save_pretrained(tmp_path / name)
+        RoCBertTokenizer().save_pretrained(tmp_path / name)
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n服务很好\t1\n", encoding="utf-8")
+    options = ["evaluate", "--data", tmp_path / "rows.tsv", "--attackers", "adv", "--output", tmp_path / "report"]
+    options += ["--model", tmp_path / "lr=1e-4" / "bert", "--defence", f"spelling={tmp_path / 'one'}"]
+    result = rocbert(*options, "--defence", f"spelling={tmp_path / 'two'}", "--num-workers", 2)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["models"] == ["bert", "bert + spelling one", "bert + spelling two"]
+    shutil.copytree(tmp_path / "one", tmp_path / "other" / "one")
+    result = rocbert(*options, "--defence", f"spelling={tmp_path / 'other' / 'one'}")
+    assert result.exit_code == 1
+    assert "two defences are called spelling one" in result.stderr
+
+
+def test_the_help_names_the_tasks():
+    words = set(re.findall(r"\w+", rocbert("evaluate", "--help").stdout))
+    assert set(TASKS) <= words
+
+
+@pytest.mark.skipif(not CONFIGS.is_dir(), reason="the examples are not part of an installed package")
+def test_the_example_evaluates_what_the_example_finetunes():
+    finetuned, evaluated = (
+        yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("finetune", "robustness")
+    )
+    folders = {spec.partition("=")[2] for spec in evaluated["model"]}
+    assert f"{finetuned['output_dir']}/seed-{finetuned['seeds'][0]}" in folders
+    assert evaluated["task"] == [finetuned["task"]]
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of an installed package")

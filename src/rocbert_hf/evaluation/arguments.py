@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..attacks import PRESETS, ModelClassifier
 from .attackers import SYNONYMS, attacker_of, synonyms_from
-from .defences import SpellChecked, corrector_of
+from .defences import Corrector, SpellChecked, corrector_of
+from .loading import checked_device, loading
 from .robustness import MeanPooledEncoder, RobustnessEvaluator
 from .tasks import TASKS, Columns, LabelledTexts, read_labelled, task_of
 
@@ -67,6 +70,9 @@ class EvaluationArguments:
     cut: bool = field(default=False, metadata={"help": "cut texts that are longer than a model reads"})
     max_length: int | None = field(default=None, metadata={"help": "tokens a model reads; default: all it can"})
     batch_size: int = field(default=64, metadata={"help": "texts of one forward pass"})
+    num_workers: int = field(
+        default=1, metadata={"help": "calls of a model at the same time, each in a thread; the outcomes stay the same"}
+    )
     device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; default: a GPU if there is one"})
     seed: int = field(default=0, metadata={"help": "of the sample, the attacks and the intervals"})
 
@@ -77,6 +83,10 @@ class EvaluationArguments:
         for name in ("task", "attackers", "attacks", "ratio"):  # also with commas between
             parts = ",".join(getattr(self, name)).split(",")
             setattr(self, name, [part.strip() for part in parts if part.strip()])
+        for name, least in (("batch_size", 1), ("num_workers", 1), ("max_length", 1), ("query_budget", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if not self.model:
             raise ValueError("give at least one model")
         if not self.task and not self.data:
@@ -98,14 +108,17 @@ def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str,
         ValueError, OSError: something that was given does not fit or cannot be read; nothing was attacked then. A
             classifier's answers may also be found wrong on the way; the outcomes before that are kept.
     """
-    synonyms = None if arguments.synonyms is None else synonyms_from(arguments.synonyms, arguments.device)
+    checked_device(arguments.device)
+    with _loading_named("the model of synonyms", arguments.synonyms, "masked_lm="):
+        synonyms = None if arguments.synonyms is None else synonyms_from(arguments.synonyms, arguments.device)
     attackers = {
         name: attacker_of(name, arguments.max_share, arguments.query_budget, synonyms)
         for name in arguments.attacker_names()
     }
     tasks = _read_tasks(arguments)
     models = _load_models(arguments, list(tasks))
-    encoder = None if arguments.encoder is None else MeanPooledEncoder(arguments.encoder, arguments.device)
+    with _loading_named("the encoder", arguments.encoder):
+        encoder = None if arguments.encoder is None else MeanPooledEncoder(arguments.encoder, arguments.device)
     evaluator = RobustnessEvaluator(
         models,
         attackers,
@@ -113,6 +126,7 @@ def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str,
         arguments.output_dir,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
         encoder=encoder,
         long_texts="cut" if arguments.cut else "error",
         progress=progress,
@@ -135,31 +149,57 @@ def _load_models(arguments: EvaluationArguments, tasks: Sequence[str]) -> dict[s
     """Name -> task -> classifier; each folder is loaded once."""
     models: dict[str, dict[str, Any]] = {}
     loaded: dict[str, ModelClassifier] = {}
-    correctors = [corrector_of(spec, arguments.device) for spec in arguments.defence]
+    correctors = _load_correctors(arguments)
     for spec in arguments.model:
-        name, equals, source = spec.partition("=")
-        if not equals:
-            source = spec
-            name = Path(spec.replace("{task}", "")).name.strip("-_. ") or spec
-        if name in models:
-            raise ValueError(f"two models are called {name}: name them, as in one={source}")
+        name, source = _named_model(spec, tasks)
         folders = {task: source.replace("{task}", task) for task in tasks}
         for folder in folders.values():
             if folder not in loaded:
                 loaded[folder] = _load(folder, arguments)
-        models[name] = {task: loaded[folder] for task, folder in folders.items()}
-        for corrector in correctors:
-            models[f"{name} + {corrector.name}"] = {
+        classifiers = {name: {task: loaded[folder] for task, folder in folders.items()}}
+        for defence, corrector in correctors.items():
+            classifiers[f"{name} + {defence}"] = {
                 task: SpellChecked(loaded[folder], corrector) for task, folder in folders.items()
             }
+        for name in classifiers.keys() & models.keys():
+            raise ValueError(f"two models are called {name}: name them, as in one={source}")
+        models |= classifiers
     return models
 
 
+def _named_model(spec: str, tasks: Sequence[str]) -> tuple[str, str]:
+    """(name, folder or Hub id) of "name=folder", or of a folder, which may have = in it, or Hub id alone."""
+    name, equals, source = spec.partition("=")
+    if equals and "/" not in name and not any(Path(spec.replace("{task}", task)).is_dir() for task in tasks):
+        return name, source
+    return Path(spec.replace("{task}", "")).name.strip("-_. ") or spec, spec
+
+
+def _load_correctors(arguments: EvaluationArguments) -> dict[str, Corrector]:
+    """Name -> corrector; where several are of one kind, the name has the folder of each."""
+    specs = list(dict.fromkeys(arguments.defence))
+    kinds = Counter(spec.partition("=")[0] for spec in specs)
+    correctors: dict[str, Corrector] = {}
+    for spec in specs:
+        kind, _, source = spec.partition("=")
+        with _loading_named("the model of the defence", spec, f"{kind}="):
+            corrector = corrector_of(spec, arguments.device)
+        name = corrector.name if kinds[kind] == 1 else f"{corrector.name} {Path(source).name}"
+        if name in correctors:
+            raise ValueError(f"two defences are called {name}: give folders of different names, got {', '.join(specs)}")
+        correctors[name] = corrector
+    return correctors
+
+
 def _load(folder: str, arguments: EvaluationArguments) -> ModelClassifier:
-    try:
+    with loading("the model", folder):
         return ModelClassifier(
             folder, batch_size=arguments.batch_size, device=arguments.device, max_length=arguments.max_length
         )
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise OSError(f"the model {folder} cannot be loaded: {reason}") from error
+
+
+def _loading_named(what: str, spec: str | None, prefix: str = ""):
+    """`loading` of the checkpoint that stands behind the prefix; nothing where none does."""
+    if spec is None or not spec.startswith(prefix) or spec == prefix:
+        return nullcontext()
+    return loading(what, spec.removeprefix(prefix))

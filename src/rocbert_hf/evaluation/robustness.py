@@ -20,6 +20,7 @@ from ..attacks.victim import Classifier, Query, as_victim, device_for, model_fin
 from ..files import write_whole
 from .attackers import attacker_of, settings_of
 from .classifiers import NamedClassifier, fingerprint_of, label_names_of
+from .loading import loading
 from .metrics import Bootstrap
 from .report import write_report
 from .storage import JsonLines
@@ -271,7 +272,10 @@ def _victim(name: str, model: Any, task: str, loaded: dict[str, Classifier]) -> 
         model = model[task]
     if isinstance(model, (str, os.PathLike)):
         # one that several tasks use is loaded once
-        model = loaded[str(model)] = loaded.get(str(model)) or ModelClassifier(model)
+        if str(model) not in loaded:
+            with loading("models: " + name, model):
+                loaded[str(model)] = ModelClassifier(model)
+        model = loaded[str(model)]
     if not callable(model):
         raise ValueError(f"models: {name} must be a folder, a Hub id or callable, got {type(model).__name__}")
     try:
