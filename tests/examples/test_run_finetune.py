@@ -70,6 +70,9 @@ def test_class_weights_make_every_label_weigh_the_same(run_finetune):
     expected = (losses[:3].mean() + losses[3]) / 2
     output = type("Output", (), {"logits": logits})
     assert loss(output, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+    absent = torch.tensor([2, 2, 2, 2])  # a dev batch may hold a label alone that no train row has
+    plain = torch.nn.functional.cross_entropy(logits, absent)
+    assert loss(output, absent).item() == pytest.approx(plain.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +99,7 @@ def test_bad_rows_end_it_before_training(run_finetune, tmp_path, files):
         run_finetune.main(["--preset", "tiny", *unseen, "--output-dir", str(output)])
     with pytest.raises(ValueError, match="must be at least two, got 中性 alone"):
         run_finetune.main(["--preset", "tiny", "--train-file", unseen[3], "--output-dir", str(output)])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OSError, match=r"the model .*empty cannot be loaded: the folder has no config.json"):
+        run_finetune.main(["--model", str(tmp_path / "empty"), *files, "--output-dir", str(output)])
     assert not output.exists()
