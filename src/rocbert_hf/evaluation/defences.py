@@ -102,7 +102,9 @@ class MaskedLMCorrector:
 
     - a Chinese character that the model finds unlikely where it stands: its homophones, near homophones, look-alikes;
     - two characters, one of them unlikely, that are the parts of a third (禾斗): the third (科);
-    - letters that spell one syllable: the characters that are read so.
+    - letters that spell one syllable: the characters that are read so;
+    - a look-alike that people also write for its own sake (`—`, `〇`, `×`, Greek letters): what it looks like, unless it
+      is doubled (`——`) or stands between digits (`3×5`).
 
     That takes three forward passes a text: of the text as it is, with masks for what stands there, and with masks for
     what could. It needs no training on errors, unlike the correctors of pycorrector.
@@ -203,6 +205,11 @@ class MaskedLMCorrector:
             replace(place, candidates=self._known(place.candidates))
             for place in rewritings(text)
             if text[place.start].isascii() or unlikely.keys() & {place.start, place.end - 1}
+        ]
+        rewritten += [
+            Place(at, at + 1, self._known((plain,)))
+            for at, plain in ambiguous_lookalikes(text)
+            if self._known((text[at],))  # of what is [UNK] to it, the model cannot tell how likely it is
         ]
         found = sorted(unlikely, key=unlikely.__getitem__)
         taken = {at for place in rewritten for at in range(place.start, place.end)}
@@ -359,14 +366,14 @@ def plain_forms(text: str) -> str:
     """The text without what is certain to be no spelling of its own.
 
     Look-alikes from other scripts become the characters they look like, invisible characters go, and so does a single
-    unusual sign between two Chinese characters.
+    unusual sign between two Chinese characters. What people write for its own sake stays (`ambiguous_lookalikes`).
     """
     text = "".join(_plain_characters().get(char, char) for char in text if unicodedata.category(char) != "Cf")
     return _STRAY_SIGN.sub("", text)
 
 
-# Between Chinese characters; not the punctuation, digits and letters that people put there themselves.
-_STRAY_SIGN = re.compile(r"(?<=[\u4e00-\u9fff])[*_^`|\\#$&=+<>@¦§¨¬¯°±´¸¿×÷](?=[\u4e00-\u9fff])")
+# Between Chinese characters; not the punctuation, digits, letters and operators that people put there themselves.
+_STRAY_SIGN = re.compile(r"(?<=[\u4e00-\u9fff])[*_^`|\\#$@¦§¨¬¯°±´¸¿](?=[\u4e00-\u9fff])")
 FREQUENT = 6000  # Chinese characters that may stand behind an attack, by rank
 _LETTERS = re.compile("(?<![a-z])[a-z]{1,6}(?![a-z])", re.IGNORECASE)
 
@@ -376,8 +383,44 @@ def _frequent_characters() -> tuple[str, ...]:
     return tuple(token for token in vocabulary() if token in character_readings())[:FREQUENT]
 
 
+def ambiguous_lookalikes(text: str) -> list[tuple[int, str]]:
+    """Positions of characters that may be themselves or stand for what they look like, with what that is.
+
+    A doubled one (`——`), and one between digits (`2010－2015`), is itself.
+    """
+    found = []
+    for at, char in enumerate(text):
+        before, after = text[max(at - 1, 0) : at], text[at + 1 : at + 2]
+        if (
+            char in _ambiguous_characters()
+            and char not in (before, after)
+            and not (before.isdigit() and after.isdigit())
+        ):
+            found.append((at, _ambiguous_characters()[char]))
+    return found
+
+
+def _is_written_for_its_own_sake(char: str) -> bool:
+    """Dashes, other punctuation, operators (×), superscripts (m²), the Chinese zero, small Greek letters."""
+    if char in "〇¹²³" or unicodedata.category(char) in ("Pd", "Po", "Sm"):
+        return True
+    return unicodedata.name(char, "").startswith("GREEK SMALL LETTER")  # the large ones are drawn like Latin ones
+
+
 @cache
 def _plain_characters() -> dict[str, str]:
+    """Look-alike -> what it certainly stands for."""
+    return {form: char for form, char in _lookalikes().items() if not _is_written_for_its_own_sake(form)}
+
+
+@cache
+def _ambiguous_characters() -> dict[str, str]:
+    """Look-alike -> what it may stand for, if not for itself."""
+    return {form: char for form, char in _lookalikes().items() if _is_written_for_its_own_sake(form)}
+
+
+@cache
+def _lookalikes() -> dict[str, str]:
     """Look-alike -> what it looks like: a frequent Chinese character, or a letter or digit of ASCII."""
     frequent = frozenset(_frequent_characters())
     plain: dict[str, str] = {}
