@@ -102,9 +102,7 @@ class MaskedLMCorrector:
 
     - a Chinese character that the model finds unlikely where it stands: its homophones, near homophones, look-alikes;
     - two characters, one of them unlikely, that are the parts of a third (禾斗): the third (科);
-    - letters that spell one syllable: the characters that are read so;
-    - a look-alike that people also write for its own sake (`—`, `〇`, `×`, Greek letters): what it looks like, unless it
-      is doubled (`——`) or stands between digits (`3×5`).
+    - letters that spell one syllable: the characters that are read so.
 
     That takes three forward passes a text: of the text as it is, with masks for what stands there, and with masks for
     what could. It needs no training on errors, unlike the correctors of pycorrector.
@@ -205,11 +203,6 @@ class MaskedLMCorrector:
             replace(place, candidates=self._known(place.candidates))
             for place in rewritings(text)
             if text[place.start].isascii() or unlikely.keys() & {place.start, place.end - 1}
-        ]
-        rewritten += [
-            Place(at, at + 1, self._known((plain,)))
-            for at, plain in ambiguous_lookalikes(text)
-            if self._known((text[at],))  # of what is [UNK] to it, the model cannot tell how likely it is
         ]
         found = sorted(unlikely, key=unlikely.__getitem__)
         taken = {at for place in rewritten for at in range(place.start, place.end)}
@@ -366,7 +359,7 @@ def plain_forms(text: str) -> str:
     """The text without what is certain to be no spelling of its own.
 
     Look-alikes from other scripts become the characters they look like, invisible characters go, and so does a single
-    unusual sign between two Chinese characters. What people write for its own sake stays (`ambiguous_lookalikes`).
+    unusual sign between two Chinese characters. Dashes and what else people write for its own sake stay.
     """
     text = "".join(_plain_characters().get(char, char) for char in text if unicodedata.category(char) != "Cf")
     return _STRAY_SIGN.sub("", text)
@@ -383,25 +376,11 @@ def _frequent_characters() -> tuple[str, ...]:
     return tuple(token for token in vocabulary() if token in character_readings())[:FREQUENT]
 
 
-def ambiguous_lookalikes(text: str) -> list[tuple[int, str]]:
-    """Positions of characters that may be themselves or stand for what they look like, with what that is.
-
-    A doubled one (`——`), and one between digits (`2010－2015`), is itself.
-    """
-    found = []
-    for at, char in enumerate(text):
-        before, after = text[max(at - 1, 0) : at], text[at + 1 : at + 2]
-        if (
-            char in _ambiguous_characters()
-            and char not in (before, after)
-            and not (before.isdigit() and after.isdigit())
-        ):
-            found.append((at, _ambiguous_characters()[char]))
-    return found
-
-
 def _is_written_for_its_own_sake(char: str) -> bool:
-    """Dashes, other punctuation, operators (×), superscripts (m²), the Chinese zero, small Greek letters."""
+    """Dashes, other punctuation, operators (×), superscripts (m²), the Chinese zero, small Greek letters.
+
+    Asked whether such a one was meant, a small masked language model takes most of the right ones for attacks.
+    """
     if char in "〇¹²³" or unicodedata.category(char) in ("Pd", "Po", "Sm"):
         return True
     return unicodedata.name(char, "").startswith("GREEK SMALL LETTER")  # the large ones are drawn like Latin ones
@@ -409,25 +388,14 @@ def _is_written_for_its_own_sake(char: str) -> bool:
 
 @cache
 def _plain_characters() -> dict[str, str]:
-    """Look-alike -> what it certainly stands for."""
-    return {form: char for form, char in _lookalikes().items() if not _is_written_for_its_own_sake(form)}
-
-
-@cache
-def _ambiguous_characters() -> dict[str, str]:
-    """Look-alike -> what it may stand for, if not for itself."""
-    return {form: char for form, char in _lookalikes().items() if _is_written_for_its_own_sake(form)}
-
-
-@cache
-def _lookalikes() -> dict[str, str]:
-    """Look-alike -> what it looks like: a frequent Chinese character, or a letter or digit of ASCII."""
+    """Look-alike -> what it stands for: a frequent Chinese character, or a letter or digit of ASCII."""
     frequent = frozenset(_frequent_characters())
     plain: dict[str, str] = {}
     for char in (*_frequent_characters(), *map(chr, range(ord("0"), ord("z") + 1))):
         if char in frequent or char.isalnum():
             for form in confusables_of(char):
-                if not form.isascii() and form not in frequent and not "\u3040" <= form <= "\u30ff":
+                ours = form.isascii() or form in frequent or "\u3040" <= form <= "\u30ff"
+                if not ours and not _is_written_for_its_own_sake(form):
                     plain.setdefault(form, char)
     return plain
 
