@@ -203,6 +203,63 @@ def test_a_broken_victim_is_one_clear_error_and_what_was_finished_stays(answer, 
     )
 
 
+def kept_and_error(attacker, victim, rows, **options):
+    kept = []
+    with pytest.raises(ValueError, match=r"classifier|cannot be read|label") as caught:
+        kept.extend(attacker.attack_batch(victim, rows, **options))
+    return without_seconds(kept), str(caught.value)
+
+
+def nan_rows(bad):
+    return lambda texts: np.where([[bad in text] for text in texts], np.nan, BagOfWords()(texts))
+
+
+def refuses(bad):
+    def victim(texts):
+        if any(bad in text for text in texts):
+            raise ValueError("one of these texts cannot be read")
+        return BagOfWords()(texts)
+
+    return victim
+
+
+def one_row_less(bad):
+    return lambda texts: BagOfWords()([text for text in texts if bad not in text])
+
+
+def another_label(bad):
+    return lambda texts: [[0.1, 0.2, 0.7] if bad in text else list(BagOfWords()([text])[0]) for text in texts]
+
+
+@pytest.mark.parametrize("broken", [nan_rows, refuses, one_row_less, another_label])
+@pytest.mark.parametrize("in_source", [True, False])
+def test_all_before_a_text_without_an_answer_is_kept_with_any_batch_size(broken, in_source):
+    rows, attacker = examples(30), make_attacker("argot", query_budget=60)
+    whole = list(attacker.attack_batch(BagOfWords(), rows))
+    at = next(i for i, outcome in enumerate(whole) if i > 20 and outcome.status == "failed")
+    bad = whole[at].attacked.source if in_source else whole[at].attacked.text
+    expected = kept_and_error(attacker, broken(bad), rows, batch_size=1)
+    assert expected[0] == without_seconds(whole[:at])
+    for batch_size, num_workers in ((64, 1), (1024, 1), (7, 2)):
+        found = kept_and_error(attacker, broken(bad), rows, batch_size=batch_size, num_workers=num_workers)
+        assert found == expected
+
+
+def test_all_before_a_wrong_label_is_kept_with_any_batch_size():
+    rows, attacker = examples(12), make_attacker("argot", query_budget=60)
+    rows[9] = Example(rows[9].text, 7)
+    whole = without_seconds(attacker.attack_batch(BagOfWords(), rows[:9]))
+    for batch_size in (1, 64):
+        kept, error = kept_and_error(attacker, BagOfWords(), rows, batch_size=batch_size)
+        assert kept == whole
+        assert "label must be one of" in error
+
+
+def test_a_victim_that_only_answers_single_texts_is_an_error():
+    with pytest.raises(ValueError, match="one row of probabilities for each of the 2 texts"):
+        list(make_attacker("adv").attack_batch(lambda texts: BagOfWords()(texts[:1]), examples(4), batch_size=2))
+
+
 def test_bad_arguments_are_one_clear_error():
     with pytest.raises(ValueError, match="name must be one of"):
         make_attacker("none")

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -173,7 +172,8 @@ class BlackBoxAttacker:
             An outcome an example, in their order, each as soon as it and those before it are known.
 
         Raises:
-            ValueError: when the victim's answer cannot be used, or an example is wrong. What was yielded before stands.
+            ValueError: when the victim's answer cannot be used, or an example is wrong. The outcomes of all examples before
+                the one that it concerns are yielded first.
         """
         for argument, value in (("batch_size", batch_size), ("num_workers", num_workers)):
             if value < 1:
@@ -209,7 +209,13 @@ class BlackBoxAttacker:
                     break
                 victim.answer(runs)
                 for run in tuple(runs):
-                    run.advance(victim.cache)
+                    try:
+                        run.advance(victim.cache)
+                    except ValueError as error:  # of this example; those before it are finished first
+                        wrong = error
+                        while runs.pop() is not run:
+                            pass
+                        break
                     while runs and runs[0].outcome is not None:
                         yield runs.popleft().outcome
         if wrong is not None:
@@ -260,10 +266,16 @@ class _Run:
     def query(self, text: str) -> Query:
         return text if self.example.text_pair is None else (text, self.example.text_pair)
 
-    def advance(self, answers: Mapping[Query, np.ndarray]) -> None:
-        """Take the answers that are there, and go on with the search for as long as it has all it asked for."""
+    def advance(self, answers: Mapping[Query, np.ndarray | ValueError]) -> None:
+        """Take the answers that are there, and go on with the search for as long as it has all it asked for.
+
+        ValueError when one of the answers is such an error, or the search has one.
+        """
         while self.outcome is None:
             found = {text: answers.get(self.query(text)) for text in self.missing}
+            for answer in found.values():
+                if isinstance(answer, ValueError):
+                    raise answer
             self.known.update((text, answer) for text, answer in found.items() if answer is not None)
             self.missing = [text for text, answer in found.items() if answer is None]
             if self.missing:
@@ -314,7 +326,7 @@ class _BatchedVictim:
         self.classifier = classifier
         self.batch_size = batch_size
         self.capacity = batch_size * num_workers
-        self.cache: dict[Query, np.ndarray] = {}
+        self.cache: dict[Query, np.ndarray | ValueError] = {}
         self.n_labels: int | None = None
         self._pool = ThreadPoolExecutor(num_workers) if num_workers > 1 else None
 
@@ -339,24 +351,39 @@ class _BatchedVictim:
         asked = list(queries)
         chunks = [asked[at : at + self.batch_size] for at in range(0, len(asked), self.batch_size)]
         start = time.perf_counter()
-        ask = partial(probabilities_of, self.classifier)
-        answers = list(map(ask, chunks) if self._pool is None else self._pool.map(ask, chunks))
+        answers = map(self._ask, chunks) if self._pool is None else self._pool.map(self._ask, chunks)
+        answers = [answer for chunk in answers for answer in chunk]
         seconds = (time.perf_counter() - start) / len(queries)
-        self._check_labels(answers)
-        for (query, waiting), answer in zip(queries.items(), np.concatenate(answers), strict=True):
-            self.cache[query] = answer
+        for (query, waiting), answer in zip(queries.items(), answers, strict=True):
+            self.cache[query] = self._checked(answer)
             for run in waiting:
                 run.seconds += seconds / len(waiting)
         while len(self.cache) > max(self.CACHE_SIZE, self.capacity):
             del self.cache[next(iter(self.cache))]
 
-    def _check_labels(self, answers: Sequence[np.ndarray]) -> None:
-        self.n_labels = self.n_labels or answers[0].shape[1]
-        for answer in answers:
-            if answer.shape[1] != self.n_labels:
-                raise ValueError(
-                    f"classifier must return {self.n_labels} probabilities a text, as before, got {answer.shape[1]}"
-                )
+    def _ask(self, queries: list[Query]) -> list[np.ndarray | ValueError]:
+        """The answer to each query, or what is wrong with it: that one of them has none shall not cost the others."""
+        try:
+            return list(probabilities_of(self.classifier, queries))
+        except ValueError as error:
+            half = len(queries) // 2
+            if not half:
+                return [error]
+            answers = [*self._ask(queries[:half]), *self._ask(queries[half:])]
+            if (
+                any(isinstance(answer, ValueError) for answer in answers)
+                or len({len(answer) for answer in answers}) > 1
+            ):
+                return answers
+            return [error] * len(queries)  # each of them can be answered, but not all of them together
+
+    def _checked(self, answer: np.ndarray | ValueError) -> np.ndarray | ValueError:
+        if isinstance(answer, ValueError):
+            return answer
+        self.n_labels = self.n_labels or len(answer)
+        if len(answer) == self.n_labels:
+            return answer
+        return ValueError(f"classifier must return {self.n_labels} probabilities a text, as before, got {len(answer)}")
 
 
 class ComposedAttacker(BlackBoxAttacker):
