@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rocbert_hf.attacks import ATTACKERS, Example, ModelClassifier, as_victim, make_attacker
 from rocbert_hf.attacks.blackbox import ComposedAttacker
-from rocbert_hf.attacks.candidates import Change, CharacterForms, Draft, SplitCharacters, SynonymWords, Words
+from rocbert_hf.attacks.candidates import Change, CharacterForms, Draft, SplitCharacters, Words
 from rocbert_hf.attacks.constraints import (
     AttackedShare,
     ContentWords,
@@ -136,14 +136,32 @@ def test_constraints_sort_out_what_they_should():
     )
 
 
-def test_part_of_speech_decides_textfooler():
-    synonyms = {"漂亮": ("跑步",)}.get
-    found = make_attacker("textfooler", synonyms=lambda word: synonyms(word, ())).attack(
-        BagOfWords(), Example(HOTEL, 1)
-    )
-    assert found.status == "failed"
-    free = ComposedAttacker("free", SynonymWords(lambda word: synonyms(word, ())))
-    assert free.attack(BagOfWords(), Example(HOTEL, 1)).status == "success"
+def replacing(word, form):
+    return lambda asked: (form,) if asked == word else ()
+
+
+def without(attacker, constraint):
+    """The same composition but for one constraint."""
+    kept = [other for other in attacker.constraints if not isinstance(other, (AttackedShare, constraint))]
+    return ComposedAttacker("less", attacker.transformation, kept, attacker.find)
+
+
+@pytest.mark.parametrize(
+    ("attacker", "constraint", "form"),
+    [
+        (make_attacker("argot"), FamiliarCharacters, "踮"),  # a rare look-alike of 店
+        (make_attacker("argot"), ContentWords, "窝"),  # sounds like 我
+        (make_attacker("textfooler", synonyms=replacing("我", "咱")), ContentWords, "咱"),
+        (make_attacker("textfooler", synonyms=replacing("漂亮", "跑步")), SamePartOfSpeech, "跑步"),
+        (make_attacker("textfooler", synonyms=replacing("漂亮", "好看"), window=3), SentenceSimilarity, "好看"),
+    ],
+)
+def test_an_attacker_fails_where_only_what_one_constraint_forbids_would_flip(attacker, constraint, form):
+    victim = BagOfWords({"，": 1.0, form: -2.0})  # nothing but this form, put in, changes the label
+    assert attacker.attack(victim, Example(HOTEL, 1)).status == "failed"
+    outcome = without(attacker, constraint).attack(victim, Example(HOTEL, 1))
+    assert outcome.status == "success"
+    assert form in outcome.attacked.text
 
 
 def test_sentence_similarity_decides_textfooler():
