@@ -4,6 +4,8 @@ import copy
 import functools
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -708,6 +710,32 @@ def test_masked_tokens_come_in_few_shapes(tiny_sizes, make_inputs):
         assert torch.allclose(output.logits, everything[labels != -100], atol=1e-5)
     assert rows == {16, 32}
     assert queries == {8, 16, 24, 31}
+
+
+def test_a_model_made_after_one_on_the_meta_device_is_whole():
+    """As after `from_pretrained`, which makes the model without memory first: nothing of it may be kept."""
+    code = (
+        "import torch, rocbert_hf as r\n"
+        "config = r.RoCBertConfig.from_preset('tiny')\n"
+        "with torch.device('meta'): r.RoCBertModel(config)\n"
+        "letters = r.RoCBertModel(config).embeddings.pronunciation_letters\n"
+        "print(letters.device, int((letters >= 0).sum()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    letters = RoCBertModel(RoCBertConfig.from_preset("tiny")).embeddings.pronunciation_letters
+    assert done.stdout.split() == ["cpu", str(int((letters >= 0).sum()))], done.stderr
+    assert (letters >= 0).sum() > len(letters)
+
+
+def test_half_precision_gradients_of_masked_tokens_are_finite(tiny_sizes, make_inputs):
+    """DeepSpeed's float16 keeps the weights in half precision, with LayerNorm's epsilon below what it can hold."""
+    config = RoCBertConfig(**tiny_sizes)
+    model = RoCBertForPreTraining(config).half()
+    inputs = make_inputs(config, batch=1)
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, 2] = 1
+    model(**inputs, labels=labels).loss.backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
 
 
 # -------------------------------------------------------------------------------------------- bad input

@@ -84,21 +84,22 @@ def pixel_glyph_features(dim: int) -> torch.Tensor:
 
 
 @functools.cache
-def packaged_pronunciation_letters() -> torch.Tensor:
+def _packaged_pronunciation_letters() -> np.ndarray:
     """
     Which pronunciations each pronunciation of the packaged inventory is spelled with: a syllable by its letters ("ke"
     by those of "k" and "e"), every other entry by itself.
 
     Returns:
-        `torch.LongTensor` of shape (pronunciations, 6), padded with -1.
+        int64 of shape (pronunciations, 6), padded with -1. (No tensor: one made while transformers builds a model
+        would be on the meta device, and be kept.)
     """
     inventory = (RESOURCES / "pronunciations.txt").read_text(encoding="utf-8").split("\n")[:-1]
     ids = {entry: index for index, entry in enumerate(inventory)}
-    letters = torch.full((len(inventory), 6), -1)
+    letters = np.full((len(inventory), 6), -1, dtype=np.int64)
     for index, entry in enumerate(inventory):
         spelled = entry.isascii() and entry.isalpha()
         spelling = [ids[letter] for letter in entry] if spelled else [index]
-        letters[index, : len(spelling)] = torch.tensor(spelling)
+        letters[index, : len(spelling)] = spelling
     return letters
 
 
@@ -108,9 +109,9 @@ def default_pronunciation_letters(size: int) -> torch.Tensor:
     otherwise each entry stands for itself until [`RoCBertModel.set_pronunciation_letters`] or a checkpoint says more.
     """
     if (RESOURCES / "pronunciations.txt").is_file():
-        letters = packaged_pronunciation_letters()
+        letters = _packaged_pronunciation_letters()
         if len(letters) == size:
-            return letters.clone()
+            return torch.from_numpy(letters.copy())
     letters = torch.full((size, 6), -1)
     letters[:, 0] = torch.arange(size)
     return letters
@@ -1446,7 +1447,10 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             labels: (batch, sequence), -100 where there is none.
         """
         states = hidden_states[:, 1:][wanted]
-        logits = self.cls(nn.functional.pad(states, (0, 0, 0, -len(states) % KERNEL_ROWS)))[: len(states)]
+        count = len(states)
+        # filled up with the last row, not with zeros: the gradient of a LayerNorm of zeros overflows in half precision
+        filling = states[-1:].expand(-count % KERNEL_ROWS, -1)
+        logits = self.cls(torch.cat([states, filling]))[:count]
         labelled = labels != -100
         # a sum over the count, so that a batch without a masked token gives 0, not NaN
         loss = nn.functional.cross_entropy(_wide(logits), labels[labelled], reduction="sum")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from rocbert_hf import RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
 from rocbert_hf.conversion import convert
 from rocbert_hf.conversion.warm_start import channel_gradients, neighbours_of, warm_start
-from rocbert_hf.modeling_rocbert import packaged_pronunciation_letters, pixel_glyph_features
+from rocbert_hf.modeling_rocbert import default_pronunciation_letters, pixel_glyph_features
 from rocbert_hf.resources import vocabulary
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 
@@ -111,7 +111,7 @@ def test_glyph_features_and_letters_are_the_packaged_ones(warm_started):
     for chosen in ("characters", "source"):
         embeddings = RoCBertModel.from_pretrained(warm_started[chosen]).embeddings
         assert torch.equal(embeddings.shape_embed.weight, pixel_glyph_features(512))
-        assert torch.equal(embeddings.pronunciation_letters, packaged_pronunciation_letters())
+        assert torch.equal(embeddings.pronunciation_letters, default_pronunciation_letters(1957))
     tokenizer, pieces = RoCBertTokenizer(), RoCBertTokenizer.from_pretrained(warm_started["source"])
     for channel in ("shape", "pronunciation"):
         expected = getattr(tokenizer, f"convert_tokens_to_{channel}_ids")(["科", "科", "，", "[MASK]"])
