@@ -29,6 +29,26 @@ def test_several_files_and_json_columns(tmp_path):
     assert list(read_sentences([str(tmp_path / "a.txt")] * 2)) == LINES * 2
 
 
+@pytest.mark.parametrize("name", ["a.json", "c4-zh.tfrecord-00000-of-01024.json.gz", "A.JSON"])
+def test_json_files_are_json_lines(tmp_path, name):
+    """As C4 names its own."""
+    rows = "".join(json.dumps({"text": line, "url": "http://a.cn"}) + "\n" for line in LINES).encode()
+    (tmp_path / name).write_bytes(gzip.compress(rows) if name.endswith(".gz") else rows)
+    assert list(read_sentences(tmp_path / name)) == LINES
+
+
+def test_a_file_without_a_suffix_is_plain_text(tmp_path):
+    (tmp_path / "wiki_00").write_text("\n".join(LINES), encoding="utf-8")
+    assert list(read_sentences(tmp_path / "wiki_00")) == LINES
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.txt.zst", "a.parquet", "a.tar.gz"])
+def test_other_kinds_of_files_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("\n".join(LINES), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"must end in \.txt, \.json, \.jsonl, each also with \.gz, .* got .*" + name):
+        list(read_sentences(tmp_path / name))
+
+
 def test_reading_is_lazy(tmp_path):
     (tmp_path / "a.txt").write_bytes("好的\n".encode() + b"\xff\n")
     assert next(read_sentences(tmp_path / "a.txt")) == "好的"

@@ -215,6 +215,17 @@ def test_every_source_goes_on_where_it_stopped(sources, shard_by):
         assert first(resumed, 30) == expected[consumed : consumed + 30]
 
 
+def test_what_describes_the_files_of_a_folder_is_not_their_text(tmp_path):
+    for part in range(2):
+        plain(tmp_path, f"c4.{part}.json.gz", [json.dumps({"text": line}) for line in LINES[part::2]], gzip.open)
+    (tmp_path / ".cache").mkdir()
+    for name in ("dataset_infos.json", "README.md", ".cache/a.txt"):
+        (tmp_path / name).write_text("{}")
+    batches = SentenceBatches([TextSource(str(tmp_path))], 8, 0, epochs=1)
+    assert sorted(texts_of(batches)) == sorted(LINES)
+    assert batches.report["skipped"] == {}
+
+
 def test_nothing_but_a_buffer_is_read_ahead(tmp_path):
     file = tmp_path / "a.txt"
     plain(tmp_path, "a.txt", LINES)
@@ -271,7 +282,9 @@ def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\xff\n" * 20_000)
     (tmp_path / "gb.txt").write_bytes("好\n".encode("gb18030"))
     (tmp_path / "empty").mkdir()
-    data = parquet(tmp_path / "data", LINES)
+    data, mixed = parquet(tmp_path / "data", LINES), parquet(tmp_path / "mixed", LINES)
+    plain(tmp_path / "mixed", "urls.txt", ["http://a.cn"] * 400)
+    table = plain(tmp_path, "table.csv", LINES)
     for source, error, message in (
         (TextSource(str(tmp_path / "nowhere.txt")), FileNotFoundError, "nowhere.txt does not exist"),
         (TextSource("nobody/no-such-dataset"), OSError, "nobody/no-such-dataset"),
@@ -281,6 +294,9 @@ def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
         (TextSource(str(tmp_path / "binary.txt")), ValueError, "first 10,000 lines cannot be used"),
         (TextSource(data, column="content"), ValueError, r"no text column 'content', found \['id', 'text'\]"),
         (TextSource(data, split="dev"), ValueError, "dev"),
+        (TextSource(mixed), ValueError, "must be of one kind, got .*parquet and .*urls.txt"),
+        (TextSource(f"{mixed}/*"), ValueError, "must be of one kind"),
+        (TextSource(table), ValueError, r"must end in \.txt, .* or in \.parquet, .* got .*table.csv"),
     ):
         with pytest.raises(error, match=message):
             SentenceBatches([source], 8, 0)

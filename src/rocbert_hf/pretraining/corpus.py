@@ -1,6 +1,6 @@
 """Sentences from text files and datasets, read lazily, one line or row at a time.
 
-`TextFiles` reads plain text and JSONL, packed or not, always UTF-8; `DatasetRows` whatever the `datasets` library can
+`TextFiles` reads plain text and JSON lines, packed or not, always UTF-8; `DatasetRows` whatever the `datasets` library can
 stream, from the Hub or a disk; `SentencesInMemory` a list. All three have what `SentenceBatches` needs of a source:
 
 - `next_sentences()`: the epoch and the sentences of the next line or row that has any, or None once at the end of each
@@ -30,8 +30,11 @@ from ..files import DECOMPRESSION_ERRORS, OPENERS
 logger = logging.getLogger(__name__)
 
 BUFFER_SENTENCES = 65_536
-TEXT_SUFFIXES = (".txt", ".jsonl")
+JSON_SUFFIXES = (".json", ".jsonl")  # of one object a line
+TEXT_SUFFIXES = (".txt", *JSON_SUFFIXES)
 TABLE_FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
+# What lies beside the data in a folder: names of the `datasets` library and of the Hub.
+METADATA = ("config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 SENTENCE = re.compile(r"[^。！？!?…；;\n]*[。！？!?…；;\n]*[”’」』）)]*")  # up to its end marks and closing quotes
 CLAUSE = re.compile(r"[^，,、：:\s]*[，,、：:\s]*")
 
@@ -56,9 +59,9 @@ class TextSource:
     """Where sentences come from, and their share in a mixture.
 
     Args:
-        location: files, or glob patterns of files: plain text, `.jsonl`, each also `.gz`, `.xz`, `.bz2`, or `.parquet`;
-            or a folder of such files; or the name of a dataset on the Hub. Several files are one corpus, read once an
-            epoch.
+        location: files, or glob patterns of files: plain text (`.txt`, or no suffix), `.json` or `.jsonl` with one object
+            a line, each also `.gz`, `.xz`, `.bz2`, or `.parquet`, `.arrow`; or a folder of such files; or the name of a
+            dataset on the Hub. Several files are one corpus, read once an epoch.
         column: of the text, in everything but plain text.
         weight: this source's share of the sentences is its weight over the sum of the weights.
         config, split: of a dataset of the `datasets` library.
@@ -125,29 +128,30 @@ def open_source(source: TextSource, max_length: int = 126, seed: int = 0, rank: 
 
     Raises:
         OSError: there is no such file, folder or dataset, or the Hub cannot be reached.
-        ValueError: there is no text in it, or no such column.
+        ValueError: there is no text in it, or no such column, or its files are of several kinds or of an unknown one.
     """
     share = {"column": source.column, "max_length": max_length, "rank": rank, "world_size": world_size}
     location = source.location[0]
     if len(source.location) == 1 and Path(location).is_dir():
-        files = sorted(str(path) for path in Path(location).rglob("*") if _is_text(path))
-        if not files:
+        files = _data_files(Path(location))
+        if not files or _format(files) is not None:
             return DatasetRows(_load_dataset(location, source.config, split=source.split), source.name, **share)
         return TextFiles(files, on_error="skip", shuffle_seed=seed, **share)
     files = [file for pattern in source.location for file in _matches(pattern)]
     if not files:
-        if len(source.location) == 1 and re.fullmatch(r"[\w.-]+/[\w.-]+", location) and not _is_text(Path(location)):
+        if (
+            len(source.location) == 1
+            and re.fullmatch(r"[\w.-]+/[\w.-]+", location)
+            and _suffix(Path(location)) not in TEXT_SUFFIXES
+        ):
             return DatasetRows(_load_dataset(location, source.config, split=source.split), source.name, **share)
         raise FileNotFoundError(
             f"the corpus {source.name} does not exist: expected files, a folder, owner/dataset on the Hub, or one of "
             f"{', '.join(SOURCES)}"
         )
-    formats = {TABLE_FORMATS.get(Path(file).suffix) for file in files}
-    if formats == {None}:
+    if (table_format := _format(files)) is None:
         return TextFiles(files, on_error="skip", shuffle_seed=seed, **share)
-    if len(formats) > 1:
-        raise ValueError(f"the files of one source must be of one kind, got {', '.join(files)}: make them two sources")
-    return DatasetRows(_load_dataset(formats.pop(), data_files=files, split=source.split), source.name, **share)
+    return DatasetRows(_load_dataset(table_format, data_files=files, split=source.split), source.name, **share)
 
 
 def read_sentences(
@@ -159,9 +163,9 @@ def read_sentences(
     """Read the sentences of a corpus once, line by line, without holding it in memory.
 
     Args:
-        files: one path or several; `.jsonl` files (also `.jsonl.gz`, `.jsonl.xz`, `.jsonl.bz2`) hold one object a line,
-            every other file is plain text, one document, paragraph or sentence a line.
-        column: the key of the text in JSONL files.
+        files: one path or several, each also packed (`.gz`, `.xz`, `.bz2`): `.json` and `.jsonl` files hold one object a
+            line; `.txt` files, and those without a suffix, one document, paragraph or sentence.
+        column: the key of the text in JSON lines.
         max_length: characters; longer lines are cut by `split_sentences`. The tokenizer's length less its two special
             tokens.
         on_error: "raise" at the first bad line, or "skip" bad lines.
@@ -169,7 +173,7 @@ def read_sentences(
     Raises:
         OSError: a file cannot be opened, or (with "raise") decompressed.
         ValueError: a line is bad, or there is no sentence at all; the message names the file, the line and the fix.
-            Raised when the reading gets there.
+            Raised when the reading gets there. Or a file's name has another suffix.
     """
     reader = TextFiles(files, column, max_length, on_error)
     while (found := reader.next_sentences()) is not None:
@@ -320,6 +324,7 @@ class TextFiles(_Documents):
         for path in self.files:
             if not path.is_file():
                 raise FileNotFoundError(f"the corpus file {path} does not exist")
+            _check_suffix(path)
         super().__init__(", ".join(map(str, self.files)) or "no file given", max_length, on_error, rank, world_size)
         self.column = column
         self.shuffle_seed = shuffle_seed
@@ -377,8 +382,8 @@ class TextFiles(_Documents):
                 order = np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.shard))
                 self._order = [self.shard[i] for i in order]
             path = self._order[self.file]
-            self._is_json = ".jsonl" in path.suffixes[-2:]
-            self._stream = OPENERS.get(path.suffix, open)(path, "rb")
+            self._is_json = _suffix(path) in JSON_SUFFIXES
+            self._stream = OPENERS.get(path.suffix.lower(), open)(path, "rb")
             self._stream.seek(self.offset)
         return True
 
@@ -475,10 +480,48 @@ class DatasetRows(_Documents):
         return f"{self.name}, {self.dataset.num_shards} shards"
 
 
-def _is_text(path: Path) -> bool:
-    """Whether the name is that of a text file, packed or not."""
-    suffixes = [suffix for suffix in path.suffixes if suffix not in OPENERS]
-    return bool(suffixes) and suffixes[-1] in TEXT_SUFFIXES
+def _suffix(path: Path) -> str:
+    """What a file's name says of its content: the last suffix, in lower case, but for that of the packing."""
+    name = path.stem if path.suffix.lower() in OPENERS else path.name
+    return Path(name).suffix.lower()
+
+
+def _check_suffix(path: Path, tables: Iterable[str] = ()) -> None:
+    if _suffix(path) not in ("", *TEXT_SUFFIXES) and path.suffix.lower() not in tables:
+        raise ValueError(
+            f"a corpus file must end in {', '.join(TEXT_SUFFIXES)}, each also with {', '.join(OPENERS)}, "
+            f"{''.join(f'or in {suffix}, ' for suffix in tables)}or have no suffix if it is plain text, got {path}"
+        )
+
+
+def _format(files: Sequence[str]) -> str | None:
+    """What the `datasets` library calls the format of tables; None for text.
+
+    Raises:
+        ValueError: they are of several kinds, or of an unknown one.
+    """
+    paths = [Path(file) for file in files]
+    for path in paths:
+        _check_suffix(path, TABLE_FORMATS)
+    formats = {TABLE_FORMATS.get(path.suffix.lower()): path for path in paths}
+    if len(formats) > 1:
+        raise ValueError(
+            f"the files of one source must be of one kind, got {' and '.join(map(str, formats.values()))}: make them "
+            "two sources, or name the files by a pattern"
+        )
+    return formats.popitem()[0]
+
+
+def _data_files(folder: Path) -> list[str]:
+    """The files below a folder that are read as text or tables; not hidden ones, nor what describes the others."""
+    return sorted(
+        str(path)
+        for path in folder.rglob("*")
+        if (_suffix(path) in TEXT_SUFFIXES or path.suffix.lower() in TABLE_FORMATS)
+        and path.name not in METADATA
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
 
 
 def _matches(pattern: str) -> list[str]:
@@ -498,7 +541,7 @@ def _decode(line: bytes, path: Path, first: bool) -> str:
         raise _BadLine(
             "not UTF-8",
             f"not UTF-8 (byte 0x{line[error.start]:02x} at position {error.start}). Convert the file first, for "
-            f"example from GB18030: iconv -f GB18030 -t UTF-8 {path.name} > {path.stem}.utf8{path.suffix}",
+            f"example from GB18030: iconv -f GB18030 -t UTF-8 {path.name} > utf8-{path.name}",
         ) from None
 
 
@@ -507,7 +550,9 @@ def _column(line: str, column: str) -> str:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         told = getattr(error, "msg", error)
-        raise _BadLine("not JSON", f"not JSON ({told}); a .jsonl file holds one object a line") from None
+        raise _BadLine(
+            "not JSON", f"not JSON ({told}); a {' or '.join(JSON_SUFFIXES)} file holds one object a line"
+        ) from None
     return _text_of(row, column)
 
 
