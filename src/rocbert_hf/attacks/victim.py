@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -260,13 +260,16 @@ def batches_of_similar_length(lengths: dict[int, int], batch_size: int, slack: f
     return batches
 
 
-def model_fingerprint(model: Any, tokenizer: Any = None, *settings: Any) -> str:
+def model_fingerprint(
+    model: Any, tokenizer: Any = None, *settings: Any, leave_out: Collection[str] = frozenset()
+) -> str:
     """A hash of all that a model's answers depend on, the same for what is saved and loaded again.
 
     Args:
         model: a torch module; its weights count, and of its config all but where it comes from and is kept as.
         tokenizer: the model's, if it has one.
         settings: anything else that can be written.
+        leave_out: names of weights that no answer depends on.
     """
     import torch
 
@@ -280,6 +283,8 @@ def model_fingerprint(model: Any, tokenizer: Any = None, *settings: Any) -> str:
     }
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
+        if name in leave_out:
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -230,14 +230,16 @@ class MeanPooledEncoder:
 
         self.name = str(model)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.model = AutoModel.from_pretrained(model).to(device_for(device)).eval()
+        self.model, found = AutoModel.from_pretrained(model, output_loading_info=True)
+        self.model.to(device_for(device)).eval()
+        self._made_up = frozenset(found["missing_keys"])  # such as the pooler, which the mean does not ask
         limits = (max_length, getattr(self.model.config, "max_position_embeddings", None))
         self.max_length = min(limit for limit in (*limits, self.tokenizer.model_max_length) if limit)
 
     @property
     def fingerprint(self) -> str:
         """A hash of the model, its tokenizer and its reach."""
-        return model_fingerprint(self.model, self.tokenizer, self.max_length)
+        return model_fingerprint(self.model, self.tokenizer, self.max_length, leave_out=self._made_up)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """float32 (texts, hidden)."""
