@@ -18,6 +18,14 @@ OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 DECOMPRESSION_ERRORS = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether a packed file's reading failed because of what is in the file, and not of the disk or the network.
+
+    bz2 tells damage as a plain `OSError`, which unlike the operating system's own has no number.
+    """
+    return isinstance(error, DECOMPRESSION_ERRORS) or (type(error) is OSError and error.errno is None)
+
+
 def json_object(line: str | bytes, where: str) -> dict[str, Any]:
     """
     The object that a line holds.

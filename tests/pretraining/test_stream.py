@@ -1,6 +1,8 @@
 """The order of the sentences: the same for any number of workers and processes, each once an epoch, resumable."""
 
+import bz2
 import gzip
+import hashlib
 import itertools
 import json
 import lzma
@@ -11,7 +13,7 @@ import pyarrow.parquet
 import pytest
 from torch.utils.data import DataLoader
 
-from rocbert_hf.pretraining.corpus import TextSource
+from rocbert_hf.pretraining.corpus import TextFiles, TextSource, read_sentences
 from rocbert_hf.pretraining.stream import SentenceBatches, Texts, sample_sentences
 
 SENTENCES = ["句" * (1 + 37 * i % 97) + str(i) for i in range(500)]
@@ -266,6 +268,32 @@ def test_bad_lines_are_counted_and_skipped(tmp_path):
     expected = dict.fromkeys(BAD_LINES, 1) | {"too long": 2, "damaged file": 1}
     assert batches.report["skipped"] == expected
     assert batches.report["epoch"] == 0
+
+
+@pytest.mark.parametrize("packing", [gzip, lzma, bz2])
+def test_a_file_damaged_in_the_middle_is_read_up_to_there_and_again(tmp_path, packing):
+    lines = [f"{i} {hashlib.sha256(str(i).encode()).hexdigest()}" for i in range(20_000)]
+    packed = bytearray(packing.compress("\n".join(lines).encode()))
+    damaged = len(packed) * 3 // 4
+    packed[damaged : damaged + 100] = bytes(100)
+    path = tmp_path / f"a.txt.{ {gzip: 'gz', lzma: 'xz', bz2: 'bz2'}[packing] }"
+    path.write_bytes(packed)
+    reader = TextFiles(path, on_error="skip")
+    found = []
+    while (read := reader.next_sentences()) is not None:
+        found += read[1]
+        if len(found) == 5_000:
+            state = reader.state_dict()
+    assert found[:12_000] == lines[:12_000]  # gzip may take garbage for text and find out at the end, by its checksum
+    assert reader.skipped == {"damaged file": 1}
+    again = TextFiles(path, on_error="skip")
+    again.load_state_dict(state)
+    rest = []
+    while (read := again.next_sentences()) is not None:
+        rest += read[1]
+    assert rest == found[5_000:]
+    with pytest.raises(OSError, match=r"a\.txt.* cannot be decompressed"):
+        list(read_sentences(path))
 
 
 def test_rows_without_text_are_counted_and_skipped(tmp_path):

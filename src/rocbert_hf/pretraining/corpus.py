@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import DECOMPRESSION_ERRORS, OPENERS
+from ..files import DECOMPRESSION_ERRORS, OPENERS, is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -348,7 +348,9 @@ class TextFiles(_Documents):
                     return self.epoch, sentences
             except _BadLine as error:
                 self._skip(error, f"{path}, line {self.line}")
-            except DECOMPRESSION_ERRORS as error:
+            except (OSError, *DECOMPRESSION_ERRORS) as error:
+                if not is_damage(error):
+                    raise
                 if self.on_error == "raise":
                     raise OSError(
                         f"{path}: cannot be decompressed ({error}); download or pack the file again"
@@ -384,7 +386,10 @@ class TextFiles(_Documents):
             path = self._order[self.file]
             self._is_json = _suffix(path) in JSON_SUFFIXES
             self._stream = OPENERS.get(path.suffix.lower(), open)(path, "rb")
-            self._stream.seek(self.offset)
+            if path.suffix.lower() in OPENERS:
+                _unpack_up_to(self.offset, self._stream)
+            else:
+                self._stream.seek(self.offset)
         return True
 
     def _to_file(self, number: int) -> None:
@@ -478,6 +483,13 @@ class DatasetRows(_Documents):
 
     def fingerprint(self) -> str:
         return f"{self.name}, {self.dataset.num_shards} shards"
+
+
+def _unpack_up_to(offset: int, stream) -> None:
+    """Go to a byte of a packed file by the reads that `readline` makes: what is got of a damaged file depends on them."""
+    position = 0
+    while position < offset and (ahead := stream.peek()):
+        position += len(stream.read(min(len(ahead), offset - position)))
 
 
 def _suffix(path: Path) -> str:
