@@ -172,12 +172,22 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
 
 
 def text_sources(run: RunArguments) -> list[str] | list[TextSource]:
-    """What to train on: the packaged sentences, or sources; files without weights are one source, read once an epoch."""
+    """What to train on: the packaged sentences, or sources; files without weights are one source, read once an epoch.
+
+    Raises:
+        ValueError: there are several that are not all files, and one is without a weight.
+    """
     if not run.train_file:
         return demo_sentences()
     given = [run.train_file] if isinstance(run.train_file, str) else run.train_file
     if all(Path(name).is_file() for name in given):
         return [TextSource(tuple(given), run.text_column)]
+    unweighted = [name for name in given if Path(name).exists() or "=" not in name]
+    if unweighted and len(given) > 1:
+        raise ValueError(
+            f"train_file: several sources that are not all files are mixed by weights: give each one, as "
+            f"{unweighted[0]}=1; without one is {', '.join(unweighted)}"
+        )
     return [TextSource.parse(text, run.text_column) for text in given]
 
 

@@ -78,7 +78,8 @@ def test_missing_and_damaged_files(tmp_path):
         list(read_sentences(tmp_path / "nowhere.txt"))
     (tmp_path / "a.xz").write_bytes(lzma.compress("好".encode() * 1000)[:-9])
     (tmp_path / "a.gz").write_bytes(b"not gzip")
-    for name in ("a.xz", "a.gz"):
+    (tmp_path / "a.bz2").write_bytes(b"not bz2")
+    for name in ("a.xz", "a.gz", "a.bz2"):
         with pytest.raises(OSError, match="cannot be decompressed"):
             list(read_sentences(tmp_path / name))
 

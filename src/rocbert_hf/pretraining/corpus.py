@@ -15,6 +15,7 @@ import copy
 import glob
 import json
 import logging
+import math
 import re
 import zlib
 from collections import Counter
@@ -84,8 +85,8 @@ class TextSource:
             object.__setattr__(self, "location", tuple(map(str, self.location)))
         if not self.location:
             raise ValueError("a text source needs a file, a folder or the name of a dataset, got none")
-        if not self.weight > 0:
-            raise ValueError(f"the weight of {self.name} must be above 0, got {self.weight}")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"the weight of {self.name} must be above 0 and finite, got {self.weight}")
 
     @property
     def name(self) -> str:
@@ -206,6 +207,14 @@ def split_sentences(text: str, max_length: int) -> list[str]:
     return [stripped for stretch in packed if (stripped := stretch.strip())]
 
 
+def checksum_of(sentences: Sequence[str]) -> str:
+    """In words, how many they are and a checksum, to tell them from others by."""
+    checksum = 0
+    for sentence in sentences:
+        checksum = zlib.crc32(sentence.encode("utf-8", "surrogatepass"), checksum)
+    return f"{len(sentences)} sentences, checksum {checksum:08x}"
+
+
 class SentencesInMemory:
     """A list of sentences, again and again."""
 
@@ -230,10 +239,7 @@ class SentencesInMemory:
         self.epoch, self.index = state["epoch"], state["index"]
 
     def fingerprint(self) -> str:
-        checksum = 0
-        for sentence in self.sentences:
-            checksum = zlib.crc32(sentence.encode("utf-8", "surrogatepass"), checksum)
-        return f"{len(self.sentences)} sentences, checksum {checksum:08x}"
+        return checksum_of(self.sentences)
 
 
 class _Documents:
@@ -304,7 +310,7 @@ class TextFiles(_Documents):
     Args:
         shuffle_seed: read the files in an order that it fixes, another one in each epoch; default, as given.
         rank, world_size: read this process's share: whole files where there are at least as many as processes, else
-            every `world_size`-th line of each.
+            every `world_size`-th line of each that is not blank.
 
     The position is the byte and line in a file. To get there again costs no time in a plain file; a packed one is
     unpacked up to there.
@@ -330,7 +336,7 @@ class TextFiles(_Documents):
         self.shuffle_seed = shuffle_seed
         self.whole_files = len(self.files) >= world_size
         self.shard = self.files[rank::world_size] if self.whole_files else self.files
-        self.file = self.offset = self.line = 0
+        self.file = self.offset = self.line = self.documents = 0  # documents: lines of the file that are not blank
         self._order: list[Path] = []
         self._is_json = False
         self._stream = None
@@ -362,17 +368,24 @@ class TextFiles(_Documents):
         return None
 
     def state_dict(self) -> dict:
-        return {**self._state(), "file": self.file, "offset": self.offset, "line": self.line}
+        return {
+            **self._state(),
+            "file": self.file,
+            "offset": self.offset,
+            "line": self.line,
+            "documents": self.documents,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self._load(state)
         self._to_file(state["file"])
-        self.offset, self.line = state["offset"], state["line"]
+        self.offset, self.line, self.documents = state["offset"], state["line"], state["documents"]
 
     def fingerprint(self) -> str:
         size = sum(path.stat().st_size for path in self.files)
         names = zlib.crc32("\n".join(path.name for path in self.files).encode("utf-8", "surrogateescape"))
-        return f"{len(self.files)} files, {size} bytes, checksum of their names {names:08x}"
+        column = f", column {self.column}" if any(_suffix(path) in JSON_SUFFIXES for path in self.files) else ""
+        return f"{len(self.files)} files, {size} bytes, checksum of their names {names:08x}{column}"
 
     def _open(self) -> bool:
         """Whether there is a line to read in this epoch, as far as can be told; if so, its file is open there."""
@@ -396,7 +409,7 @@ class TextFiles(_Documents):
         if self._stream is not None:
             self._stream.close()
         self._stream = None
-        self.file, self.offset, self.line = number, 0, 0
+        self.file, self.offset, self.line, self.documents = number, 0, 0, 0
 
     def _next_document(self, path: Path) -> str | None:
         """The text of this process's next line, None at the file's end.
@@ -413,8 +426,10 @@ class TextFiles(_Documents):
                     self.offset += len(rest)
                     if rest.endswith(b"\n"):
                         break
-            if not self.whole_files and self.line % self.world_size != self.rank:
-                continue
+            if not self.whole_files:
+                self.documents += bool(line.decode("utf-8", "replace").strip())
+                if self.documents % self.world_size != self.rank:
+                    continue
             if not complete:
                 raise _BadLine("too long", f"more than {MAX_LINE_BYTES:,} bytes in a line")
             text = _decode(line, path, first=self.line == 1)
@@ -482,13 +497,13 @@ class DatasetRows(_Documents):
         self._rows, self.position, self.row = None, state["position"], state["row"]
 
     def fingerprint(self) -> str:
-        return f"{self.name}, {self.dataset.num_shards} shards"
+        return f"{self.name}, {self.dataset.num_shards} shards, column {self.column}"
 
 
 def _unpack_up_to(offset: int, stream) -> None:
     """Go to a byte of a packed file by the reads that `readline` makes: what is got of a damaged file depends on them."""
     position = 0
-    while position < offset and (ahead := stream.peek()):
+    while position < offset and (ahead := stream.peek(1)):
         position += len(stream.read(min(len(ahead), offset - position)))
 
 

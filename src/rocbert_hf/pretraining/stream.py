@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from .corpus import BUFFER_SENTENCES, SentencesInMemory, TextSource, open_source
+from .corpus import BUFFER_SENTENCES, SentencesInMemory, TextSource, checksum_of, open_source
 
 POOL_BATCHES = 8
 MARKS_KEPT = 1024  # pools whose beginning is remembered for `state_dict`; DataLoaders run ahead by a few batches only
@@ -45,10 +45,11 @@ class SentenceBatches(Sampler):
         epochs: stop after this many; default, never. Every epoch has every sentence exactly once, and without a stop
             a batch may hold the end of one epoch and the beginning of the next. The last batch of all is smaller, and
             the same number of sentences in every process, for which up to `world_size - 1` sentences are left out.
-        shard_by: how `TextSource`s are shared. "sentences": every process reads everything and keeps its share, so
+        shard_by: how the sources are shared. "sentences": every process reads everything and keeps its share, so
             that the global batches do not depend on the number of processes; good for one machine. "files": every
-            process reads its own files, or its own lines where there are fewer files than processes; for corpora
-            that one process cannot read as fast as all of them train, and its position is its own.
+            process reads its own files, or its own lines (or sentences in memory) where there are fewer files than
+            processes; for corpora that one process cannot read as fast as all of them train, and its position is its
+            own.
         shuffle_buffer: sentences of `TextSource`s that are shuffled together; about 400 bytes of memory each.
         exclude: sentences to leave out: those held out for evaluation.
 
@@ -81,6 +82,8 @@ class SentenceBatches(Sampler):
         for name, value in {**sizes, "shuffle_buffer": shuffle_buffer}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie between 0 and world_size - 1 ({world_size - 1}), got {rank}")
         if epochs is not None and epochs < 1:
@@ -101,7 +104,13 @@ class SentenceBatches(Sampler):
         self.source = _open(sources, max_length=max_length, seed=seed, **share)
         if epochs is not None and isinstance(self.source, Mixture):
             raise ValueError("epochs must be None for several sources: each has epochs of its own length")
-        self.run |= {"shuffle_buffer": self.source.buffer_size and shuffle_buffer, "sources": self.source.fingerprint()}
+        streamed = self.source.buffer_size is not None
+        self.run |= {
+            "shuffle_buffer": shuffle_buffer if streamed else None,
+            "max_length": max_length if streamed else None,  # in memory, sentences are not cut
+            "exclude": checksum_of(sorted(set(exclude))),
+            "sources": self.source.fingerprint(),
+        }
         self.shuffled = _ShuffledSentences(
             self.source, self.seed, shuffle_buffer, self.global_batch, epochs, frozenset(exclude)
         )
@@ -139,16 +148,16 @@ class SentenceBatches(Sampler):
         return copy.deepcopy({**mark, "skip": consumed - mark["before"], "run": self.run})
 
     def load_state_dict(self, state: dict) -> None:
-        """Let the next iteration go on where `state` was taken, in a run with the same corpus, seed and batch size.
+        """Let the next iteration go on where `state` was taken, in a run with the same data in the same order.
 
         Raises:
             ValueError: the state is of another run; the message names what differs.
         """
         names = sorted(self.run.keys() | state["run"].keys())
         told = [
-            f"{name} was {state['run'].get(name)!r}, now {self.run.get(name)!r}"
+            f"{name} was {state['run'].get(name, 'not noted')!r}, now {self.run.get(name, 'not noted')!r}"
             for name in names
-            if state["run"].get(name) != self.run.get(name)
+            if state["run"].get(name, "not noted") != self.run.get(name, "not noted")
         ]
         if told:
             raise ValueError(f"the position in the data is of another run: {', '.join(told)}")
@@ -226,13 +235,13 @@ class Mixture:
         return sum((source.skipped for source in self.sources), Counter())
 
 
-def _open(sources: Sequence[str] | Sequence[TextSource], **options):
-    """One source of sentences, at its beginning, of which it is certain that there is something to read."""
+def _open(sources: Sequence[str] | Sequence[TextSource], rank: int = 0, world_size: int = 1, **options):
+    """One source of this process's sentences, at its beginning, of which it is certain that there is something to read."""
     if all(isinstance(source, str) for source in sources):
-        return SentencesInMemory(sources)
+        return SentencesInMemory(sources[rank::world_size])
     if not all(isinstance(source, TextSource) for source in sources):
         raise ValueError("sources must be sentences or TextSources, all of one kind")
-    opened = [open_source(source, **options) for source in sources]
+    opened = [open_source(source, rank=rank, world_size=world_size, **options) for source in sources]
     for source in opened:
         beginning = source.state_dict()
         source.next_sentences()
