@@ -1,5 +1,7 @@
 """Options of a run: a YAML file, flags that override it, and one clear error for everything else."""
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from rocbert_hf.pretraining.arguments import PretrainingArguments, parse_arguments
@@ -42,6 +44,14 @@ def test_sentences_are_padded_to_multiples_of_eight_in_mixed_precision_only(tmp_
         ("- 1", "must hold `option: value` lines, got list"),
         ("a: [", "is not valid YAML"),
         ("max_steps: null", "the run would never end"),
+        ("batch_size: [8, 16]", "run.yaml: batch_size must be one value of type int, got [8, 16]"),
+        ("learning_rate: {a: 1}", "run.yaml: learning_rate must be one value of type float, got {'a': 1}"),
+        ("max_steps: [1]", "run.yaml: max_steps must be one value of type int, got [1]"),
+        ("learning_rate: null", "run.yaml: learning_rate must have a value, got null"),
+        ("seed:", "run.yaml: seed must have a value, got null"),
+        ("mixed_precision: no", "run.yaml: mixed_precision must be text, and YAML takes yes, no, on and off for False"),
+        ("seed: -1", "seed must lie between 0 and 2**32 - 1, got -1"),
+        ("max_length: 2", "max_length must be at least 3"),
     ],
 )
 def test_bad_options_are_one_clear_error(tmp_path, capsys, text, message):
@@ -57,3 +67,26 @@ def test_a_missing_config_file_and_an_unknown_flag(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(tmp_path, "seed: 1", "--sed", "2")
     assert "--sed" in capsys.readouterr().err
+
+
+@dataclass
+class Lists:
+    train_file: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+
+def test_lists_of_a_file_have_items_of_their_type(tmp_path, capsys):
+    def read(text):
+        (tmp_path / "lists.yaml").write_text(text)
+        return parse_arguments([Lists], ["--config", str(tmp_path / "lists.yaml")])[0]
+
+    assert read("train_file: [1, a.txt]\nseeds: [0, 1]") == Lists(["1", "a.txt"], [0, 1])
+    assert read("train_file: a.txt\nseeds: 3") == Lists(["a.txt"], [3])
+    for text, message in (
+        ("seeds: [a]", "lists.yaml: seeds invalid literal for int() with base 10: 'a'"),
+        ("seeds: [0, null]", "lists.yaml: seeds must be one value of type int, got None"),
+        ("train_file: null", "lists.yaml: train_file must have a value, got null"),
+    ):
+        with pytest.raises(SystemExit):
+            read(text)
+        assert message in capsys.readouterr().err

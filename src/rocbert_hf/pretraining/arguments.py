@@ -3,9 +3,11 @@
 import difflib
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -126,6 +128,10 @@ class PretrainingArguments:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie between 0 and 2**32 - 1, got {self.seed}")
+        if self.max_length < 3:
+            raise ValueError(f"max_length must be at least 3 ([CLS], a token and [SEP]), got {self.max_length}")
         for name in ("warmup_ratio", "whole_word_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
@@ -223,7 +229,7 @@ def parse_arguments(
     parser = HfArgumentParser(types, description=description, parents=[config_parser], allow_abbrev=False)
     if config is not None:
         try:
-            known = [field.name for type_ in types for field in fields(type_)]
+            known = {name: hint for type_ in types for name, hint in _field_types(type_).items()}
             parser.set_defaults(**read_yaml(config, known))
         except (OSError, ValueError) as error:
             parser.error(str(error))
@@ -234,12 +240,16 @@ def parse_arguments(
     return filled[: len(types)]
 
 
-def read_yaml(path: str | Path, known: Sequence[str]) -> dict:
+def read_yaml(path: str | Path, known: Mapping[str, Any]) -> dict:
     """Options of a YAML file, as strings where argparse is to convert them ("5e-4" is a string in YAML 1.1).
+
+    Args:
+        known: the options that it may have, and their types.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a YAML mapping, or has a key that is not among `known`.
+        ValueError: it is not a YAML mapping, has a key that is not among `known`, or a value that its type has no place
+            for; the message names file and key.
     """
     try:
         options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -252,4 +262,40 @@ def read_yaml(path: str | Path, known: Sequence[str]) -> dict:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
             raise ValueError(f"{path}: unknown option {key!r}; {hint}")
-    return {key: value if value is None or isinstance(value, list) else str(value) for key, value in options.items()}
+    read = {}
+    for key, value in options.items():
+        try:
+            read[key] = _for_argparse(value, known[key])
+        except ValueError as error:
+            raise ValueError(f"{path}: {key} {error}") from None
+    return read
+
+
+def _field_types(type_: type) -> dict[str, Any]:
+    hints = get_type_hints(type_)
+    return {field.name: hints[field.name] for field in fields(type_)}
+
+
+def _for_argparse(value, hint):
+    """A value of a YAML file as a default of argparse, which converts strings, but not the items of lists.
+
+    Raises:
+        ValueError: an option of type `hint` cannot have it.
+    """
+    inner = [part for part in get_args(hint) if part is not NoneType]
+    if value is None:
+        if NoneType not in get_args(hint):
+            raise ValueError("must have a value, got null")
+        return None
+    if get_origin(hint) is list:
+        items = value if isinstance(value, list) else [value]
+        return [inner[0](_as_text(item, inner[0])) for item in items]
+    return _as_text(value, inner[0] if inner else hint)
+
+
+def _as_text(value, type_: type) -> str:
+    if value is None or isinstance(value, list | dict):
+        raise ValueError(f"must be one value of type {type_.__name__}, got {value!r}")
+    if isinstance(value, bool) and type_ is str:
+        raise ValueError(f"must be text, and YAML takes yes, no, on and off for {value}: put it in quotes")
+    return str(value)
