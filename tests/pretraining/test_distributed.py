@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,9 +41,9 @@ needs_fp16 = pytest.mark.skipif(
 )
 
 
-def start(launcher: list[str], folder: Path, options: dict) -> subprocess.Popen:
+def start(launcher: list[str], folder: Path, options: dict, **environment: str) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     with open(folder / "output.txt", "ab") as output:
         return subprocess.Popen(
             [*launcher, small_run.__file__, str(folder), json.dumps(options)],
@@ -152,3 +153,36 @@ def test_sigterm_to_all_processes_leaves_a_checkpoint_and_exit_code_0(tmp_path):
     assert process.wait(SECONDS) == 0
     (checkpoint,) = checkpoints_of(tmp_path)
     AutoModel.from_pretrained(checkpoint)
+
+
+def one_process_a_task(folders: list[Path], options: dict) -> list[subprocess.Popen]:
+    """Two processes without a launcher above them, as srun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    return [
+        start(ALONE, folder, options, RANK=str(rank), LOCAL_RANK=str(rank), **together)
+        for rank, folder in enumerate(folders)
+    ]
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_ends_both_with_a_checkpoint_and_exit_code_0(tmp_path):
+    processes = one_process_a_task([tmp_path, tmp_path], {"max_steps": 100_000})
+    while not read_log(tmp_path):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[1].terminate()
+    assert [process.wait(SECONDS) for process in processes] == [0, 0]
+    (checkpoint,) = checkpoints_of(tmp_path)
+    AutoModel.from_pretrained(checkpoint)
+
+
+@pytest.mark.slow
+def test_processes_with_folders_of_their_own_are_an_error_before_the_training(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "other"]
+    processes = one_process_a_task(folders, {"save_steps": 2})
+    assert all(process.wait(SECONDS) for process in processes)
+    for folder in folders:
+        assert "every process must see the same" in (folder / "output.txt").read_text(encoding="utf-8")
+        assert {path.name for path in folder.iterdir()} == {"output.txt"}

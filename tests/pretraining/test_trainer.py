@@ -16,7 +16,8 @@ from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.checkpoint import checkpoints_of
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
-from rocbert_hf.pretraining.devices import check_attention, choose_precision, peak_flops
+from rocbert_hf.pretraining.corpus import TextSource
+from rocbert_hf.pretraining.devices import check_attention, choose_precision, make_accelerator, peak_flops
 from rocbert_hf.pretraining.reporting import read_log
 from rocbert_hf.pretraining.trainer import RoCBertPretrainer, adamw, learning_rate_factor, save_run
 from rocbert_hf.resources import demo_sentences
@@ -196,6 +197,13 @@ def test_a_global_batch_size_sets_the_accumulation(tokenizer):
         train(tokenizer, global_batch_size=20)
 
 
+def test_sentences_longer_than_the_model_reads_are_an_error_before_any_work(tokenizer):
+    arguments = PretrainingArguments(max_steps=1, max_length=1024)
+    model = RoCBertForPreTraining(RoCBertConfig(**SMALL, fusion_layer=0))
+    with pytest.raises(ValueError, match=r"max_length must be at most .*\(512\), got 1024"):
+        RoCBertPretrainer(model, demo_sentences(), collator_of(tokenizer, arguments), arguments)
+
+
 def test_simcse_without_dropout_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="dropout"):
         train(tokenizer, objective="simcse", dropout=0.0)
@@ -283,7 +291,7 @@ def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_is_whole(tokenizer
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
 
     try:
-        with pytest.raises(OSError, match=r"checkpoint-4 could not be written.*make room"):
+        with pytest.raises(OSError, match=r"checkpoint-4 could not be written.*when there is room"):
             train(tokenizer, output_dir=tmp_path, save_steps=2, collator=acting(tokenizer, 4, fill_disk))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -308,31 +316,51 @@ class Faulty(RoCBertForPreTraining):
         return outputs
 
 
-def train_faulty(tokenizer, faulty_passes, output_dir=None, **options):
+def train_faulty(tokenizer, faulty_passes, output_dir=None, loss_scaling=False, **options):
     arguments = PretrainingArguments(max_steps=9, batch_size=8, max_length=48, report_to="none", **options)
     model = Faulty(RoCBertConfig(**SMALL, fusion_layer=0))
     model.faulty_passes = faulty_passes
     collator = collator_of(tokenizer, arguments)
-    trainer = RoCBertPretrainer(model, demo_sentences()[:40], collator, arguments, output_dir=output_dir)
+    accelerator = make_accelerator(arguments, output_dir)
+    if loss_scaling:  # as on a GPU in fp16, without fp16
+        accelerator.scaler = torch.amp.GradScaler("cpu")
+    trainer = RoCBertPretrainer(model, demo_sentences()[:40], collator, arguments, accelerator, output_dir=output_dir)
     return model, trainer.train()
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(tokenizer):
-    model, results = train_faulty(tokenizer, (2, 5, 6), max_skipped_steps=3)
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(tokenizer, loss_scaling):
+    model, results = train_faulty(tokenizer, (2, 5, 6), max_skipped_steps=3, loss_scaling=loss_scaling)
     assert (results["steps"], results["skipped_steps"]) == (9, 3)
     assert math.isfinite(results["loss"])
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tokenizer, tmp_path):
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_too_many_in_a_row_end_the_run_and_keep_the_last_good_checkpoint(tokenizer, tmp_path, loss_scaling):
+    options = {"output_dir": tmp_path, "save_steps": 4, "max_skipped_steps": 3, "loss_scaling": loss_scaling}
     with pytest.raises(FloatingPointError, match=r"step 7: 3 steps in a row.*checkpoint-4"):
-        train_faulty(tokenizer, (5, 6, 7), output_dir=tmp_path, save_steps=4, max_skipped_steps=3)
+        train_faulty(tokenizer, (5, 6, 7), **options)
     (kept,) = checkpoints_of(tmp_path)
     model = AutoModelForMaskedLM.from_pretrained(kept)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 # ------------------------------------------------------------------------------------------------ seeing it
+
+
+def test_bad_lines_are_counted_in_the_log_and_the_results(tokenizer, tmp_path):
+    text = tmp_path / "text.txt"
+    good, bad = [sentence.encode() for sentence in demo_sentences()[:100]], [b"\xff"] * 3
+    text.write_bytes(b"\n".join([good[0], *bad, *good[1:]]))
+    arguments = PretrainingArguments(max_steps=4, batch_size=8, max_length=48, report_to="none", logging_steps=4)
+    model = RoCBertForPreTraining(RoCBertConfig(**SMALL, fusion_layer=0))
+    collator = collator_of(tokenizer, arguments)
+    results = RoCBertPretrainer(
+        model, [TextSource(str(text))], collator, arguments, output_dir=tmp_path / "run"
+    ).train()
+    assert list(results["skipped_lines"].values()) == [3]
+    assert read_log(tmp_path / "run")[-1]["skipped_lines"] == 3
 
 
 def test_rows_go_to_the_log_and_to_tensorboard(tokenizer, tmp_path):

@@ -150,15 +150,50 @@ def _all_or_none(accelerator: Accelerator, final: Path, staging: Path) -> Iterat
     # a full disk is an OSError to Python, a SafetensorError to safetensors and a RuntimeError to torch.save
     except (OSError, SafetensorError, RuntimeError) as caught:
         error = caught
+        if accelerator.distributed_type == "DEEPSPEED":
+            # the others may wait for this process within DeepSpeed: it must end, so that the launcher ends them; what
+            # was written is deleted when the next checkpoint begins
+            raise OSError(_not_written(final, f": {error}")) from error
     failures = accelerator.reduce(torch.tensor(float(error is not None), device=accelerator.device), "sum").item()
     if failures:
         if accelerator.is_main_process:
             shutil.rmtree(staging, ignore_errors=True)
-        told = f": {error}" if error is not None else " in another process"
+        raise OSError(_not_written(final, f": {error}" if error is not None else " in another process")) from error
+
+
+def _not_written(final: Path, told: str) -> str:
+    return (
+        f"{final} could not be written{told}. Earlier checkpoints are as they were: when there is room and the folder can "
+        "be written, go on with resume_from_checkpoint=last"
+    )
+
+
+def check_shared(output_dir: str | os.PathLike, accelerator: Accelerator) -> None:
+    """All processes call this before they train.
+
+    Raises:
+        OSError: not all of them see one folder, or it cannot be written.
+    """
+    if accelerator.num_processes == 1:
+        return
+    output_dir, error = Path(output_dir), None
+    marker = output_dir / f"{UNFINISHED}seen"
+    if accelerator.is_main_process:
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        except OSError as caught:
+            error = caught
+    accelerator.wait_for_everyone()
+    seen = torch.tensor(float(marker.exists()), device=accelerator.device)
+    everyone = accelerator.reduce(seen, "sum").item() == accelerator.num_processes
+    if accelerator.is_main_process:
+        marker.unlink(missing_ok=True)
+    if not everyone:
         raise OSError(
-            f"{final} could not be written{told}. Earlier checkpoints are as they were: make room, then go on with "
-            "resume_from_checkpoint=last"
-        ) from error
+            f"output_dir: every process must see the same {output_dir} (of a shared file system)"
+            + (f"; it cannot be written: {error}" if error else "")
+        )
 
 
 def _load_weights(checkpoint: Path, model) -> None:

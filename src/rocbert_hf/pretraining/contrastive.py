@@ -119,15 +119,15 @@ def carried_back(representations: torch.Tensor, chunk: CachedChunk) -> torch.Ten
 def random_states(device: torch.device) -> dict:
     """The states of torch's generators that a forward pass on `device` draws from."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state()
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state()
     return states
 
 
 @contextmanager
 def replayed(states: dict) -> Iterator[None]:
     """Draw again the random numbers that followed `states`; afterwards the generators are as they were before."""
-    now = random_states(torch.device("cuda" if "cuda" in states else "cpu"))
+    now = random_states(torch.device([*states][-1]))
     set_random_states(states)
     try:
         yield
@@ -136,10 +136,11 @@ def replayed(states: dict) -> Iterator[None]:
 
 
 def set_random_states(states: dict) -> None:
-    """Set torch's generators to what `random_states` gave; the GPU's where there is one."""
+    """Set torch's generators to what `random_states` gave; an accelerator's where there is one of its kind."""
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    for kind, state in states.items():
+        if kind != "cpu" and torch.get_device_module(kind).is_available():
+            torch.get_device_module(kind).set_rng_state(state)
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

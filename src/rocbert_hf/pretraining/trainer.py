@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..files import staged_folder
 from .arguments import PretrainingArguments
-from .checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import check_shared, find_checkpoint, load_checkpoint, save_checkpoint
 from .contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
 from .corpus import TextSource
 from .devices import device_name, make_accelerator, peak_flops, training_flops
@@ -105,6 +105,11 @@ class RoCBertPretrainer:
             )
         if arguments.eval_steps is not None and self.evaluate is None:
             raise ValueError("eval_steps needs something to evaluate with")
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None and arguments.max_length > positions:
+            raise ValueError(
+                f"max_length must be at most the model's max_position_embeddings ({positions}), got {arguments.max_length}"
+            )
         dropout = max(
             (module.p for module in self.model.modules() if isinstance(module, torch.nn.Dropout)), default=0.0
         )
@@ -117,14 +122,17 @@ class RoCBertPretrainer:
         """Run to `max_steps` or `minutes`, or until SIGTERM.
 
         Returns:
-            Steps, seconds, epochs, sentences and tokens a second, skipped steps, the last mean losses, and whether the
-            run was `interrupted`: SIGTERM lets the step in hand end and writes a checkpoint (if there is an `output_dir`).
+            Steps, seconds, epochs, sentences and tokens a second, skipped steps, skipped lines of the text by reason
+            (as this process read them), the last mean losses, and whether the run was `interrupted`: SIGTERM lets the
+            step in hand end and writes a checkpoint (if there is an `output_dir`).
 
         Raises:
             FloatingPointError: `max_skipped_steps` in a row had a loss or gradient that was not finite.
-            OSError: a checkpoint could not be written.
+            OSError: a checkpoint could not be written, or processes have folders of their own under `output_dir`.
         """
         arguments, accelerator = self.arguments, self.accelerator
+        if self.output_dir is not None:
+            check_shared(self.output_dir, accelerator)
         set_seed(arguments.seed, device_specific=True)  # processes draw different dropout
         if arguments.gradient_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -212,6 +220,7 @@ class RoCBertPretrainer:
             "epochs": self._epochs(run["step"] * sentences_a_step),
             **{name: rates[name] for name in ("sentences_per_second", "tokens_per_second", "data_wait")},
             "skipped_steps": run["skipped_steps"],
+            "skipped_lines": self.batches.report["skipped"],
             "interrupted": interrupted,
             **losses,
         }
@@ -227,6 +236,7 @@ class RoCBertPretrainer:
             **throughput.rates(self.run["seconds"], self.peak_flops),
             "loss_scale": self._loss_scale(),
             "skipped_steps": self.run["skipped_steps"] or None,
+            "skipped_lines": sum(self.batches.report["skipped"].values()) or None,
         }
         return {name: value for name, value in row.items() if value is not None}
 
@@ -337,7 +347,8 @@ class RoCBertPretrainer:
             return False
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return not self.optimizer.step_was_skipped
+        # with a loss scale, a fused optimizer leaves the step out by itself and says nothing of it
+        return bool(torch.isfinite(norm)) and not self.optimizer.step_was_skipped
 
     def _count_skipped(self) -> None:
         run, allowed = self.run, self.arguments.max_skipped_steps
