@@ -240,13 +240,31 @@ def baseline_arguments(arguments: PretrainingArguments, seconds: float) -> Pretr
 
 
 def overrides(text: str) -> dict:
-    """ "fusion=concat,fusion_layer=0" as keyword arguments of `RoCBertConfig`."""
+    """ "fusion=concat,fusion_layer=0" as keyword arguments of `RoCBertConfig`.
+
+    Raises:
+        ValueError: it is not of this form, or a value is not of its field's type.
+    """
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     known = [field.name for field in fields(RoCBertConfig)]
     for name, _, value in pairs:
         if name.strip() not in known or not value:
             raise ValueError(f"config_overrides must be name=value,... with names of RoCBertConfig, got {text!r}")
-    return {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
+    defaults = RoCBertConfig()
+    return {name.strip(): _converted(name.strip(), value, getattr(defaults, name.strip())) for name, _, value in pairs}
+
+
+def _converted(name: str, text: str, default):
+    """`text` as a value of the default's type; YAML 1.1 takes 1e-5 for text."""
+    value = yaml.safe_load(text)
+    try:
+        if type(default) is float and not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    if default is not None and type(value) is not type(default):
+        raise ValueError(f"config_overrides: {name} must be of type {type(default).__name__}, got {text!r}")
+    return value
 
 
 def results_table(results: dict, held_out: int) -> Table:

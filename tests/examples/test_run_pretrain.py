@@ -73,6 +73,9 @@ def test_packaged_configs_are_valid(script, name):
         (["--preset", "huge"], "huge"),
         (["--attacks", "none"], "none"),
         (["--config-overrides", "fusoin=concat"], "fusoin"),
+        (["--config-overrides", "hidden_size=big"], "hidden_size must be of type int, got 'big'"),
+        (["--config-overrides", "hidden_dropout_prob=much"], "hidden_dropout_prob must be of type float, got 'much'"),
+        (["--train-file", "wikipedia", "tests"], r"train_file: several sources .* wikipedia=1; without one is"),
     ],
 )
 def test_bad_options_are_errors_before_any_training(script, tmp_path, flags, message):
