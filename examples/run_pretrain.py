@@ -159,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> dict | None:
         results["bert"]["after"] = measure(bert)
 
     if accelerator.is_main_process:
+        for reason, count in training["skipped_lines"].items():
+            console.print(f"lines of the text that were skipped, {reason}: {count:,}")
         console.print(results_table(results, len(measured.sentences)))
         console.print(
             "retrieval: how many attacked sentences have their own original as nearest of all held-out sentences\n"
