@@ -90,6 +90,12 @@ def test_checkpointing_saves_memory_for_arithmetic(layers, fusion_layer, share):
     assert 1.05 < checkpointed.flops / without.flops < 1.4
 
 
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_attention_that_only_a_gpu_has_needs_what_sdpa_needs(attention):
+    config = RoCBertConfig(num_hidden_layers=2, **SMALL)
+    assert estimate(config, run(attn_implementation=attention)) == estimate(config, run())
+
+
 def test_what_is_not_known_is_named():
     config = RoCBertConfig(num_hidden_layers=2, **SMALL)
     for options, message in (
@@ -99,5 +105,7 @@ def test_what_is_not_known_is_named():
     ):
         with pytest.raises(ValueError, match=message):
             estimate(config, run(), **options)
+    with pytest.raises(ValueError, match=r"max_length must be at most .* max_position_embeddings, 512, got 513"):
+        estimate(config, run(max_length=513))
     with pytest.raises(ValueError, match="V100 has none"):
         estimate(config, run(mixed_precision="bf16"), device="V100")

@@ -164,7 +164,8 @@ def estimate(
         mfu: the share of the device's peak that training reaches.
 
     Raises:
-        ValueError: the device is not known or does not have the precision, or a number is out of range.
+        ValueError: the device is not known or does not have the precision, sentences are longer than the model's
+            positions, or a number is out of range.
     """
     if device != "CPU" and device not in PEAK_FLOPS:
         raise ValueError(f"device must be CPU or one of {', '.join(PEAK_FLOPS)}, got {device!r}")
@@ -172,6 +173,11 @@ def estimate(
         raise ValueError(f"mfu must lie between 0 and 1, got {mfu}")
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
+    if arguments.max_length > config.max_position_embeddings:
+        raise ValueError(
+            f"max_length must be at most the model's max_position_embeddings, {config.max_position_embeddings}, got "
+            f"{arguments.max_length}"
+        )
     length = arguments.max_length if mean_length is None else min(mean_length, arguments.max_length)
     precision = _precision(arguments.mixed_precision, device)
     passes = arguments.accumulation(num_processes)
@@ -267,7 +273,10 @@ class _ActivationCount:
     ):
         self.config, self.arguments, self.length, self.precision = config, arguments, length, precision
         self.dropped = 0
-        self.model = _small_model(config, dropout=not on_gpu, attention=arguments.attn_implementation)
+        # what these GPU kernels keep is what sdpa keeps: queries, keys, values, the output and a number a query
+        on_gpu_alone = any(kernel in arguments.attn_implementation for kernel in ("flash", "flex"))
+        attention = "sdpa" if on_gpu_alone else arguments.attn_implementation
+        self.model = _small_model(config, dropout=not on_gpu, attention=attention)
         for module in self.model.modules():
             if on_gpu and isinstance(module, torch.nn.Dropout) and config.hidden_dropout_prob:
                 module.register_forward_hook(self._count_dropped)
