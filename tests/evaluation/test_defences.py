@@ -1,6 +1,7 @@
 """Defences: spelling put right before any classifier reads, and training examples attacked."""
 
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -174,6 +175,16 @@ def test_a_corrector_that_loses_texts_is_noticed(folders):
     corrector = SimpleNamespace(name="bad", correct=lambda texts: texts[1:])
     with pytest.raises(ValueError, match="one text for each of the 2 texts, got 1"):
         SpellChecked(ModelClassifier(folders["bert"]), corrector)(["好", "坏"])
+
+
+def test_several_threads_may_ask_a_defended_classifier_at_once():
+    """Its cache holds less than one call asks for, so that threads take from it what others have just looked up."""
+    corrector = SimpleNamespace(name="upper", correct=lambda texts: [text.upper() for text in texts])
+    defended = SpellChecked(lambda texts: np.array([[1.0, text.isupper()] for text in texts]), corrector, cache_size=2)
+    asked = [["abcdefgh"[i : i + 3] for i in range(start, 6)] for start in range(4)] * 100
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(defended, asked))
+    assert all((answer == 1).all() for answer in answers)
 
 
 def test_augmented_examples_keep_label_and_pair():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -50,6 +51,7 @@ class SpellChecked:
         self.corrector = corrector
         self.cache_size = cache_size
         self._corrected: OrderedDict[str, str] = OrderedDict()
+        self._correcting = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
         # its model, tokenizer and reach are those of the classifier
@@ -66,6 +68,12 @@ class SpellChecked:
         """float64 (queries, labels)."""
         queries = list(queries)
         texts = dict.fromkeys(text for query in queries for text in ((query,) if isinstance(query, str) else query))
+        with self._correcting:  # a tokenizer's settings are not for several threads
+            known = self._correct(texts)
+        asked = [known[query] if isinstance(query, str) else tuple(known[text] for text in query) for query in queries]
+        return probabilities_of(self.classifier, asked)
+
+    def _correct(self, texts: Iterable[str]) -> dict[str, str]:
         known = {text: self._corrected[text] for text in texts if text in self._corrected}
         unknown = [text for text in texts if text not in known]
         if unknown:
@@ -80,8 +88,7 @@ class SpellChecked:
             self._corrected.move_to_end(text)
         while len(self._corrected) > self.cache_size:
             self._corrected.popitem(last=False)
-        asked = [known[query] if isinstance(query, str) else tuple(known[text] for text in query) for query in queries]
-        return probabilities_of(self.classifier, asked)
+        return known
 
 
 @dataclass(frozen=True)
