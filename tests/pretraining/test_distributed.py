@@ -89,6 +89,20 @@ def test_deepspeed_zero_1_in_fp16_shards_the_optimizer_and_learns(tmp_path):
     assert torch.equal(model.get_input_embeddings().weight, saved)
 
 
+@needs_deepspeed
+@needs_compiler
+@needs_fp16
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["zero1_bf16.json", "zero1_fp16_offload.json"])
+def test_the_other_deepspeed_configurations_shard_and_learn_too(tmp_path, config):
+    saw = run(in_deepspeed(config), tmp_path, {"max_steps": 10, "learning_rate": 1e-2})
+    for process in saw:
+        assert process["world_size"] == 2
+        assert 0.45 < process["optimizer_numbers"] / process["parameters"] < 0.55
+    rows = read_log(tmp_path)
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.2
+
+
 def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(tmp_path):
     options = {"max_steps": 8, "gradient_accumulation_steps": 2, "gradient_cache": True}
     two = run(TWO, tmp_path / "two", {**options, "batch_size": 4})
