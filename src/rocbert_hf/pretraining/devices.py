@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -9,10 +10,11 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from transformers import PreTrainedConfig
 
+from ..configuration_rocbert import RoCBertConfig
 from .arguments import PretrainingArguments
 
-# Dense floating point operations a second without sparsity, from the vendors' data sheets, by what
-# `torch.cuda.get_device_name` contains; the more special name first.
+# Dense floating point operations a second without sparsity, from the vendors' data sheets, by words in what
+# `torch.cuda.get_device_name` says; the more special name first.
 PEAK_FLOPS = {
     "H200": {"bf16": 989e12, "fp16": 989e12, "no": 67e12},
     "H100 PCIe": {"bf16": 756e12, "fp16": 756e12, "no": 51e12},
@@ -28,12 +30,16 @@ PEAK_FLOPS = {
     "RTX 4090": {"bf16": 165e12, "fp16": 165e12, "no": 82e12},
     "RTX 3090": {"bf16": 71e12, "fp16": 71e12, "no": 36e12},
 }
+# Words that make a name that of another device, or of a part of one.
+OTHER_DEVICES = re.compile(r"\b(D|GRID|Laptop|MIG|NVL|SUPER|Ti)\b", re.IGNORECASE)
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
     """Floating point operations a second of a device; None where they are not known."""
+    if OTHER_DEVICES.search(device_name):
+        return None
     for name, peaks in PEAK_FLOPS.items():
-        if name in device_name:
+        if re.search(rf"\b{name}\b", device_name):
             return peaks.get(precision)
     return None
 
@@ -41,18 +47,49 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 def training_flops(config: PreTrainedConfig, rows: int, length: int, predicted: int) -> int:
     """Floating point operations of a forward and backward pass: two a weight and token forwards, four backwards.
 
-    Counted are the encoder's matrices, attention's two products, and the prediction head; not what gradient
-    checkpointing or the gradient cache compute again, as is usual for model FLOPs utilization (PaLM, appendix B).
+    Counted are the matrices of encoder, fusion and prediction head, and attention's two products; not what gradient
+    checkpointing or the gradient cache compute again, as is usual for model FLOPs utilization (PaLM, appendix B). Of the
+    last layer, which RoCBERT computes only where its output is read, that is [CLS] and the predicted tokens, as they
+    are without padding.
 
     Args:
         rows, length: of the batch that goes through the encoder: all views, padding included.
         predicted: tokens whose vocabulary logits are computed.
     """
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    matrices = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
-    attention = 2 * layers * length * hidden
-    head = hidden**2 + hidden * config.vocab_size
-    return 6 * (rows * length * (matrices + attention) + predicted * head)
+    hidden, layers, tokens = config.hidden_size, config.num_hidden_layers, rows * length
+    keys_and_values = 2 * hidden**2
+    others = 2 * hidden**2 + 2 * hidden * config.intermediate_size + 2 * length * hidden  # of a token
+    read = rows + predicted if _reads_last_layer_in_part(config) else tokens
+    encoder = tokens * (layers * keys_and_values + (layers - 1) * others) + read * others
+    head = predicted * (hidden**2 + hidden * config.vocab_size)
+    return 6 * (encoder + head) + _fusion_flops(config, tokens)
+
+
+def _reads_last_layer_in_part(config: PreTrainedConfig) -> bool:
+    """Whether the model skips positions of the last layer in pretraining, see `RoCBertModel.forward`."""
+    if not isinstance(config, RoCBertConfig) or config._attn_implementation not in (None, "sdpa", "eager"):
+        return False
+    return config.fusion not in ("layer_insert", "attention") or config.fusion_layer < config.num_hidden_layers - 1
+
+
+def _fusion_flops(config: PreTrainedConfig, tokens: int) -> int:
+    """Of a forward and backward pass of the channels; nothing goes back into the glyph features, which are frozen."""
+    if not isinstance(config, RoCBertConfig):
+        return 0
+    hidden = config.hidden_size
+    sound = config.pronunciation_embed_dim * config.enable_pronunciation
+    shape = config.shape_embed_dim * config.enable_shape
+    channels = 1 + config.enable_pronunciation + config.enable_shape
+    match config.fusion:
+        case "layer_insert":
+            return tokens * hidden * (6 * channels * hidden + 4 * shape) + 6 * channels * hidden**3
+        case "attention":
+            return tokens * hidden * (6 * (4 * hidden + 2 * sound) + 4 * 2 * shape)
+        case "two_step":
+            return tokens * hidden * (6 * (channels * (hidden + channels) + sound) + 4 * shape)
+        case "concat":
+            return tokens * hidden * 6 * (hidden + sound + shape)
+    return 0
 
 
 def choose_precision(requested: str, device: torch.device, name: str, has_bf16: bool) -> tuple[str, str]:
@@ -72,11 +109,21 @@ def choose_precision(requested: str, device: torch.device, name: str, has_bf16: 
         if has_bf16:
             return "bf16", f"{name} computes in bfloat16, which needs no loss scaling"
         return "fp16", f"{name} has no bfloat16: float16 with dynamic loss scaling"
-    if requested == "bf16" and on_gpu and not has_bf16:
-        raise ValueError(f"mixed_precision bf16: {name} has no bfloat16; use fp16 or auto")
+    check_precision(requested, name, has_bf16)
     if requested == "fp16" and not on_gpu:
         raise ValueError(f"mixed_precision fp16 needs a GPU or DeepSpeed, and this is {name}; use bf16 or no")
     return requested, f"{name}: as asked"
+
+
+def check_precision(precision: str, name: str, has_bf16: bool) -> None:
+    """
+    Raises:
+        ValueError: a device of this name computes without bfloat16, and is to train in it.
+    """
+    if precision == "bf16" and not has_bf16:
+        raise ValueError(
+            f"mixed_precision bf16: {name} has no bfloat16; use fp16 or auto, or DeepSpeed's config for fp16"
+        )
 
 
 def check_attention(implementation: str, name: str, capability: tuple[int, int] | None) -> str:
@@ -128,6 +175,8 @@ def make_accelerator(arguments: PretrainingArguments, output_dir: str | os.PathL
         log_with=(sorted(arguments.trackers - {"none"}) or None) if output_dir is not None else None,
         project_dir=None if output_dir is None else Path(output_dir) / "runs",
     )
+    if in_deepspeed:
+        check_precision(accelerator.mixed_precision, *_device()[1:])  # what its config says
     if accelerator.num_processes != processes:
         raise ValueError(
             f"{processes} processes were launched and each believes to be one of {accelerator.num_processes}: launch GPU "
