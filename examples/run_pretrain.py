@@ -181,7 +181,7 @@ def text_sources(run: RunArguments) -> list[str] | list[TextSource]:
     """
     if not run.train_file:
         return demo_sentences()
-    given = [run.train_file] if isinstance(run.train_file, str) else run.train_file
+    given = run.train_file
     if all(Path(name).is_file() for name in given):
         return [TextSource(tuple(given), run.text_column)]
     unweighted = [name for name in given if Path(name).exists() or "=" not in name]
@@ -202,7 +202,7 @@ def corpus_name(sources: list[str] | list[TextSource], held_out: Sequence[str]) 
 def devices(text: str) -> tuple[int, str]:
     """ "8xA100" as (8, "A100")."""
     count, times, kind = text.partition("x")
-    if not times or not count.isdigit():
+    if not times or not count.isdecimal():
         raise ValueError(f"dry_run_devices must be like 8xA100 or 1xCPU, got {text!r}")
     return int(count), kind
 
