@@ -73,6 +73,7 @@ def test_a_missing_config_file_and_an_unknown_flag(tmp_path, capsys):
 class Lists:
     train_file: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
+    rates: list[float] | None = None
 
 
 def test_lists_of_a_file_have_items_of_their_type(tmp_path, capsys):
@@ -81,7 +82,8 @@ def test_lists_of_a_file_have_items_of_their_type(tmp_path, capsys):
         return parse_arguments([Lists], ["--config", str(tmp_path / "lists.yaml")])[0]
 
     assert read("train_file: [1, a.txt]\nseeds: [0, 1]") == Lists(["1", "a.txt"], [0, 1])
-    assert read("train_file: a.txt\nseeds: 3") == Lists(["a.txt"], [3])
+    assert read("train_file: a.txt\nseeds: 3\nrates: [1e-4, 2]") == Lists(["a.txt"], [3], [1e-4, 2.0])
+    assert read("rates: null").rates is None
     for text, message in (
         ("seeds: [a]", "lists.yaml: seeds invalid literal for int() with base 10: 'a'"),
         ("seeds: [0, null]", "lists.yaml: seeds must be one value of type int, got None"),

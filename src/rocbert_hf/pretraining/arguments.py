@@ -282,15 +282,16 @@ def _for_argparse(value, hint):
     Raises:
         ValueError: an option of type `hint` cannot have it.
     """
-    inner = [part for part in get_args(hint) if part is not NoneType]
+    if NoneType in get_args(hint):
+        if value is None:
+            return None
+        hint = next(part for part in get_args(hint) if part is not NoneType)
     if value is None:
-        if NoneType not in get_args(hint):
-            raise ValueError("must have a value, got null")
-        return None
+        raise ValueError("must have a value, got null")
     if get_origin(hint) is list:
-        items = value if isinstance(value, list) else [value]
-        return [inner[0](_as_text(item, inner[0])) for item in items]
-    return _as_text(value, inner[0] if inner else hint)
+        (type_,) = get_args(hint)
+        return [type_(_as_text(item, type_)) for item in (value if isinstance(value, list) else [value])]
+    return _as_text(value, hint)
 
 
 def _as_text(value, type_: type) -> str:
