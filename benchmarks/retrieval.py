@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rocbert_hf.attacks import AdversarialSynthesizer
@@ -47,6 +48,7 @@ def draw_curves(folders: list[Path], batch_sizes: list[int], path: Path) -> None
                 axis.plot(*zip(*points, strict=True), label=folder.name)
         axis.set_title(title, loc="left", fontsize="medium")
         axis.set_xlabel("sentences seen")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
