@@ -1263,9 +1263,6 @@ class RoCBertForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-# A multiple of so many masked tokens goes through the vocabulary's matrix: Tensor Cores want multiples of 8, AMX works on 16
-# rows, and oneDNN makes (and keeps) a kernel for every number of rows it meets.
-KERNEL_ROWS = 16
 VIEW_INPUTS = ("input_ids", "input_shape_ids", "input_pronunciation_ids", "attention_mask", "token_type_ids")
 
 
@@ -1307,6 +1304,9 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
     """
 
     further_inputs = tuple(RoCBertFurtherInputs.__annotations__)
+    # A multiple of so many masked tokens goes through the vocabulary's matrix: Tensor Cores want multiples of 8, AMX works
+    # on 16 rows, and oneDNN makes (and keeps) a kernel for every number of rows it meets.
+    kernel_rows = 16
     _tied_weights_keys = {  # noqa: RUF012
         "cls.predictions.decoder.bias": "cls.predictions.bias",
         "cls.predictions.decoder.weight": "roc_bert.embeddings.word_embeddings.weight",
@@ -1449,7 +1449,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         states = hidden_states[:, 1:][wanted]
         count = len(states)
         # filled up with the last row, not with zeros: the gradient of a LayerNorm of zeros overflows in half precision
-        filling = states[-1:].expand(-count % KERNEL_ROWS, -1)
+        filling = states[-1:].expand(-count % self.kernel_rows, -1)
         logits = self.cls(torch.cat([states, filling]))[:count]
         labelled = labels != -100
         # a sum over the count, so that a batch without a masked token gives 0, not NaN

@@ -19,6 +19,7 @@ from ..configuration_rocbert import RoCBertConfig
 from ..modeling_rocbert import RoCBertForPreTraining
 from .arguments import PretrainingArguments
 from .devices import PEAK_FLOPS
+from .masking import IGNORED_LABEL
 
 # Memory of a device, bytes; H100 is the SXM one. "A100" also exists with 40 GB.
 DEVICE_MEMORY = {
@@ -237,7 +238,12 @@ def step_flops(
     def of_all_rows() -> int:
         return _grown(counted, (1, 2), rows)
 
-    return _of_all_layers(of_all_rows, model, config) + rows * rows * num_processes * similarities
+    # what the model fills masked tokens up with goes through the head's two matrices
+    one = example_batch(config, arguments, 1, length)
+    labelled = [rows * int((one[name] != IGNORED_LABEL).sum()) for name in ("labels", "attack_labels") if name in one]
+    filling = sum(-count % RoCBertForPreTraining.kernel_rows for count in labelled)
+    of_one = (8 if arguments.gradient_cache else 6) * config.hidden_size * (config.hidden_size + config.vocab_size)
+    return _of_all_layers(of_all_rows, model, config) + filling * of_one + rows * rows * num_processes * similarities
 
 
 def activation_bytes(
@@ -338,7 +344,7 @@ def example_batch(
 
 def _short(number: float) -> str:
     """Two digits at least, and all digits before the point."""
-    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.2g}"
+    return f"{number:,.0f}" if abs(number) >= 99.5 else f"{number:.2g}"
 
 
 def _labelled(ids: torch.Tensor, count: int) -> torch.Tensor:
@@ -374,7 +380,9 @@ def _small_model(config: RoCBertConfig, dropout: bool, attention: str) -> RoCBer
     config._attn_implementation = attention
     config.use_cache = False  # it would warn
     with torch.random.fork_rng(devices=[]):
-        return RoCBertForPreTraining(config).train()
+        model = RoCBertForPreTraining(config).train()
+    model.kernel_rows = 1  # so that each further sentence adds what the one before it added
+    return model
 
 
 def _of_all_layers(measure: Callable[[], int], model: RoCBertForPreTraining, config: RoCBertConfig) -> int:
