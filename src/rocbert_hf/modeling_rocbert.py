@@ -1477,7 +1477,8 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         else:
             first = attention_mask.argmax(1, keepdim=True)  # the first of equals
         counts = labelled.sum(1, keepdim=True)
-        most = min(int(counts.max()) + 8 & -8, 1 + labelled.shape[1]) - 1
+        width = 1 + int(counts.max())
+        most = min(width + -width % 8, 1 + labelled.shape[1]) - 1  # few shapes, as of `kernel_rows`
         wanted = torch.arange(most, device=labelled.device) < counts
         positions = first.repeat(1, 1 + most)
         in_order = labelled.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]

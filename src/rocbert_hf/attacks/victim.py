@@ -184,7 +184,7 @@ def as_victim(victim: Any) -> Classifier:
         ValueError: for a bare model, which reads tokens and not texts, a pipeline of another task, and what cannot be
             called.
     """
-    if all(hasattr(victim, part) for part in ("model", "tokenizer", "preprocess")):
+    if _is_pipeline(victim):
         return ModelClassifier(victim)
     if hasattr(victim, "forward") and hasattr(victim, "config"):
         raise ValueError(
@@ -193,6 +193,10 @@ def as_victim(victim: Any) -> Classifier:
     if not callable(victim):
         raise ValueError(f"classifier must be callable on a list of texts, got {type(victim).__name__}")
     return victim
+
+
+def _is_pipeline(victim: Any) -> bool:
+    return all(hasattr(victim, part) for part in ("model", "tokenizer", "preprocess"))
 
 
 def device_for(device: str | torch.device | None) -> str | torch.device:
@@ -210,7 +214,7 @@ def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
         model = load_with_head(AutoModelForSequenceClassification, model, "classification head; finetune it first")
         device = device_for(device)
-    elif hasattr(model, "preprocess") and hasattr(model, "model"):  # a pipeline
+    elif _is_pipeline(model):
         task = getattr(model, "task", "text-classification")
         if task != "text-classification":
             raise ValueError(f"model must be a pipeline for text-classification, got one for {task}")

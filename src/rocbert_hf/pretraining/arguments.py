@@ -183,8 +183,8 @@ class PretrainingArguments:
     def padding_multiple(self, mixed_precision: str) -> int:
         """What sentences are padded to a multiple of, in "bf16", "fp16" or "no".
 
-        Tensor Cores want multiples of 8 in mixed precision; oneDNN, on a CPU, makes a kernel for each length, which at
-        the mini size costs as much as a tenth of the step, and keeps it.
+        Tensor Cores want multiples of 8 in mixed precision; oneDNN, on a CPU, makes a kernel for each length, and keeps
+        it.
         """
         if self.pad_to_multiple_of is not None:
             return self.pad_to_multiple_of
