@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from rocbert_hf.attacks import Example, ModelClassifier, make_attacker
+from rocbert_hf.attackers import Example, ModelClassifier, make_attacker
 from rocbert_hf.resources import demo_sentences, path
 
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import nn
 from visual_similarity import held_out, hits_and_recall, read_sets
 
-from rocbert_hf.characters.glyphs import glyph_images
 from rocbert_hf.characters.similarity import lookalikes_of
-from rocbert_hf.glyph_features import nearest_neighbours
+from rocbert_hf.glyphs.features import nearest_neighbours
+from rocbert_hf.glyphs.images import glyph_images
 
 
 def read_vectors(folder: Path) -> dict[str, torch.Tensor]:

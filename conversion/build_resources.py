@@ -30,7 +30,7 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from tqdm import tqdm
 
-from rocbert_hf.characters.glyphs import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, covered_by, find_font, render
+from rocbert_hf.glyphs.images import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, covered_by, find_font, render
 
 VOCABULARY_SIZE = 16_224  # the paper's sizes
 CHINESE_CHARACTERS = 14_642

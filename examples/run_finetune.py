@@ -35,12 +35,14 @@ from transformers import (
 )
 
 from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertTokenizer
-from rocbert_hf.attacks import PRESETS, Example
-from rocbert_hf.evaluation import Columns, LabelledTexts, augmented, read_labelled, task_of
-from rocbert_hf.evaluation.loading import loading
+from rocbert_hf.attackers import Example
+from rocbert_hf.attacks import PRESETS
+from rocbert_hf.checkpoints import loading
+from rocbert_hf.data import Columns, LabelledTexts, read_labelled, task_of
+from rocbert_hf.defences import augmented
 from rocbert_hf.evaluation.metrics import SCORES, classification_scores, confusion_matrices
 from rocbert_hf.files import write_whole
-from rocbert_hf.hub import model_card
+from rocbert_hf.hub.description import model_card
 from rocbert_hf.pretraining import parse_arguments
 from rocbert_hf.resources import vocabulary
 
@@ -141,7 +143,7 @@ def read_data(arguments: FinetuneArguments) -> Data:
     """All rows, with their labels checked.
 
     Raises:
-        ValueError, OSError: a file cannot be used; see `rocbert_hf.evaluation.tasks`.
+        ValueError, OSError: a file cannot be used; see `rocbert_hf.data.tasks`.
     """
     if arguments.task is not None:
         task = task_of(arguments.task)

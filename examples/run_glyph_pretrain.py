@@ -24,8 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rocbert_hf.characters.glyphs import CHINESE_FONTS, OTHER_FONTS, find_font, glyph_images
-from rocbert_hf.glyph_features import (
+from rocbert_hf.glyphs.features import (
     GlyphEncoder,
     GlyphPretrainingArguments,
     compute_glyph_features,
@@ -37,6 +36,7 @@ from rocbert_hf.glyph_features import (
     pretrain_glyphs,
     save_glyph_features,
 )
+from rocbert_hf.glyphs.images import CHINESE_FONTS, OTHER_FONTS, find_font, glyph_images
 
 SHOWN = "己末晴科请你很情银微信院草国"
 

@@ -41,11 +41,11 @@ from rocbert_hf.pretraining import (
     sample_sentences,
     save_run,
 )
-from rocbert_hf.pretraining.checkpoint import checkpoints_of, find_checkpoint
 from rocbert_hf.pretraining.curves import plot_training_curves
 from rocbert_hf.pretraining.devices import describe, make_accelerator
 from rocbert_hf.pretraining.estimate import estimate
 from rocbert_hf.pretraining.reporting import read_log
+from rocbert_hf.pretraining.resuming import checkpoints_of, find_checkpoint
 from rocbert_hf.resources import demo_sentences
 
 DEFAULT_CONFIG = Path(__file__).with_name("configs") / "tiny.yaml"

@@ -8,7 +8,7 @@ Measure how right classifiers stay under attack, with options of a YAML file: `r
 import sys
 from pathlib import Path
 
-from rocbert_hf.evaluation.arguments import EvaluationArguments, evaluate
+from rocbert_hf.evaluation.run import EvaluationArguments, evaluate
 from rocbert_hf.pretraining import parse_arguments
 
 

@@ -29,15 +29,15 @@ _MODULE_OF = {
     "export_onnx": "deployment",
     "quantize_int8": "deployment",
     "plot_fusion_weights": "visualization",
-    "compute_glyph_features": "glyph_features",
-    "pretrain_glyphs": "glyph_features",
+    "compute_glyph_features": "glyphs.features",
+    "pretrain_glyphs": "glyphs.features",
 }
 __all__ = list(_MODULE_OF)
 
 if TYPE_CHECKING:
     from .configuration_rocbert import *  # noqa: F403
     from .deployment import export_onnx, quantize_int8  # noqa: F401
-    from .glyph_features import compute_glyph_features, pretrain_glyphs  # noqa: F401
+    from .glyphs.features import compute_glyph_features, pretrain_glyphs  # noqa: F401
     from .modeling_rocbert import *  # noqa: F403
     from .tokenization_rocbert import *  # noqa: F403
     from .visualization import plot_fusion_weights  # noqa: F401

@@ -20,7 +20,7 @@ from rocbert_hf.attacks import (
     RandomScorer,
     Sentence,
 )
-from rocbert_hf.attacks.text import CHINESE
+from rocbert_hf.attacks.attacked_text import CHINESE
 from rocbert_hf.characters.words import segment
 from rocbert_hf.resources import demo_sentences
 

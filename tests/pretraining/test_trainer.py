@@ -14,11 +14,11 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
-from rocbert_hf.pretraining.checkpoint import checkpoints_of
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
-from rocbert_hf.pretraining.corpus import TextSource
+from rocbert_hf.pretraining.corpus.readers import TextSource
 from rocbert_hf.pretraining.devices import check_attention, choose_precision, make_accelerator, peak_flops
 from rocbert_hf.pretraining.reporting import read_log
+from rocbert_hf.pretraining.resuming import checkpoints_of
 from rocbert_hf.pretraining.trainer import RoCBertPretrainer, adamw, learning_rate_factor, save_run
 from rocbert_hf.resources import demo_sentences
 

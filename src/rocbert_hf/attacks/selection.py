@@ -11,7 +11,7 @@ from itertools import accumulate
 from math import exp, floor, log
 from typing import TYPE_CHECKING, Protocol
 
-from .text import CHINESE
+from .attacked_text import CHINESE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,9 +13,9 @@ from itertools import accumulate, islice
 from typing import Any
 
 from ..characters.words import segment
+from .attacked_text import CHINESE, AttackedText, Edit
+from .kinds import ATTACKS, Attack, Form, Sentence
 from .selection import SCORERS, Scorer, draw_count, select_positions
-from .text import CHINESE, AttackedText, Edit
-from .transformations import ATTACKS, Attack, Form, Sentence
 
 # Raised whenever the same (text, seed, config) would give another result, so that a published attack set can be made
 # again: a config of another version is refused instead of silently giving other texts.

@@ -4,7 +4,7 @@
 `roc_bert`, both ways), `released` (the authors' released code) and `warm_start` (any Chinese BERT).
 """
 
-from .checkpoint import Conversion
 from .convert import convert
+from .source import Conversion
 
 __all__ = ["Conversion", "convert"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .checkpoint import Conversion, local_folder, read_config
+from .source import Conversion, local_folder, read_config
 
 
 def convert(source: str | os.PathLike, output: str | os.PathLike, **options) -> Conversion:

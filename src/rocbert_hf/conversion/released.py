@@ -23,7 +23,8 @@ from torch import nn
 import rocbert_hf
 
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
-from .checkpoint import (
+from .roc_bert import described, head_of, word_piece_tokenizer
+from .source import (
     Conversion,
     check_batches,
     check_output,
@@ -37,7 +38,6 @@ from .checkpoint import (
     refuse_difference,
     written_whole,
 )
-from .roc_bert import described, head_of, word_piece_tokenizer
 
 FEATURES_FILE, INVENTORY_FILE = "img_embed.shape_embed", "prounciation.proun_id"
 LAYER = re.compile(r"^(roc_bert\.)?encoder\.layer\.(\d+)\.")

@@ -14,7 +14,7 @@ import rocbert_hf
 
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
-from .checkpoint import (
+from .source import (
     Conversion,
     check_batches,
     check_output,

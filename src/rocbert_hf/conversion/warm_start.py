@@ -38,7 +38,7 @@ from ..configuration_rocbert import RoCBertConfig
 from ..modeling_rocbert import RoCBertForPreTraining, RoCBertModel
 from ..resources import demo_sentences, pronunciation_ids, pronunciations, shape_ids, vocabulary
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
-from .checkpoint import (
+from .source import (
     Conversion,
     check_output,
     local_folder,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..attacks.text import COLOURS, OTHER_COLOUR, AttackedText
+from ..attacks.attacked_text import COLOURS, OTHER_COLOUR, AttackedText
 from ..files import write_whole
 from .metrics import SCORES
 from .summary import CLEAN, timing

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..attacks.text import AttackedText
+from ..attacks.attacked_text import AttackedText
 from .metrics import Bootstrap, Estimate, mcnemar
 
 CLEAN = "clean"  # the column of a report that no attacker has

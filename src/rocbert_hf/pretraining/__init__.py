@@ -1,16 +1,16 @@
 """Pretraining (section 4.2): corpus, masking and attacks in the collator, the training loop, held-out evaluation."""
 
 from .arguments import PretrainingArguments, parse_arguments
-from .checkpoint import checkpoints_of
 from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining
 from .contrastive import GradientCache, gather_with_gradients, global_contrastive_loss
-from .corpus import SOURCES, TextSource, read_sentences, split_sentences
+from .corpus.batches import SentenceBatches, Texts, sample_sentences
+from .corpus.readers import SOURCES, TextSource, read_sentences, split_sentences
 from .curves import plot_training_curves
 from .devices import make_accelerator
 from .held_out import HeldOutEvaluation
 from .masking import MaskingVocabulary, mask_tokens
 from .reporting import read_log
-from .stream import SentenceBatches, Texts, sample_sentences
+from .resuming import checkpoints_of
 from .trainer import RoCBertPretrainer, save_run
 
 __all__ = [

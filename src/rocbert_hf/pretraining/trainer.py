@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from ..files import staged_folder
 from .arguments import PretrainingArguments
-from .checkpoint import check_shared, find_checkpoint, load_checkpoint, save_checkpoint
 from .contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
-from .corpus import TextSource
+from .corpus.batches import SentenceBatches, Texts
+from .corpus.readers import TextSource
 from .devices import device_name, make_accelerator, peak_flops, training_flops
 from .masking import IGNORED_LABEL
 from .reporting import Report, RunningMeans
-from .stream import SentenceBatches, Texts
+from .resuming import check_shared, find_checkpoint, load_checkpoint, save_checkpoint
 
 ATTACKED = "attack_"
 CLEAN = "labels_"
