@@ -88,6 +88,10 @@ def labels_for(head, inputs: dict) -> dict:
     return {"labels": of_texts}
 
 
+# float32 kernels add up in another order where a loaded weight lies at another alignment in memory
+ROUNDING = 1e-6
+
+
 def tensors_of(output) -> dict[str, torch.Tensor]:
     return {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
 
@@ -114,7 +118,7 @@ def test_auto_classes_load_what_was_saved_with_the_same_outputs(tmp_path, make_m
     assert type(loaded) is head
     inputs = for_head(head, make_inputs(model.config))
     with torch.no_grad():
-        assert_near(loaded(**inputs), model(**inputs), atol=1e-9)
+        assert_near(loaded(**inputs), model(**inputs), atol=ROUNDING)
 
 
 @every_fusion
@@ -236,7 +240,7 @@ def test_resizing_grows_all_channels_and_survives_saving(tmp_path, make_model, m
         new_token = {name: tensor[:, None] for name, tensor in new_token.items()}
     model.save_pretrained(tmp_path)
     with torch.no_grad():
-        assert_near(head.from_pretrained(tmp_path)(**new_token), model(**new_token), atol=1e-9)
+        assert_near(head.from_pretrained(tmp_path)(**new_token), model(**new_token), atol=ROUNDING)
 
 
 @every_fusion
@@ -293,7 +297,7 @@ def test_a_channel_switched_off_is_not_read_and_has_no_weights(make_model, make_
             without_ids = {
                 n: t for n, t in inputs.items() if n not in [f"input_{words[field]}_ids" for field in fields]
             }
-            assert_near(model(**without_ids), expected, atol=1e-9)
+            assert_near(model(**without_ids), expected, atol=ROUNDING)
             if fusion in ("layer_insert", "attention", "two_step"):
                 weights = model(**inputs, output_fusion_weights=True).fusion_weights
                 for field in fields:
