@@ -120,7 +120,7 @@ def test_masked_language_model_gives_transformers_logits_and_loss(tmp_path, tiny
 
 # -------------------------------------------------------------------------------------------- the equations
 #
-# Each is written out in float64, token by token, from what docs/fusion.md prints, and compared in values and in the
+# Each is written out in float64, token by token, from what docs/reference/fusion.md prints, and compared in values and in the
 # gradients of all that learns.
 
 

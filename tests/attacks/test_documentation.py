@@ -1,4 +1,4 @@
-"""docs/attacks.md shows what the package does: its commands are run, its Python is executed."""
+"""docs/guide/attacks.md shows what the package does: its commands are run, its Python is executed."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from rocbert_hf.attacks import ATTACKS
 from rocbert_hf.cli import app
 from rocbert_hf.resources import demo_sentences
 
-PAGE = Path(__file__).parents[2] / "docs/attacks.md"
+PAGE = Path(__file__).parents[2] / "docs/guide/attacks.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of an installed package")
 KOBE = "科比的精神值得永远学习"
 

@@ -19,7 +19,7 @@ from rocbert_hf.data import TASKS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIGS = EXAMPLES / "configs"
-PAGE = Path(__file__).parents[2] / "docs/robustness.md"
+PAGE = Path(__file__).parents[2] / "docs/guide/robustness.md"
 
 
 def example(name):
