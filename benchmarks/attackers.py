@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-from rocbert_hf.attackers import Example, ModelClassifier, make_attacker
+from rocbert_hf.attackers import ATTACKERS, Example, ModelClassifier
 from rocbert_hf.resources import demo_sentences, path
 
 
@@ -70,7 +70,7 @@ def timed_attack(name: str, victim, examples: list[Example], batch_size: int, ca
         time.sleep(call_seconds)
         return classifier(texts)
 
-    attacker = make_attacker(name)
+    attacker = ATTACKERS[name]()
     start = time.perf_counter()
     outcomes = list(attacker.attack_batch(ask, examples, batch_size=batch_size))
     return outcomes, time.perf_counter() - start, asked

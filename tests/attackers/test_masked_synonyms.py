@@ -8,8 +8,9 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
-from rocbert_hf.attackers import Example, MaskedLanguageModelSynonyms, make_attacker
-from rocbert_hf.attackers.candidates import SynonymWords, Words
+from rocbert_hf.attackers import Example, MaskedLanguageModelSynonyms, TextFoolerAttacker
+from rocbert_hf.attackers.candidates import SynonymWords
+from rocbert_hf.attackers.draft import Words
 from rocbert_hf.characters.words import word_frequencies
 from rocbert_hf.resources import vocabulary
 
@@ -142,7 +143,7 @@ def test_textfooler_takes_them(tmp_path):
     changes = SynonymWords(synonyms, limit=3).changes(source, source.words.index("漂亮"))
     assert "美丽" in [change.form for change in changes]
     assert len(changes) <= 3
-    attacker = make_attacker("textfooler", synonyms=synonyms, min_sentence_similarity=0.5)
+    attacker = TextFoolerAttacker(synonyms=synonyms, min_sentence_similarity=0.5)
     expected = attacker.attack(victim, Example(HOTEL, 1))
     assert expected.status == "success"
     assert expected.attacked.text in [HOTEL.replace("漂亮", change.form) for change in changes]
@@ -159,4 +160,4 @@ def test_bad_arguments_are_one_clear_error(pair):
         with pytest.raises(ValueError, match=f"{argument} must be at least 1, got 0"):
             MaskedLanguageModelSynonyms(model, tokenizer, **{argument: 0})
     with pytest.raises(ValueError, match="synonyms must be"):
-        make_attacker("textfooler", synonyms=3)
+        TextFoolerAttacker(synonyms=3)

@@ -50,7 +50,7 @@ def test_the_command_and_the_script_write_the_same_report(tmp_path, folders, dat
     assert f"{tmp_path / 'one' / 'report.html'}" in result.stdout
     report = json.loads((tmp_path / "one" / "report.json").read_text(encoding="utf-8"))
     assert report["tasks"]["reviews"]["examples"] == 6
-    assert report["attackers"] == ["adv", "adv:split", "adv@0.1"]
+    assert list(report["attackers"]) == ["adv", "adv:split", "adv@0.1"]
     config = tmp_path / "config.yaml"
     config.write_text("attackers: [adv]\nratio: ['0.1']\nattacks: [split]\nlimit: 6\nseed: 3\n", encoding="utf-8")
     arguments = ["--config", config, "--model", f"mine={model}", *data, "--output-dir", tmp_path / "two"]
@@ -67,7 +67,7 @@ def test_the_command_and_the_script_write_the_same_report(tmp_path, folders, dat
         (["--defence", "grammar"], "a defence must be"),
         (["--synonyms", "thesaurus"], "synonyms must be masked_lm=DIR_OR_ID"),
         (["--limit", "0"], "limit must be at least 1"),
-        (["--ratio", "many"], "argot"),
+        (["--ratio", "many"], "ratio must be numbers, got 'many'"),
         (["--model", "no/such/model"], "no/such/model cannot be loaded"),
         (["--max-length", "12"], "longer than the 12 tokens"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),

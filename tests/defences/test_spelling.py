@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
-from rocbert_hf.attackers import Example, ModelClassifier
+from rocbert_hf.attackers import AttackerSpec, Example, ModelClassifier
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.defences import MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented, corrector_of
 from rocbert_hf.defences.spelling import plain_forms, rewritings
@@ -161,7 +161,9 @@ def test_a_defended_classifier_is_a_classifier(tmp_path, folders, reviews):
     defended(["坏店", "店"])
     assert undo.asked == asked
     models = {"plain": inner, "defended": defended}
-    report = RobustnessEvaluator(models, ["adv"], {"reviews": reviews}, tmp_path, resamples=10, progress=False).run()
+    report = RobustnessEvaluator(
+        models, [AttackerSpec("adv")], {"reviews": reviews}, tmp_path, resamples=10, progress=False
+    ).run()
     fingerprints = report["settings"]["models"]
     assert fingerprints["plain on reviews"] != fingerprints["defended on reviews"]
 

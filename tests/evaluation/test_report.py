@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rocbert_hf.attackers import Example, attacker_of
+from rocbert_hf.attackers import AdvAttacker, AttackerSpec, Example
 from rocbert_hf.evaluation import RobustnessEvaluator
 from rocbert_hf.evaluation.report import grouped_attackers
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     bad = [f"房间太小，味道难闻，再也没有下次了{i}" for i in range(6)]
     examples = [Example(text, 1) for text in good] + [Example(text, 0) for text in bad]
     models = {"shaky": shaky} | dict.fromkeys((NASTY, NASTY_NUMBER), constant)
-    attackers = ["adv", "argot", "adv:phonetic", "argot@0.1", "argot@0.3"]
+    attackers = list(map(AttackerSpec.parse, ["adv", "argot", "adv:phonetic", "argot@0.1", "argot@0.3"]))
     evaluator = RobustnessEvaluator(models, attackers, {"评论/1": examples}, folder, resamples=50, progress=False)
     evaluator.run()
     return folder
@@ -99,7 +99,7 @@ def test_tables_hold_the_numbers_of_the_report(folder):
 def test_attackers_of_any_name_and_one_resample_still_make_a_report(tmp_path):
     examples = [Example(f"这家店的服务很好，房间也不错{i}", 1) for i in range(3)] + [Example("味道难闻", 0)]
     names = ["argot@small", "@0.1", "argot@0.1"]
-    attackers = {name: attacker_of("adv") for name in names}
+    attackers = {name: AdvAttacker() for name in names}
     RobustnessEvaluator({"m": constant}, attackers, {"d": examples}, tmp_path, resamples=1, progress=False).run()
     assert grouped_attackers(names) == (["argot@small", "@0.1"], {"argot": ["argot@0.1"]}, [])
     assert sorted(file.name for file in tmp_path.glob("*.png")) == ["accuracy-d.png", "ratio-d-argot.png"]

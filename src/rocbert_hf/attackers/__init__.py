@@ -1,19 +1,22 @@
 """Black-box attackers: they ask a classifier, and change a text until its answer flips."""
 
-from .driver import ATTACKERS, Attacker, AttackOutcome, Example, make_attacker
+from .driver import Attacker, AttackOutcome, ComposedAttacker, Example
 from .masked_synonyms import MaskedLanguageModelSynonyms
-from .spec import attacker_of, synonyms_from
+from .recipes import ATTACKERS, AdvAttacker, ArgotAttacker, TextFoolerAttacker
+from .spec import AttackerSpec
 from .victim import ModelClassifier, as_victim
 
 __all__ = [
     "ATTACKERS",
+    "AdvAttacker",
+    "ArgotAttacker",
     "AttackOutcome",
     "Attacker",
+    "AttackerSpec",
+    "ComposedAttacker",
     "Example",
     "MaskedLanguageModelSynonyms",
     "ModelClassifier",
+    "TextFoolerAttacker",
     "as_victim",
-    "attacker_of",
-    "make_attacker",
-    "synonyms_from",
 ]

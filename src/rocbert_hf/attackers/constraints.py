@@ -12,7 +12,7 @@ import numpy as np
 from ..attacks.attacked_text import CHINESE
 from ..characters.words import part_of_speech, synonyms_of
 from ..resources import character_readings, vocabulary
-from .candidates import Change, Draft, Words
+from .draft import Change, Draft, Words
 
 # Texts -> vectors (texts, size), such as SentenceTransformer.encode.
 Encoder: TypeAlias = Callable[[list[str]], Any]
@@ -31,10 +31,14 @@ class Constraint:
 
 
 class AttackedShare(Constraint):
-    """At most a share of the source's characters is attacked: `len(source) * share`, rounded down.
+    """At most a share of the source's characters is attacked: `len(source) * share`, rounded down, but at least one.
 
-    An attacked character is one that an edit's source span covers, every character counts (punctuation too), and so
-    does all of a word that is replaced as a whole.
+    One character may always be attacked, as in Eq. 1 of RoCBERT: otherwise a small share would not measure an attack
+    on short texts, but none. An attacked character is one inside the source span of an edit. Every character counts,
+    punctuation too, and so do all characters of a word that is replaced as a whole.
+
+    Args:
+        share: above 0, at most 1.
     """
 
     def __init__(self, share: float = 0.2):
@@ -43,7 +47,8 @@ class AttackedShare(Constraint):
         self.share = share
 
     def limit(self, text: str) -> int:
-        return int(len(text) * self.share + 1e-9)
+        """How many characters of the text may be attacked."""
+        return max(int(len(text) * self.share + 1e-9), 1)
 
     def keep(self, draft: Draft, index: int, changes: Sequence[Change]) -> Sequence[Change]:
         left = self.limit(draft.source.text) - draft.attacked_characters

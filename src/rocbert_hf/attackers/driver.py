@@ -2,12 +2,11 @@
 Black-box attackers: how little must change before a classifier errs, when all one can do is ask it?
 
 Goal (`search.Untargeted`), constraints (`constraints`), transformation (`candidates`) and search (`search`) know nothing
-of each other; an attacker is a composition of them, and the ones of `ATTACKERS` are composed at the end of this file.
+of each other. An attacker is a composition of them; `recipes` has the published ones.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -17,48 +16,12 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from ..attacks.attacked_text import AttackedText, Edit
-from ..attacks.synthesizer import AdversarialSynthesizer
-from .candidates import (
-    CharacterForms,
-    Draft,
-    Several,
-    ShuffledCharacters,
-    SpelledCharacters,
-    SplitCharacters,
-    SynonymWords,
-    Transformation,
-    Words,
-)
-from .constraints import (
-    AttackedShare,
-    Constraint,
-    ContentWords,
-    Encoder,
-    FamiliarCharacters,
-    SamePartOfSpeech,
-    SentenceSimilarity,
-)
-from .masked_synonyms import MaskedLanguageModelSynonyms
+from ..attacks.attacked_text import AttackedText
+from .candidates import Transformation
+from .constraints import AttackedShare, Constraint
+from .draft import Draft, Words
 from .search import GreedyByImportance, Search, Untargeted
-from .victim import Classifier, ModelClassifier, Query, as_victim, probabilities_of
-
-__all__ = [
-    "ATTACKERS",
-    "AdvAttacker",
-    "ArgotAttacker",
-    "AttackOutcome",
-    "Attacker",
-    "BlackBoxAttacker",
-    "Classifier",
-    "ComposedAttacker",
-    "Example",
-    "MaskedLanguageModelSynonyms",
-    "ModelClassifier",
-    "TextFoolerAttacker",
-    "as_victim",
-    "make_attacker",
-]
+from .victim import Classifier, Query, as_victim, probabilities_of
 
 
 @dataclass(frozen=True)
@@ -115,8 +78,8 @@ class BlackBoxAttacker:
     A subclass gives `search`: a generator that yields texts, is sent their probabilities and returns the attacked text.
 
     Args:
-        max_share: share of the source's characters that may be attacked, at most; characters of all kinds count, those
-            inside an edit's source span are the attacked ones. A text of less than 1 / max_share characters is safe.
+        max_share: share of the source's characters that may be attacked, at most, but one character always; see
+            `AttackedShare`.
         query_budget: different texts an example may have the victim asked, at most, the source among them; None for
             any number.
     """
@@ -419,156 +382,3 @@ class ComposedAttacker(BlackBoxAttacker):
     def search(self, text: str, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
         draft: Draft = yield from self.find(Words(text), goal, clean, self.transformation, self.constraints)
         return draft.attacked()
-
-
-# ------------------------------------------------------------------------------------------------ the compositions
-
-
-class TextFoolerAttacker(ComposedAttacker):
-    """TextFooler (Jin et al., AAAI 2020), for Chinese: whole words give way to synonyms of the same part of speech.
-
-    Args:
-        synonyms: None for the packaged thesaurus, word vectors (object or path), a `MaskedLanguageModelSynonyms`, or a
-            function; see `SynonymWords`.
-        max_candidates: synonyms of a word; N in the paper.
-        min_word_similarity: cosine of word vectors; delta in the paper.
-        encoder: texts -> vectors, for the sentence similarity; None for `character_bags`.
-        min_sentence_similarity: epsilon in the paper.
-        window: words around the change that the encoder sees; None for the whole text.
-        max_share, query_budget: as for `BlackBoxAttacker`.
-    """
-
-    name = "textfooler"
-
-    def __init__(
-        self,
-        synonyms: Any = None,
-        max_candidates: int = 50,
-        min_word_similarity: float = 0.7,
-        encoder: Encoder | None = None,
-        min_sentence_similarity: float = 0.7,
-        window: int | None = 15,
-        max_share: float = 0.2,
-        query_budget: int | None = 2000,
-    ):
-        similarity = SentenceSimilarity(encoder, min_sentence_similarity, window)
-        super().__init__(
-            self.name,
-            transformation=SynonymWords(synonyms, max_candidates, min_word_similarity),
-            constraints=[ContentWords(), SamePartOfSpeech(), similarity],
-            search=GreedyByImportance(similarity),
-            max_share=max_share,
-            query_budget=query_budget,
-        )
-
-
-class ArgotAttacker(ComposedAttacker):
-    """Argot (Zhang et al., IJCAI 2020): one character of a word by its sound, shape or parts, or the word by a synonym.
-
-    Args:
-        forms: candidates a character, by kind: homophones, characters that sound nearly alike, look-alikes.
-        synonyms: as for `SynonymWords`; at most 5 a word.
-        familiar: candidates are of so many most frequent characters.
-        max_share, query_budget: as for `BlackBoxAttacker`.
-    """
-
-    name = "argot"
-
-    def __init__(
-        self,
-        forms: Mapping[str, int] | None = None,
-        synonyms: Any = None,
-        familiar: int = 5000,
-        max_share: float = 0.2,
-        query_budget: int | None = 2000,
-    ):
-        forms = {"phonetic": 5, "near_phonetic": 3, "visual": 5} if forms is None else forms
-        super().__init__(
-            self.name,
-            transformation=Several(
-                CharacterForms(forms),
-                SpelledCharacters(),
-                SplitCharacters(),
-                ShuffledCharacters(),
-                SynonymWords(synonyms, limit=5),
-            ),
-            constraints=[ContentWords(), FamiliarCharacters(familiar)],
-            search=GreedyByImportance(),
-            max_share=max_share,
-            query_budget=query_budget,
-        )
-
-
-class AdvAttacker(BlackBoxAttacker):
-    """The synthesizer of RoCBERT's section 3: one attack of its own choosing, the victim only judges it.
-
-    Args:
-        synthesizer: an `AdversarialSynthesizer`, or a preset or config to make one of. Where it attacks more than
-            `max_share` of the characters (Eq. 1 is random), edits drawn at random are undone.
-        max_share, query_budget: as for `BlackBoxAttacker`.
-    """
-
-    name = "adv"
-
-    def __init__(
-        self,
-        synthesizer: AdversarialSynthesizer | str | Mapping[str, Any] = "paper",
-        max_share: float = 0.2,
-        query_budget: int | None = 2000,
-    ):
-        super().__init__(max_share, query_budget)
-        if not isinstance(synthesizer, AdversarialSynthesizer):
-            synthesizer = AdversarialSynthesizer(synthesizer)
-        self.synthesizer = synthesizer
-
-    def search(self, text: str, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
-        attacked = keep_edits(
-            self.synthesizer.attack(text, seed), self.share.limit(text), random.Random(f"{seed}/{text}")
-        )
-        yield [attacked.text]
-        return attacked
-
-
-def keep_edits(attacked: AttackedText, limit: int, rng: random.Random) -> AttackedText:
-    """As many of the edits, drawn at random, as attack no more than `limit` characters of the source.
-
-    An edit that only puts something in counts as one.
-    """
-    edits = list(attacked.edits)
-    rng.shuffle(edits)
-    kept: set[Edit] = set()
-    for edit in edits:
-        size = max(edit.source_span[1] - edit.source_span[0], 1)
-        if size <= limit:
-            limit -= size
-            kept.add(edit)
-    if len(kept) == len(edits):
-        return attacked
-    pieces, again, at_source, at_text = [], [], 0, 0
-    for before, after, edit in attacked.pieces():
-        form = after if edit in kept else before
-        if edit in kept:
-            spans = (at_source, at_source + len(before)), (at_text, at_text + len(form))
-            again.append(Edit(*spans, edit.attacks))
-        pieces.append(form)
-        at_source, at_text = at_source + len(before), at_text + len(form)
-    return AttackedText(attacked.source, "".join(pieces), tuple(again))
-
-
-ATTACKERS: dict[str, type[BlackBoxAttacker]] = {
-    attacker.name: attacker for attacker in (AdvAttacker, TextFoolerAttacker, ArgotAttacker)
-}
-
-
-def make_attacker(name: str, **options: Any) -> BlackBoxAttacker:
-    """An attacker of `ATTACKERS`, by its name.
-
-    Raises:
-        ValueError: for an unknown name, or options that it does not take.
-    """
-    if name not in ATTACKERS:
-        raise ValueError(f"name must be one of {list(ATTACKERS)}, got {name!r}")
-    try:
-        return ATTACKERS[name](**options)
-    except TypeError as error:
-        raise ValueError(f"{name} does not take these options: {error}") from error

@@ -11,12 +11,11 @@ import numpy as np
 
 from ..attacks.attacked_text import CHINESE
 from ..characters.words import word_frequencies
+from .draft import Words
 from .victim import device_for, load_with_head, model_fingerprint
 
 if TYPE_CHECKING:
     import torch
-
-    from .candidates import Words
 
 
 class MaskedLanguageModelSynonyms:
@@ -51,7 +50,7 @@ class MaskedLanguageModelSynonyms:
 
     Example::
 
-        >>> make_attacker("textfooler", synonyms=MaskedLanguageModelSynonyms("bert-base-chinese"))
+        >>> TextFoolerAttacker(synonyms=MaskedLanguageModelSynonyms("bert-base-chinese"))
     """
 
     COMBINATIONS = 2000  # of a word's characters that are looked at, the most probable ones

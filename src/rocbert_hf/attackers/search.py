@@ -11,8 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .candidates import Change, Draft, Transformation, Words
+from .candidates import Transformation
 from .constraints import Constraint, SentenceSimilarity
+from .draft import Change, Draft, Words
 
 Search: TypeAlias = "Generator[list[str], Sequence[np.ndarray], Draft]"
 

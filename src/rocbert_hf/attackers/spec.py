@@ -1,58 +1,144 @@
-"""Black-box attackers as an evaluation is told of them, and what it writes down of them."""
+"""An attacker as an evaluation is told of it, and what it writes down of it."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..attackers import MaskedLanguageModelSynonyms
-from ..attacks import ATTACKS, AdversarialSynthesizer
+from ..attacks import ATTACKS, PRESETS, AdversarialSynthesizer, CausalLMScorer, Scorer
 from ..characters.word_vectors import WordVectors
-from .driver import ATTACKERS, AdvAttacker, BlackBoxAttacker, make_attacker
+from .driver import BlackBoxAttacker
+from .masked_synonyms import MaskedLanguageModelSynonyms
+from .recipes import ATTACKERS
+from .victim import model_fingerprint
 
 SYNONYMS = "masked_lm=DIR_OR_ID (of a masked language model) or vectors=FILE (word2vec or GloVe)"
 
 
-def attacker_of(
-    spec: str, max_share: float = 0.2, query_budget: int | None = 2000, synonyms: Any = None
-) -> BlackBoxAttacker:
-    """An attacker of a short description.
+@dataclass(frozen=True)
+class AttackerSpec:
+    """Which attacker: a recipe of `ATTACKERS`, and how an evaluation varies it.
 
     Args:
-        spec: a name of `ATTACKERS`; "name@ratio" attacks at most that share of the characters, and ADV aims at it;
-            "adv:attack" is ADV with one attack alone, as in "adv:phonetic" or "adv:split@0.1".
-        max_share: share of the characters that may be attacked, where the description gives none.
-        query_budget: queries an example, at most.
-        synonyms: of textfooler and argot, see `SynonymWords`; ADV has its own.
+        name: of the recipe: "adv", "textfooler", "argot".
+        attack: ADV with this attack alone, such as "phonetic".
+        ratio: share of the characters. ADV attacks this share on average (Eq. 1); the others attack at most this share.
+            Every attacker may attack at least one character. None for the recipe's own and the common `max_share`.
+        draws: ADV draws so many attacks per text, and a classifier is right only if it is right on all of them.
+        preset: ADV's attacks, "paper" or "wild"; None for those that `build` is given.
 
     Raises:
-        ValueError: it describes none.
+        ValueError: the name, the attack or the preset is unknown, a number is out of range, or the recipe does not take
+            what is given.
+
+    Example::
+
+        >>> AttackerSpec("adv", draws=20, preset="wild").build().attack(classifier, example)
     """
-    match = re.fullmatch(r"(?P<name>[^:@]+)(:(?P<attack>[^:@]+))?(@(?P<ratio>[0-9.]+))?", spec)
-    if match is None or match["name"] not in ATTACKERS:
-        raise ValueError(
-            f"attacker must be one of {', '.join(ATTACKERS)}, with @ratio or (adv) :attack behind, got {spec!r}"
-        )
-    try:
-        ratio = None if match["ratio"] is None else float(match["ratio"])
-    except ValueError:
-        raise ValueError(f"the ratio of an attacker must be a number, got {spec!r}") from None
-    options: dict[str, Any] = {"max_share": max_share if ratio is None else ratio, "query_budget": query_budget}
-    if ATTACKERS[match["name"]] is AdvAttacker:
-        config: dict[str, Any] = {"preset": "paper"} | ({} if ratio is None else {"ratio": ratio})
-        if match["attack"]:
-            if match["attack"] not in ATTACKS:
-                raise ValueError(f"an attack of ADV must be one of {', '.join(ATTACKS)}, got {spec!r}")
-            config["attacks"] = [match["attack"]]
-        options["synthesizer"] = config
-    elif match["attack"]:
-        raise ValueError(f"only adv can be told a single attack, got {spec!r}")
-    else:
-        options["synonyms"] = synonyms
-    return make_attacker(match["name"], **options)
+
+    name: str
+    attack: str | None = None
+    ratio: float | None = None
+    draws: int = 1
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ATTACKERS:
+            raise ValueError(f"attacker must be one of {', '.join(ATTACKERS)}, got {self.name!r}")
+        if self.attack is not None and self.attack not in ATTACKS:
+            raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {self.attack!r}")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio must lie above 0 and not above 1, got {self.ratio}")
+        if self.draws < 1:
+            raise ValueError(f"draws must be at least 1, got {self.draws}")
+        if not _takes(self.name, "attacks") and (self.attack, self.preset) != (None, None):
+            raise ValueError(f"{self.name} has no attacks to choose, got {self.attack or self.preset!r}")
+        if not _takes(self.name, "draws") and self.draws != 1:
+            raise ValueError(f"{self.name} is not random, so draws must be 1, got {self.draws}")
+
+    @classmethod
+    def parse(cls, text: str) -> AttackerSpec:
+        """The attacker that a command line names.
+
+        Args:
+            text: a name of `ATTACKERS`; behind it, in this order, ":attack" or ":preset" (adv:split, adv:wild), "*draws"
+                (adv*20), "@ratio" (argot@0.1).
+
+        Raises:
+            ValueError: it names none.
+        """
+        match = _SPEC.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"attacker must be one of {', '.join(ATTACKERS)}, also as adv:ATTACK, adv:PRESET, adv*DRAWS or NAME@RATIO, "
+                f"got {text!r}"
+            )
+        try:
+            ratio = None if match["ratio"] is None else float(match["ratio"])
+        except ValueError:
+            raise ValueError(f"the ratio of an attacker must be a number, got {text!r}") from None
+        chosen = match["chosen"]
+        attack, preset = (None, chosen) if chosen in PRESETS else (chosen, None)
+        if attack is not None and attack not in ATTACKS:
+            raise ValueError(
+                f"an attack of ADV must be one of {', '.join(ATTACKS)}, or a preset of {', '.join(PRESETS)}, got {text!r}"
+            )
+        return cls(match["name"], attack, ratio, int(match["draws"] or 1), preset)
+
+    def __str__(self) -> str:
+        """What reports call it, and `parse` reads."""
+        parts = [self.name]
+        parts += [f":{chosen}" for chosen in (self.attack or self.preset,) if chosen]
+        parts += [f"*{self.draws}"] if self.draws > 1 else []
+        parts += [f"@{self.ratio:g}"] if self.ratio is not None else []
+        return "".join(parts)
+
+    def build(
+        self,
+        max_share: float = 0.2,
+        query_budget: int | None = 2000,
+        synonyms: Any = None,
+        attacks: str | Mapping[str, Any] = "paper",
+        scorer: Scorer | None = None,
+    ) -> BlackBoxAttacker:
+        """The attacker.
+
+        Args:
+            max_share: share of the characters that may be attacked, if the spec has no ratio.
+            query_budget: queries per example, at most; None for any number.
+            synonyms: of textfooler and argot, see `SynonymWords`; ADV has its own.
+            attacks: of ADV if the spec has no preset: a preset, or a config of `AdversarialSynthesizer`.
+            scorer: of ADV's Eq. 2, instead of the config's.
+
+        Raises:
+            ValueError: a number is out of range, or the config has an unknown key.
+        """
+        given = {
+            "max_share": max_share if self.ratio is None else self.ratio,
+            "query_budget": query_budget,
+            "synonyms": synonyms,
+            "attacks": self.preset or attacks,
+            "scorer": scorer,
+            "attack": self.attack,
+            "ratio": self.ratio,
+            "draws": self.draws,
+        }
+        return ATTACKERS[self.name](**{name: value for name, value in given.items() if _takes(self.name, name)})
+
+
+_SPEC = re.compile(r"(?P<name>[^:*@]+)(:(?P<chosen>[^:*@]+))?(\*(?P<draws>[0-9]{1,9}))?(@(?P<ratio>[0-9.]+))?")
+
+
+def _takes(name: str, option: str) -> bool:
+    """Whether a recipe is told of this option: its constructor says what it takes."""
+    return option in inspect.signature(ATTACKERS[name]).parameters
 
 
 def synonyms_from(spec: str, device: str | None = None) -> MaskedLanguageModelSynonyms | WordVectors:
@@ -83,7 +169,10 @@ def settings_of(part: Any) -> Any:
     if isinstance(part, (set, frozenset)):
         return hashlib.blake2b("/".join(sorted(map(str, part))).encode(), digest_size=8).hexdigest()
     if isinstance(part, AdversarialSynthesizer):
-        return json.loads(json.dumps(part.config, default=repr))
+        config = json.loads(json.dumps(part.config, default=settings_of))
+        return {**config, "scorer": settings_of(part.scorer)} if isinstance(part.scorer, CausalLMScorer) else config
+    if isinstance(part, CausalLMScorer):
+        return model_fingerprint(part.model, part.tokenizer, part.max_length)
     if hasattr(part, "fingerprint"):
         return part.fingerprint
     name = getattr(part, "__qualname__", type(part).__qualname__)

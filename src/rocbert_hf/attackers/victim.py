@@ -195,6 +195,11 @@ def as_victim(victim: Any) -> Classifier:
     return victim
 
 
+def fingerprint_of(classifier: Classifier) -> str | None:
+    """What a classifier calls its `fingerprint`: a hash of all that its answers depend on. None if it has none."""
+    return getattr(classifier, "fingerprint", None)
+
+
 def _is_pipeline(victim: Any) -> bool:
     return all(hasattr(victim, part) for part in ("model", "tokenizer", "preprocess"))
 

@@ -16,14 +16,13 @@ import numpy as np
 
 from ..attackers.driver import Example
 from ..attackers.masked_synonyms import load_masked_language_model
-from ..attackers.victim import Classifier, Query, model_fingerprint, probabilities_of
+from ..attackers.victim import Classifier, Query, fingerprint_of, model_fingerprint, probabilities_of
 from ..attacks import AdversarialSynthesizer, augment
 from ..characters.confusables import confusables_of
 from ..characters.near_sounds import characters_by_syllable, near_homophones_of
 from ..characters.parts import splits_of
 from ..characters.pinyin import homophones_of
 from ..characters.similarity import lookalikes_of
-from ..evaluation.named_classifier import fingerprint_of
 from ..resources import character_readings, vocabulary
 
 

@@ -13,23 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from ..attackers import ModelClassifier
+from ..attackers import AttackerSpec, ModelClassifier
 from ..attackers.constraints import Encoder, character_bags
 from ..attackers.driver import Attacker, AttackOutcome, Example
-from ..attackers.spec import attacker_of, settings_of
-from ..attackers.victim import Classifier, Query, as_victim, device_for, model_fingerprint
+from ..attackers.spec import settings_of
+from ..attackers.victim import Classifier, Query, as_victim, device_for, fingerprint_of, model_fingerprint
 from ..attacks import AttackedText
 from ..checkpoints import loading
 from ..data.tasks import LabelledTexts
 from ..files import write_whole
 from .metrics import Bootstrap
-from .named_classifier import NamedClassifier, fingerprint_of, label_names_of
+from .named_classifier import NamedClassifier, label_names_of
 from .records import JsonLines
 from .report import write_report
 from .summary import perturbed_share, summarise
 
 LONG_TEXTS = ("error", "cut")
-VERSION = 2  # of what a line means; another one is not mixed in
+VERSION = 3  # of what a line means; another one is not mixed in
 
 
 class RobustnessEvaluator:
@@ -44,7 +44,7 @@ class RobustnessEvaluator:
             pipeline, a `ModelClassifier`, or anything callable on a list of strings (of pairs of strings, for a task of
             pairs) that gives probabilities. Where a classifier fits one task alone, name -> {task: classifier}.
             Classifiers that name their labels are matched by these names; the others give them in the same order.
-        attackers: names of `ATTACKERS`, as `attacker_of` reads them ("adv", "argot@0.1"), or name -> an `Attacker`.
+        attackers: `AttackerSpec`s, or name -> an `Attacker`.
         tasks: name -> labelled texts, or examples whose labels are the classifiers' numbers.
         output_dir: the folder for `examples.jsonl`, `settings.json`, `report.json`, `report.md`, `report.html`, the
             charts, and `timing.json` (apart from the report, which is the same however long it took).
@@ -66,14 +66,14 @@ class RobustnessEvaluator:
 
     Example::
 
-        >>> evaluator = RobustnessEvaluator({"mine": "my-classifier"}, ["adv", "argot"], {"reviews": rows}, "report")
-        >>> evaluator.run()["attacked"]["reviews"]["argot"]["mine"]["accuracy"]["value"]
+        >>> evaluator = RobustnessEvaluator({"mine": "my-classifier"}, [AttackerSpec("adv")], {"reviews": rows}, "report")
+        >>> evaluator.run()["attacked"]["reviews"]["adv"]["mine"]["accuracy"]["value"]
     """
 
     def __init__(
         self,
         models: Mapping[str, Any],
-        attackers: Sequence[str] | Mapping[str, Attacker],
+        attackers: Sequence[AttackerSpec] | Mapping[str, Attacker],
         tasks: Mapping[str, LabelledTexts | Sequence[Example]],
         output_dir: str | os.PathLike,
         seed: int = 0,
@@ -94,7 +94,7 @@ class RobustnessEvaluator:
                 raise ValueError(f"{argument} must not be empty")
         self.bootstrap = Bootstrap(seed, resamples)
         self.attackers = (
-            dict(attackers) if isinstance(attackers, Mapping) else {name: attacker_of(name) for name in attackers}
+            dict(attackers) if isinstance(attackers, Mapping) else {str(spec): spec.build() for spec in attackers}
         )
         self.encoder = character_bags if encoder is None else encoder
         self.seed = seed

@@ -43,8 +43,3 @@ def label_names_of(classifier: Classifier) -> tuple[str, ...] | None:
     if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
         return tuple(map(str, range(max(len(names), 2))))
     return names
-
-
-def fingerprint_of(classifier: Classifier) -> str | None:
-    """What a classifier calls its `fingerprint`, a model a hash of all that its answers depend on; None without one."""
-    return getattr(classifier, "fingerprint", None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..attackers import ModelClassifier
-from ..attackers.spec import SYNONYMS, attacker_of, synonyms_from
+from ..attackers import AttackerSpec, ModelClassifier
+from ..attackers.spec import SYNONYMS, synonyms_from
 from ..attacks import PRESETS
 from ..checkpoints import checked_device, loading
 from ..data.tasks import TASKS, Columns, LabelledTexts, read_labelled, task_of
@@ -95,11 +95,13 @@ class EvaluationArguments:
         if self.task and self.data_dir is None:
             raise ValueError("a task needs data_dir, the folder with its files")
 
-    def attacker_names(self) -> list[str]:
-        """All attackers, as `attacker_of` reads them."""
+    def attacker_specs(self) -> list[AttackerSpec]:
+        """All attackers that are asked for, each once."""
         attacks = list(PRESETS["paper"]["attacks"]) if self.attacks == ["all"] else self.attacks
-        by_ratio = [f"{name}@{ratio}" for name in self.attackers for ratio in self.ratio]
-        return list(dict.fromkeys([*self.attackers, *(f"adv:{name}" for name in attacks), *by_ratio]))
+        named = [AttackerSpec.parse(text) for text in self.attackers]
+        alone = [AttackerSpec("adv", attack=attack) for attack in attacks]
+        by_ratio = [replace(spec, ratio=ratio) for spec in named for ratio in map(_number, self.ratio)]
+        return list(dict.fromkeys([*named, *alone, *by_ratio]))
 
 
 def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str, Any]:
@@ -113,8 +115,8 @@ def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str,
     with _loading_named("the model of synonyms", arguments.synonyms, "masked_lm="):
         synonyms = None if arguments.synonyms is None else synonyms_from(arguments.synonyms, arguments.device)
     attackers = {
-        name: attacker_of(name, arguments.max_share, arguments.query_budget, synonyms)
-        for name in arguments.attacker_names()
+        str(spec): spec.build(arguments.max_share, arguments.query_budget, synonyms)
+        for spec in arguments.attacker_specs()
     }
     tasks = _read_tasks(arguments)
     models = _load_models(arguments, list(tasks))
@@ -133,6 +135,13 @@ def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str,
         progress=progress,
     )
     return evaluator.run()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"ratio must be numbers, got {text!r}") from None
 
 
 def _read_tasks(arguments: EvaluationArguments) -> dict[str, LabelledTexts]:
