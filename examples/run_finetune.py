@@ -43,7 +43,7 @@ from rocbert_hf.defences import augmented
 from rocbert_hf.evaluation.metrics import SCORES, classification_scores, confusion_matrices
 from rocbert_hf.files import write_whole
 from rocbert_hf.hub.description import model_card
-from rocbert_hf.pretraining import parse_arguments
+from rocbert_hf.options import parse_options
 from rocbert_hf.resources import vocabulary
 
 ARCHITECTURES = ("rocbert", "bert")
@@ -120,7 +120,7 @@ class Data:
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
-    (arguments,) = parse_arguments((FinetuneArguments,), argv, description=__doc__.strip().split("\n")[0])
+    (arguments,) = parse_options((FinetuneArguments,), argv, description=__doc__.strip().split("\n")[0])
     data = read_data(arguments)
     output_dir = Path(arguments.output_dir)
     print(

@@ -31,13 +31,13 @@ from transformers.utils import logging
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.attacks import AdversarialSynthesizer
+from rocbert_hf.options import parse_options
 from rocbert_hf.pretraining import (
     DataCollatorForRoCBertPretraining,
     HeldOutEvaluation,
     PretrainingArguments,
     RoCBertPretrainer,
     TextSource,
-    parse_arguments,
     sample_sentences,
     save_run,
 )
@@ -93,7 +93,7 @@ class RunArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> dict | None:
-    run, arguments = parse_arguments(
+    run, arguments = parse_options(
         (RunArguments, PretrainingArguments), argv, DEFAULT_CONFIG, description=__doc__.split("\n")[0]
     )
     if run.resume:

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from rocbert_hf.evaluation.run import EvaluationArguments, evaluate
-from rocbert_hf.pretraining import parse_arguments
+from rocbert_hf.options import parse_options
 
 
 def main(argv: list[str] | None = None) -> dict:
-    (arguments,) = parse_arguments((EvaluationArguments,), argv, description=__doc__.strip().split("\n")[0])
+    (arguments,) = parse_options((EvaluationArguments,), argv, description=__doc__.strip().split("\n")[0])
     report = evaluate(arguments)
     print(f"the report is in {Path(arguments.output_dir, 'report.html')}")
     return report

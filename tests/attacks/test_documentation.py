@@ -5,11 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from rocbert_hf.attacks import ATTACKS
-from rocbert_hf.cli import app
 from rocbert_hf.resources import demo_sentences
+
+from ..command_line import rocbert
 
 PAGE = Path(__file__).parents[2] / "docs/guide/attacks.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of an installed package")
@@ -39,7 +39,7 @@ def test_every_attack_has_an_example():
 
 @pytest.mark.parametrize(("command", "output"), list(examples()))
 def test_commands_print_what_the_page_says(command, output):
-    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    result = rocbert(*shlex.split(command)[1:])
     shown = "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in result.stdout.rstrip("\n"))
     assert shown == output
 

@@ -5,18 +5,14 @@ import json
 import os
 
 import pytest
-from typer.testing import CliRunner
 
 from rocbert_hf.attacks import AdversarialSynthesizer, AttackedText
-from rocbert_hf.cli import app
 from rocbert_hf.resources import demo_sentences
+
+from ..command_line import rocbert
 
 KOBE = "科比的精神值得永远学习"
 TEXTS = demo_sentences()[:20]
-
-
-def rocbert(*arguments, stdin=None):
-    return CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
 
 
 def attacked_texts(texts=TEXTS, seed=0, config="paper"):
@@ -80,7 +76,7 @@ def test_options_reach_the_synthesizer(tmp_path):
     assert rocbert("attack", *TEXTS, "--preset", "wild", *options).stdout.split("\n")[:-1] == expected
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config), encoding="utf-8")
-    assert rocbert("attack", *TEXTS, "--config", file).stdout.split("\n")[:-1] == expected
+    assert rocbert("attack", *TEXTS, "--synthesizer", file).stdout.split("\n")[:-1] == expected
 
 
 def test_html_report_is_self_contained(tmp_path):
@@ -131,13 +127,13 @@ def test_bad_files_leave_one_error_and_nothing_half_written(tmp_path, name, cont
         (["--ratio", "2"], "ratio"),
         (["--num-workers", "-1"], "num_workers"),
         (["--output", "no/such/folder/out.txt"], "folder"),
-        (["--config", "no_such_config.json"], "no_such_config.json"),
+        (["--synthesizer", "no_such_config.json"], "no_such_config.json"),
         (["--input", "in.txt"], "--input"),
     ],
 )
 def test_bad_options_are_named(arguments, named):
     result = rocbert("attack", KOBE, *arguments)
-    assert result.exit_code == 1
+    assert result.exit_code in (1, 2)
     assert result.stdout == ""
     assert named in result.stderr
 

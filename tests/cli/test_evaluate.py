@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.main import get_command
-from typer.testing import CliRunner
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
-from rocbert_hf.cli import app
 from rocbert_hf.data import TASKS
+from rocbert_hf.evaluation.run import EvaluationArguments
+
+from ..command_line import rocbert
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIGS = EXAMPLES / "configs"
@@ -27,10 +27,6 @@ def example(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def rocbert(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -45,7 +41,7 @@ def test_the_command_and_the_script_write_the_same_report(tmp_path, folders, dat
     options = ["--limit", 6, "--attackers", "adv", "--ratio", "0.1", "--attacks", "split", "--seed", 3]
     shutil.copytree(folders["bert"], tmp_path / "reviews")
     model = tmp_path / "{task}"  # a folder a task
-    result = rocbert("evaluate", "--model", f"mine={model}", *data, *options, "--output", tmp_path / "one")
+    result = rocbert("evaluate", "--model", f"mine={model}", *data, *options, "--output-dir", tmp_path / "one")
     assert result.exit_code == 0, result.stderr
     assert f"{tmp_path / 'one' / 'report.html'}" in result.stdout
     report = json.loads((tmp_path / "one" / "report.json").read_text(encoding="utf-8"))
@@ -87,8 +83,8 @@ def test_bad_options_are_one_line(tmp_path, folders, data, changed, named):
     shutil.copytree(folders["bert"], tmp_path / "cut")
     os.truncate(tmp_path / "cut" / "model.safetensors", 1000)
     changed, named = [text.replace("{tmp}", str(tmp_path)) for text in changed], named.replace("{tmp}", str(tmp_path))
-    result = rocbert("evaluate", "--model", folders["bert"], *data, *changed, "--output", tmp_path / "report")
-    assert result.exit_code == 1
+    result = rocbert("evaluate", "--model", folders["bert"], *data, *changed, "--output-dir", tmp_path / "report")
+    assert result.exit_code in (1, 2)
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert named in result.stderr
@@ -101,7 +97,7 @@ def test_models_and_defences_are_told_apart_by_their_folders(tmp_path, folders):
         RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny")).save_pretrained(tmp_path / name)
         RoCBertTokenizer().save_pretrained(tmp_path / name)
     (tmp_path / "rows.tsv").write_text("text\tlabel\n服务很好\t1\n", encoding="utf-8")
-    options = ["evaluate", "--data", tmp_path / "rows.tsv", "--attackers", "adv", "--output", tmp_path / "report"]
+    options = ["evaluate", "--data", tmp_path / "rows.tsv", "--attackers", "adv", "--output-dir", tmp_path / "report"]
     options += ["--model", tmp_path / "lr=1e-4" / "bert", "--defence", f"spelling={tmp_path / 'one'}"]
     result = rocbert(*options, "--defence", f"spelling={tmp_path / 'two'}", "--num-workers", 2)
     assert result.exit_code == 0, result.stderr
@@ -135,7 +131,7 @@ def test_the_documentation_names_options_that_there_are(program):
     lines = [line for block in blocks for line in block.splitlines() if line.startswith(program)]
     assert lines
     if program == "rocbert evaluate":
-        known = {option for parameter in get_command(app).commands["evaluate"].params for option in parameter.opts}
+        known = {f"--{field.name.replace('_', '-')}" for field in fields(EvaluationArguments)}
     else:
         known = {f"--{field.name.replace('_', '-')}" for field in fields(example("run_finetune").FinetuneArguments)}
         known.add("--config")

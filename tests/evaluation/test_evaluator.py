@@ -139,8 +139,8 @@ def test_a_finished_evaluation_asks_nothing(tmp_path, reviews):
 
 SCRIPT = """
 import sys
-from rocbert_hf.cli import app
-app(sys.argv[1:])
+from rocbert_hf.cli import main
+sys.exit(main(sys.argv[1:]))
 """
 
 

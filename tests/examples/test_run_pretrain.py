@@ -61,7 +61,7 @@ def test_own_text_and_flags(script, tmp_path):
 @pytest.mark.parametrize("name", [f"{preset}.yaml" for preset in PRESETS])
 def test_packaged_configs_are_valid(script, name):
     types = (script.RunArguments, script.PretrainingArguments)
-    run, _ = script.parse_arguments(types, ["--config", str(SCRIPT.parent / "configs" / name)])
+    run, _ = script.parse_options(types, ["--config", str(SCRIPT.parent / "configs" / name)])
     assert run.preset == name.removesuffix(".yaml")
 
 

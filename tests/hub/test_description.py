@@ -12,11 +12,11 @@ import pytest
 import torch
 from huggingface_hub import CommitOperationAdd, ModelCard
 from transformers import AutoModelForMaskedLM, AutoTokenizer
-from typer.testing import CliRunner
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertForSequenceClassification, RoCBertTokenizer
-from rocbert_hf.cli import app
 from rocbert_hf.hub.description import describe, model_card
+
+from ..command_line import rocbert
 
 CODE = ("configuration_rocbert.py", "modeling_rocbert.py", "tokenization_rocbert.py")
 TEXTS = ["科比的精神值得永远学习", "keb1 永远滴神！Abc", ""]
@@ -149,18 +149,17 @@ def test_describe_tells_what_is_in_a_folder(tmp_path):
 
 def test_info_prints_text_or_json_and_refuses_other_folders(tmp_path):
     save(tmp_path / "checkpoint")
-    run = CliRunner().invoke
-    printed = run(app, ["info", str(tmp_path / "checkpoint")]).output
+    printed = rocbert("info", str(tmp_path / "checkpoint")).output
     assert "fusion: layer_insert" in printed
     assert "loads without rocbert_hf: yes" in printed
-    assert json.loads(run(app, ["info", str(tmp_path / "checkpoint"), "--json"]).output)["weights"]
+    assert json.loads(rocbert("info", str(tmp_path / "checkpoint"), "--json").output)["weights"]
     for folder, message in ((tmp_path, "config.json cannot be read"), (tmp_path / "none", "there is no folder")):
-        result = run(app, ["info", str(folder)])
+        result = rocbert("info", str(folder))
         assert result.exit_code == 1
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
     (tmp_path / "checkpoint" / "model.safetensors").write_bytes(b"\x00")
-    assert "not a whole safetensors file" in run(app, ["info", str(tmp_path / "checkpoint")]).stderr
+    assert "not a whole safetensors file" in rocbert("info", str(tmp_path / "checkpoint")).stderr
 
 
 # -------------------------------------------------------------------------------------------- card
@@ -211,27 +210,25 @@ def test_card_of_a_trainers_folder_and_of_a_bare_one(tmp_path):
 
 def test_card_command_writes_once(tmp_path):
     save(tmp_path)
-    run = CliRunner().invoke
-    assert run(app, ["card", str(tmp_path)]).exit_code == 0
+    assert rocbert("card", str(tmp_path)).exit_code == 0
     (tmp_path / "README.md").write_text("mine")
-    refused = run(app, ["card", str(tmp_path)])
+    refused = rocbert("card", str(tmp_path))
     assert refused.exit_code == 1
     assert "--overwrite" in refused.stderr
     assert (tmp_path / "README.md").read_text() == "mine"
-    assert run(app, ["card", str(tmp_path), "--overwrite"]).exit_code == 0
+    assert rocbert("card", str(tmp_path), "--overwrite").exit_code == 0
     assert (tmp_path / "README.md").read_text().startswith("---\nlanguage: zh")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    assert "model_type='bert'" in run(app, ["card", str(tmp_path), "--overwrite"]).stderr
+    assert "model_type='bert'" in rocbert("card", str(tmp_path), "--overwrite").stderr
 
 
 def test_convert_command(tmp_path):
     save(tmp_path / "ours", "concat")
-    run = CliRunner().invoke
-    done = run(app, ["convert", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    done = rocbert("convert", str(tmp_path / "ours"), str(tmp_path / "theirs"))
     assert done.exit_code == 0, done.output
     assert "maximum difference of outputs" in done.output
     assert json.loads((tmp_path / "theirs" / "config.json").read_text())["model_type"] == "roc_bert"
-    refused = run(app, ["convert", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    refused = rocbert("convert", str(tmp_path / "ours"), str(tmp_path / "theirs"))
     assert refused.exit_code == 1
     assert "not an empty folder" in refused.stderr
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rocbert_hf.pretraining.arguments import PretrainingArguments, parse_arguments
+from rocbert_hf.options import parse_options
+from rocbert_hf.pretraining.arguments import PretrainingArguments
 
 
 def parse(tmp_path, text, *flags):
     (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
-    return parse_arguments([PretrainingArguments], ["--config", str(tmp_path / "run.yaml"), *flags])[0]
+    return parse_options([PretrainingArguments], ["--config", str(tmp_path / "run.yaml"), *flags])[0]
 
 
 def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
@@ -38,7 +39,7 @@ def test_sentences_are_padded_to_multiples_of_eight_in_mixed_precision_only(tmp_
     [
         ("learning_rat: 1", "unknown option 'learning_rat'; did you mean 'learning_rate'?"),
         ("colour: 1", "unknown option 'colour'; known are objective, "),
-        ("batch_size: many", "invalid int value: 'many'"),
+        ("batch_size: many", "run.yaml: batch_size must be a whole number, got 'many'"),
         ("batch_size: 0", "batch_size must be above 0, got 0"),
         ("mixed_precision: fp8", "fp8"),
         ("- 1", "must hold `option: value` lines, got list"),
@@ -62,7 +63,7 @@ def test_bad_options_are_one_clear_error(tmp_path, capsys, text, message):
 
 def test_a_missing_config_file_and_an_unknown_flag(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        parse_arguments([PretrainingArguments], ["--config", str(tmp_path / "nowhere.yaml")])
+        parse_options([PretrainingArguments], ["--config", str(tmp_path / "nowhere.yaml")])
     assert "nowhere.yaml" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse(tmp_path, "seed: 1", "--sed", "2")
@@ -79,13 +80,13 @@ class Lists:
 def test_lists_of_a_file_have_items_of_their_type(tmp_path, capsys):
     def read(text):
         (tmp_path / "lists.yaml").write_text(text)
-        return parse_arguments([Lists], ["--config", str(tmp_path / "lists.yaml")])[0]
+        return parse_options([Lists], ["--config", str(tmp_path / "lists.yaml")])[0]
 
     assert read("train_file: [1, a.txt]\nseeds: [0, 1]") == Lists(["1", "a.txt"], [0, 1])
     assert read("train_file: a.txt\nseeds: 3\nrates: [1e-4, 2]") == Lists(["a.txt"], [3], [1e-4, 2.0])
     assert read("rates: null").rates is None
     for text, message in (
-        ("seeds: [a]", "lists.yaml: seeds invalid literal for int() with base 10: 'a'"),
+        ("seeds: [a]", "lists.yaml: seeds must be a whole number, got 'a'"),
         ("seeds: [0, null]", "lists.yaml: seeds must be one value of type int, got None"),
         ("train_file: null", "lists.yaml: train_file must have a value, got null"),
     ):

@@ -1,6 +1,6 @@
 """Pretraining (section 4.2): corpus, masking and attacks in the collator, the training loop, held-out evaluation."""
 
-from .arguments import PretrainingArguments, parse_arguments
+from .arguments import PretrainingArguments
 from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining
 from .contrastive import GradientCache, gather_with_gradients, global_contrastive_loss
 from .corpus.batches import SentenceBatches, Texts, sample_sentences
@@ -30,7 +30,6 @@ __all__ = [
     "global_contrastive_loss",
     "make_accelerator",
     "mask_tokens",
-    "parse_arguments",
     "plot_training_curves",
     "read_log",
     "read_sentences",

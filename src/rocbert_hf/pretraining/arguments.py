@@ -1,26 +1,14 @@
 """Options of a pretraining run: one dataclass, filled from a YAML file and from flags that override it."""
 
-import difflib
-import sys
-from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
 
-import yaml
-from transformers import HfArgumentParser
+from ..options import check_choices, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 OBJECTIVES = ("multimodal", "mlm_only", "contrastive_only", "simcse")
 VIEWS = ("two", "three")
 SHARDINGS = ("sentences", "files")
 TRACKERS = ("none", "tensorboard", "wandb")
-
-
-def _option(default, description: str, **kwargs):
-    return field(default=default, metadata={"help": description, **kwargs})
 
 
 @dataclass
@@ -33,74 +21,74 @@ class PretrainingArguments:
         ValueError: a value is outside what is allowed, two do not fit, or the run would never end.
     """
 
-    objective: str = _option(
+    objective: str = option(
         "multimodal",
         "multimodal: masked language modelling and contrastive loss; mlm_only, contrastive_only: one of them; "
         "simcse: both, where dropout alone tells the two views of a sentence apart",
         choices=OBJECTIVES,
     )
-    views: str = _option(
+    views: str = option(
         "two", "two: masked and attacked sentence; three: the clean sentence too, as released", choices=VIEWS
     )
-    correct_attacked: bool = _option(False, "also learn to predict what the attacked characters were")
-    temperature: float = _option(0.01, "what the cosines of the contrastive loss are divided by")
-    max_steps: int | None = _option(1000, "optimizer steps; none: as many as fit into --minutes")
-    minutes: float | None = _option(None, "stop after this time even if --max-steps is not reached")
-    batch_size: int = _option(64, "sentences a process and forward pass")
-    gradient_accumulation_steps: int = _option(1, "forward passes an optimizer step")
-    global_batch_size: int | None = _option(
+    correct_attacked: bool = option(False, "also learn to predict what the attacked characters were")
+    temperature: float = option(0.01, "what the cosines of the contrastive loss are divided by")
+    max_steps: int | None = option(1000, "optimizer steps; none: as many as fit into --minutes")
+    minutes: float | None = option(None, "stop after this time even if --max-steps is not reached")
+    batch_size: int = option(64, "sentences a process and forward pass")
+    gradient_accumulation_steps: int = option(1, "forward passes an optimizer step")
+    global_batch_size: int | None = option(
         None, "sentences an optimizer step, of all processes together; sets gradient_accumulation_steps"
     )
-    gradient_cache: bool = _option(
+    gradient_cache: bool = option(
         False,
         "contrast all sentences of an optimizer step, and not of one forward pass (and all processes), by a second "
         "forward pass",
     )
-    learning_rate: float = _option(1e-4, "highest learning rate; reached after the warm-up, then falling to 0")
-    warmup_ratio: float = _option(0.04, "share of the run in which the learning rate rises")
-    warmup_steps: int | None = _option(None, "steps in which the learning rate rises, instead of --warmup-ratio")
-    weight_decay: float = _option(0.01, "AdamW's, on matrices only")
-    max_grad_norm: float = _option(1.0, "gradients are clipped to this norm")
-    max_skipped_steps: int = _option(
+    learning_rate: float = option(1e-4, "highest learning rate; reached after the warm-up, then falling to 0")
+    warmup_ratio: float = option(0.04, "share of the run in which the learning rate rises")
+    warmup_steps: int | None = option(None, "steps in which the learning rate rises, instead of --warmup-ratio")
+    weight_decay: float = option(0.01, "AdamW's, on matrices only")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    max_skipped_steps: int = option(
         15, "stop after so many steps in a row were skipped because a loss or gradient was not finite"
     )
-    mixed_precision: str = _option(
+    mixed_precision: str = option(
         "auto",
         "bf16, fp16 or no; auto: bf16 on a GPU that has it, fp16 on another GPU, no on a CPU; DeepSpeed's config decides "
-        "where there is one",
+        "if there is one",
         choices=PRECISIONS,
     )
-    attn_implementation: str = _option("sdpa", "sdpa, eager, or what transformers calls flash_attention_2, ...")
-    gradient_checkpointing: bool = _option(False, "save memory: compute activations again in the backward pass")
-    torch_compile: bool = _option(False, "compile the encoder")
-    max_length: int = _option(128, "tokens of a sentence, [CLS] and [SEP] included")
-    pad_to_multiple_of: int | None = _option(
+    attn_implementation: str = option("sdpa", "sdpa, eager, or what transformers calls flash_attention_2, ...")
+    gradient_checkpointing: bool = option(False, "save memory: compute activations again in the backward pass")
+    torch_compile: bool = option(False, "compile the encoder")
+    max_length: int = option(128, "tokens of a sentence, [CLS] and [SEP] included")
+    pad_to_multiple_of: int | None = option(
         None,
         "pad sentences to a multiple of this length; none: 8 in mixed precision, whose kernels prefer that or are made "
         "anew for each length, 1 in float32",
     )
-    mlm_probability: float = _option(0.15, "share of the tokens to mask")
-    whole_word_probability: float = _option(0.5, "share of the sentences masked by whole words instead of characters")
-    attacks: str = _option("paper", "preset of the synthesizer that attacks the sentences")
-    num_workers: int = _option(
+    mlm_probability: float = option(0.15, "share of the tokens to mask")
+    whole_word_probability: float = option(0.5, "share of the sentences masked by whole words instead of characters")
+    attacks: str = option("paper", "preset of the synthesizer that attacks the sentences")
+    num_workers: int = option(
         0, "DataLoader processes that attack, tokenize and mask; the run's results do not depend on it"
     )
-    shard_by: str = _option(
+    shard_by: str = option(
         "sentences",
         "sentences: every process reads all text and takes its share; files: each reads its own (for many machines)",
         choices=SHARDINGS,
     )
-    shuffle_buffer: int = _option(100_000, "sentences of streamed text that are shuffled together")
-    seed: int = _option(0, "seed of weights, order, attacks and masks")
-    save_steps: int | None = _option(None, "write a checkpoint every so many steps")
-    save_minutes: float | None = _option(None, "write a checkpoint every so many minutes")
-    save_total_limit: int = _option(2, "checkpoints to keep, the last ones")
-    resume_from_checkpoint: str | None = _option(
+    shuffle_buffer: int = option(100_000, "sentences of streamed text that are shuffled together")
+    seed: int = option(0, "seed of weights, order, attacks and masks")
+    save_steps: int | None = option(None, "write a checkpoint every so many steps")
+    save_minutes: float | None = option(None, "write a checkpoint every so many minutes")
+    save_total_limit: int = option(2, "checkpoints to keep, the last ones")
+    resume_from_checkpoint: str | None = option(
         None, "checkpoint folder to go on from; last: the last in the output folder, or the beginning if it has none"
     )
-    logging_steps: int = _option(10, "write a row of log.jsonl every so many steps")
-    eval_steps: int | None = _option(None, "measure on the held-out sentences every so many steps")
-    report_to: str = _option(
+    logging_steps: int = option(10, "write a row of log.jsonl every so many steps")
+    eval_steps: int | None = option(None, "measure on the held-out sentences every so many steps")
+    report_to: str = option(
         "tensorboard", "trackers that get the rows of log.jsonl: tensorboard, wandb, both (with a comma) or none"
     )
 
@@ -137,14 +125,7 @@ class PretrainingArguments:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.weight_decay < 0 or self.num_workers < 0:
             raise ValueError("weight_decay and num_workers must not be negative")
-        for name, allowed in (
-            ("mixed_precision", PRECISIONS),
-            ("objective", OBJECTIVES),
-            ("views", VIEWS),
-            ("shard_by", SHARDINGS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        check_choices(self)
         if not self.trackers <= set(TRACKERS):
             raise ValueError(f"report_to must be of {', '.join(TRACKERS)}, got {self.report_to!r}")
         self._check_combinations()
@@ -205,98 +186,3 @@ class PretrainingArguments:
                 f"({self.batch_size} * {num_processes}), got {self.global_batch_size}"
             )
         return passes
-
-
-def parse_arguments(
-    types: Sequence[type], argv: Sequence[str] | None = None, default_config: Path | None = None, description: str = ""
-) -> tuple:
-    """Fill dataclasses from `--config FILE.yaml` and from flags, which override the file.
-
-    Args:
-        types: dataclasses; each field is a key of the file and a flag.
-        argv: default, the command line's.
-        default_config: the file read when `--config` is not given.
-
-    Raises:
-        SystemExit: with the usual message of a command line, for unknown or malformed flags and keys.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    config_parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    config_parser.add_argument(
-        "--config", type=Path, default=default_config, metavar="FILE.yaml", help="options as YAML; flags override them"
-    )
-    config = config_parser.parse_known_args(argv)[0].config
-    parser = HfArgumentParser(types, description=description, parents=[config_parser], allow_abbrev=False)
-    if config is not None:
-        try:
-            known = {name: hint for type_ in types for name, hint in _field_types(type_).items()}
-            parser.set_defaults(**read_yaml(config, known))
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-    try:
-        filled = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except ValueError as error:
-        parser.error(str(error))
-    return filled[: len(types)]
-
-
-def read_yaml(path: str | Path, known: Mapping[str, Any]) -> dict:
-    """Options of a YAML file, as strings where argparse is to convert them ("5e-4" is a string in YAML 1.1).
-
-    Args:
-        known: the options that it may have, and their types.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not a YAML mapping, has a key that is not among `known`, or a value that its type has no place
-            for; the message names file and key.
-    """
-    try:
-        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(options, dict):
-        raise ValueError(f"{path} must hold `option: value` lines, got {type(options).__name__}")
-    for key in options:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-            raise ValueError(f"{path}: unknown option {key!r}; {hint}")
-    read = {}
-    for key, value in options.items():
-        try:
-            read[key] = _for_argparse(value, known[key])
-        except ValueError as error:
-            raise ValueError(f"{path}: {key} {error}") from None
-    return read
-
-
-def _field_types(type_: type) -> dict[str, Any]:
-    hints = get_type_hints(type_)
-    return {field.name: hints[field.name] for field in fields(type_)}
-
-
-def _for_argparse(value, hint):
-    """A value of a YAML file as a default of argparse, which converts strings, but not the items of lists.
-
-    Raises:
-        ValueError: an option of type `hint` cannot have it.
-    """
-    if NoneType in get_args(hint):
-        if value is None:
-            return None
-        hint = next(part for part in get_args(hint) if part is not NoneType)
-    if value is None:
-        raise ValueError("must have a value, got null")
-    if get_origin(hint) is list:
-        (type_,) = get_args(hint)
-        return [type_(_as_text(item, type_)) for item in (value if isinstance(value, list) else [value])]
-    return _as_text(value, hint)
-
-
-def _as_text(value, type_: type) -> str:
-    if value is None or isinstance(value, list | dict):
-        raise ValueError(f"must be one value of type {type_.__name__}, got {value!r}")
-    if isinstance(value, bool) and type_ is str:
-        raise ValueError(f"must be text, and YAML takes yes, no, on and off for {value}: put it in quotes")
-    return str(value)
