@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .comparison import max_difference, refuse_not_finite
 from .modeling_rocbert import RoCBertForMultipleChoice, RoCBertPreTrainedModel
 
 INPUTS = ("input_ids", "input_shape_ids", "input_pronunciation_ids", "attention_mask", "token_type_ids")
@@ -44,13 +45,14 @@ def export_onnx(
         The maximum absolute difference between the outputs of file and model.
 
     Raises:
-        ValueError: the model is a decoder, or `path` does not end in `.onnx`.
+        ValueError: the model is a decoder, `path` does not end in `.onnx`, or weights or outputs hold NaN or infinity.
         OSError: the folder of `path` does not exist.
         ImportError: the extra `onnx` is not installed.
         RuntimeError: the outputs differ by more than `tolerance`; nothing is written.
     """
     path = Path(path)
     _check_exportable(model, path)
+    refuse_not_finite(model.state_dict(), "the model")
     was_training = model.training
     try:
         model.precompute_tables()
@@ -176,7 +178,7 @@ def _compare(model: RoCBertPreTrainedModel, path: Path) -> tuple[float, float]:
         got = session.run(names, {name: tensor.cpu().numpy() for name, tensor in inputs.items()})
         for name, array in zip(names, got, strict=True):
             reference = expected[name].float().cpu()
-            difference = max(difference, (torch.from_numpy(array).float() - reference).abs().max().item())
+            difference = max(difference, max_difference(reference, torch.from_numpy(array)))
             largest = max(largest, reference.abs().max().item())
     return difference, largest
 
@@ -191,7 +193,7 @@ def quantize_int8(model: RoCBertPreTrainedModel) -> RoCBertPreTrainedModel:
         model: any RoCBERT model, in float32 on the CPU.
 
     Raises:
-        ValueError: the model is elsewhere or in another precision.
+        ValueError: the model is elsewhere or in another precision, or a weight is NaN or infinite.
         NotImplementedError: this PyTorch no longer has `torch.ao.quantization.quantize_dynamic`.
     """
     for name, parameter in model.named_parameters():
@@ -200,6 +202,7 @@ def quantize_int8(model: RoCBertPreTrainedModel) -> RoCBertPreTrainedModel:
                 "`model` must be in float32 on the CPU: call `model.float().cpu()` first; "
                 f"{name} is {parameter.dtype} on {parameter.device}."
             )
+    refuse_not_finite(model.state_dict(), "the model")
     try:
         from torch.ao.quantization import quantize_dynamic
     except ImportError:

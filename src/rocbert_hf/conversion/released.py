@@ -22,6 +22,7 @@ from torch import nn
 
 import rocbert_hf
 
+from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
 from .roc_bert import described, head_of, word_piece_tokenizer
 from .source import (
@@ -30,7 +31,6 @@ from .source import (
     check_output,
     load_strictly,
     local_folder,
-    max_difference,
     progress,
     quiet_transformers,
     read_config,

@@ -12,6 +12,7 @@ import transformers
 
 import rocbert_hf
 
+from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
 from .source import (
@@ -20,7 +21,6 @@ from .source import (
     check_output,
     load_strictly,
     local_folder,
-    max_difference,
     progress,
     quiet_transformers,
     read_config,
@@ -82,8 +82,11 @@ def from_transformers(source: str | os.PathLike, output: str | os.PathLike) -> C
         ignored.append("roc_bert.pooler.")
     ours = load_strictly(getattr(rocbert_hf, head), ours_config, weights, ignored)
 
-    tokenizer = word_piece_tokenizer(folder)
-    reference = None if tokenizer is None else transformers.RoCBertTokenizer.from_pretrained(folder)
+    tokenizer = saved_tokenizer(folder)
+    if tokenizer is None or tokenizer.character_level:  # transformers' class reads word pieces only
+        reference = tokenizer
+    else:
+        reference = transformers.RoCBertTokenizer.from_pretrained(folder)
     return _compare_and_write(output, reference, theirs, tokenizer, ours)
 
 

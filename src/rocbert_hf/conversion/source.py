@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..comparison import refuse_not_finite
+
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 # Largest difference between the outputs before and after a conversion; a converter that exceeds it writes nothing.
 TOLERANCE = 1e-4
@@ -122,12 +124,14 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint by name, without the buffers that models make themselves.
 
     Raises:
-        OSError: there are no weights. ValueError: a file is damaged, or is a pickle of more than plain tensors.
+        OSError: there are no weights. ValueError: a file is damaged, is a pickle of more than plain tensors, or holds NaN.
     """
     weights: dict[str, torch.Tensor] = {}
     for file in progress(weight_files(folder), "reading weights", "file"):
         weights |= read_safetensors(file) if file.suffix == ".safetensors" else read_pickle_of_tensors(file)
-    return {name: tensor for name, tensor in weights.items() if not name.endswith(BUFFERS)}
+    weights = {name: tensor for name, tensor in weights.items() if not name.endswith(BUFFERS)}
+    refuse_not_finite(weights, str(folder))
+    return weights
 
 
 def read_safetensors(file: Path) -> dict[str, torch.Tensor]:
@@ -149,7 +153,8 @@ def read_pickle_of_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{refusal}; it is damaged or holds other objects ({str(error).splitlines()[0]})") from error
+        # without PyTorch's own words, which tell how to switch its protection off
+        raise ValueError(f"{refusal}; it is damaged or holds other objects") from error
     if not isinstance(weights, dict):
         raise ValueError(f"{refusal}; it holds a {type(weights).__name__}")
     others = [name for name, value in weights.items() if not (isinstance(name, str) and torch.is_tensor(value))]
@@ -260,12 +265,6 @@ def refuse_difference(difference: float, what: str) -> None:
         raise ValueError(
             f"{what} differ by {difference:.2e} on the check sentences, more than {TOLERANCE:.0e}; nothing was written"
         )
-
-
-def max_difference(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor | None = None) -> float:
-    """Largest absolute difference, of the places (batch, sequence) where `mask` is 1 if it is given."""
-    difference = (first.float() - second.float()).abs()
-    return float((difference if mask is None else difference[mask.bool()]).max())
 
 
 @contextmanager

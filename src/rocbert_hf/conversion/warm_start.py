@@ -34,6 +34,7 @@ import transformers
 from ..characters.forms import traditional_forms_of, variants_of, width_forms_of
 from ..characters.parts import components_of
 from ..characters.pinyin import homophones_of
+from ..comparison import max_difference
 from ..configuration_rocbert import RoCBertConfig
 from ..modeling_rocbert import RoCBertForPreTraining, RoCBertModel
 from ..resources import demo_sentences, pronunciation_ids, pronunciations, shape_ids, vocabulary
@@ -42,7 +43,6 @@ from .source import (
     Conversion,
     check_output,
     local_folder,
-    max_difference,
     progress,
     quiet_transformers,
     read_config,
