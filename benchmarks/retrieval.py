@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rocbert_hf.attacks import AdversarialSynthesizer
-from rocbert_hf.attacks.synthesizer import complete_config
+from rocbert_hf.attacks.config import complete_config
 from rocbert_hf.pretraining import HeldOutEvaluation, read_log, read_sentences
 
 RATIOS = (0.15, 0.3, 0.5)

@@ -201,3 +201,25 @@ def test_attacks_with_a_language_model_do_not_depend_on_the_batch(language_model
     assert synthesizer.config["scorer"] == "causal_lm"
     with pytest.raises(ValueError, match="scorer"):
         AdversarialSynthesizer(synthesizer.config)
+
+
+def test_a_config_names_a_language_model_by_its_folder(language_model, tmp_path):
+    model, tokenizer = language_model
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["".join(words) for words in SENTENCES]
+    synthesizer = AdversarialSynthesizer({"scorer": str(tmp_path)})
+    assert synthesizer.config["scorer"] == str(tmp_path)
+    by_object = AdversarialSynthesizer("paper", CausalLMScorer(model, tokenizer))
+    assert synthesizer.attack_batch(texts, 5) == by_object.attack_batch(texts, 5)
+    assert AdversarialSynthesizer(synthesizer.config).attack_batch(texts, 5) == by_object.attack_batch(texts, 5)
+
+
+def test_a_model_that_reads_both_ways_is_no_scorer(language_model, tmp_path):
+    from transformers import BertConfig, BertLMHeadModel
+
+    config = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    BertLMHeadModel(config).save_pretrained(tmp_path)
+    language_model[1].save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="both directions"):
+        CausalLMScorer.from_pretrained(str(tmp_path))

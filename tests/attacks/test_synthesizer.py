@@ -257,6 +257,24 @@ def test_chinese_text_behind_an_address_is_not_protected():
     assert synthesizer.attack("看https://t.cn/a1这里abc@x.cn好").text == "kanhttps://t.cn/a1zheliabc@x.cnhao"
 
 
+def test_protected_text_does_not_raise_the_attack_rate_on_the_rest():
+    """Eq. 1 counts what may be attacked: the share of the free characters is the same with and without protected ones."""
+    free, names = "科比的精神值得永远学习", "北京银行" * 15
+    synthesizer = AdversarialSynthesizer({"protect_patterns": ["(北京银行)+"]})
+    counts = {
+        text: sum(len(synthesizer.attack(text, seed).edits) for seed in range(300)) for text in (free, names + free)
+    }
+    assert counts[names + free] == pytest.approx(counts[free], rel=0.1)
+
+
+def test_a_long_run_of_letters_is_searched_for_addresses_in_linear_time():
+    """Quadratic search would take an hour for this text."""
+    synthesizer = AdversarialSynthesizer({"protect": ["email"], "attacks": ["to_pinyin"], "q": 1, "noise": 0})
+    letters = "a" * 1_000_000
+    attacked = synthesizer.attack(f"{letters}科a.b@x.cn", seed=0)
+    assert attacked.text == f"{letters}kea.b@x.cn"
+
+
 def test_own_patterns_are_protected():
     synthesizer = AdversarialSynthesizer({"protect_patterns": ["科比"], "ratio": 1.0})
     assert all(synthesizer.attack(KOBE, seed).text.startswith("科比") for seed in range(30))
@@ -291,6 +309,44 @@ def test_own_patterns_are_protected():
 def test_bad_config_is_one_clear_error(config, named):
     with pytest.raises(ValueError, match=named):
         AdversarialSynthesizer(config)
+
+
+class CountingScorer(FixedScorer):
+    """Counts how often it is asked, in this process."""
+
+    def __init__(self):
+        self.asked = []
+
+    def losses(self, sentences):
+        self.asked.append(len(sentences))
+        return [[0.0] * len(words) for words in sentences]
+
+
+def test_a_batch_with_a_seed_for_each_text_asks_the_scorer_once():
+    scorer = CountingScorer()
+    synthesizer = AdversarialSynthesizer(scorer=scorer)
+    seeds = [7 * i for i in range(len(TEXTS))]
+    batch = synthesizer.attack_batch(TEXTS, seeds)
+    assert scorer.asked == [len(TEXTS)]
+    assert batch == [synthesizer.attack(text, seed) for text, seed in zip(TEXTS, seeds, strict=True)]
+    for wrong in (seeds[1:], [*seeds, 0]):
+        with pytest.raises(ValueError, match="seed must be one number, or one for each"):
+            synthesizer.attack_batch(TEXTS, wrong)
+
+
+def test_few_texts_start_no_processes():
+    scorer = CountingScorer()
+    synthesizer = AdversarialSynthesizer(scorer=scorer)
+    assert synthesizer.attack_batch([KOBE], num_workers=8) == [synthesizer.attack(KOBE)]
+    assert scorer.asked == [1, 1]  # both in this process
+
+
+def test_many_texts_are_shared_among_processes():
+    texts = [text + KOBE for text in demo_sentences()[:600]]
+    scorer = CountingScorer()
+    shared = AdversarialSynthesizer(scorer=scorer).attack_batch(texts, 3, num_workers=2)
+    assert scorer.asked == []  # none of them in this process
+    assert shared == AdversarialSynthesizer(scorer=CountingScorer()).attack_batch(texts, 3)
 
 
 def test_bad_worker_counts():

@@ -7,7 +7,7 @@ from rocbert_hf.resources import vocabulary
 
 
 @pytest.mark.parametrize(
-    ("char", "same"), [("o", "οоｏ"), ("a", "аɑａ"), ("0", "O０"), ("1", "l"), ("力", "カ⼒"), ("口", "ロ⼝"), ("人", "⼈"), ("。", "｡")]
+    ("char", "same"), [("i", "1lⅰ"), ("l", "1iI"), ("1", "liI"), ("o", "0"), ("0", "o"), ("s", "5"), ("5", "s"), ("z", "2"), ("b", "6"), ("o", "οоｏ"), ("a", "аɑａ"), ("0", "O０"), ("1", "l"), ("力", "カ⼒"), ("口", "ロ⼝"), ("人", "⼈"), ("。", "｡")]
 )  # fmt: skip
 def test_other_code_points_that_look_the_same(char, same):
     assert set(same) <= set(confusables_of(char))

@@ -2,9 +2,10 @@
 
 from .attacked_text import AttackedText, Edit
 from .augmentation import AttackColumn, AugmentRows, augment
+from .config import PRESETS, read_attacks
 from .kinds import ATTACKS, Attack, Form, Sentence
 from .selection import CausalLMScorer, RandomScorer, Scorer, WordFrequencyScorer
-from .synthesizer import PRESETS, AdversarialSynthesizer
+from .synthesizer import AdversarialSynthesizer
 
 __all__ = [
     "ATTACKS",
@@ -22,4 +23,5 @@ __all__ = [
     "Sentence",
     "WordFrequencyScorer",
     "augment",
+    "read_attacks",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .attacked_text import COLOURS, OTHER_COLOUR, AttackedText
@@ -47,8 +47,8 @@ footer, .config {{ color: #777; font-size: .8em; line-height: 1.5; }}
 """
 
 
-class Report:
-    """Collects attacked texts and counts their attacks; `page()` is the HTML.
+class AttackPage:
+    """Collects attacked texts and counts their attacks; `html()` is the page.
 
     Args:
         title: the heading.
@@ -73,7 +73,7 @@ class Report:
         if len(self._lines) < self.shown:
             self._lines.append(f"<li>{attacked.to_html()}</li>")
 
-    def page(self) -> str:
+    def html(self) -> str:
         share = self._attacked / self._characters if self._characters else 0
         left_out = self._texts - len(self._lines)
         return _PAGE.format(
@@ -84,14 +84,6 @@ class Report:
             texts="\n".join(self._lines),
             left_out=f"{left_out:,} more texts are counted but not shown." if left_out else "",
         )
-
-
-def html_page(attacked: Iterable[AttackedText], title: str = "Attacked text") -> str:
-    """One HTML page of attacked texts."""
-    report = Report(title)
-    for text in attacked:
-        report.add(text)
-    return report.page()
 
 
 def _row(name: str, count: int, total: int) -> str:

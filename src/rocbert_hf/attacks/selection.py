@@ -216,14 +216,27 @@ class CausalLMScorer:
         positions = getattr(model.config, "max_position_embeddings", None) or max_length
         self.max_length = min(max_length, positions)
         self.cache_size = cache_size
+        self.source: str | None = None  # the name that a config records
         self._cache: OrderedDict[tuple[str, ...], list[float]] = OrderedDict()
 
     @classmethod
     def from_pretrained(cls, name: str, **options) -> CausalLMScorer:
-        """Load model and tokenizer by the name or path that transformers' Auto classes take."""
+        """Load model and tokenizer by the name or path that transformers' Auto classes take.
+
+        Raises:
+            OSError, ValueError: as these; a folder whose model reads both ways is refused too (a BERT whose config does
+                not say `is_decoder`): it would see the word that it is to predict.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        return cls(AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name), **options)
+        model = AutoModelForCausalLM.from_pretrained(name)
+        if getattr(model.config, "is_decoder", None) is False and _reads_both_ways(model):
+            raise ValueError(
+                f"scorer must be a causal language model, {name} reads in both directions (is_decoder=False)"
+            )
+        scorer = cls(model, AutoTokenizer.from_pretrained(name), **options)
+        scorer.source = str(name)
+        return scorer
 
     def losses(self, sentences: Sequence[Sequence[str]]) -> list[list[float]]:
         keys = [tuple(words) for words in sentences]
@@ -274,6 +287,16 @@ class CausalLMScorer:
         if start is not None and ids[:1] != [start] and (not ids or ids[0] not in self.tokenizer.all_special_ids):
             ids = [start, *ids][: self.max_length]
         return ids
+
+
+def _reads_both_ways(model: PreTrainedModel) -> bool:
+    """Whether what stands behind a token changes what the model says of it."""
+    import torch
+
+    ids = torch.tensor([[1, 2, 3], [1, 2, 4]], device=model.device)
+    with torch.inference_mode():
+        first, second = model.eval()(input_ids=ids).logits[:, 0].float()
+    return not torch.allclose(first, second, rtol=1e-4, atol=1e-5)
 
 
 def _deletions(words: Sequence[str]) -> list[str]:

@@ -9,47 +9,14 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice, repeat
 from typing import Any
 
 from ..characters.words import segment
 from .attacked_text import CHINESE, AttackedText, Edit
+from .config import PROTECTED, complete_config, is_language_model
 from .kinds import ATTACKS, Attack, Form, Sentence
-from .selection import SCORERS, Scorer, draw_count, select_positions
-
-# Raised whenever the same (text, seed, config) would give another result, so that a published attack set can be made
-# again: a config of another version is refused instead of silently giving other texts.
-ALGORITHM_VERSION = 1
-
-PAPER_ATTACKS = ("phonetic", "visual", "split", "synonym", "to_pinyin", "unicode", "insert", "swap", "delete")
-
-DEFAULT_CONFIG: dict[str, Any] = {
-    "version": ALGORITHM_VERSION,
-    "attacks": dict.fromkeys(PAPER_ATTACKS, 1.0),
-    "options": {},
-    "ratio": 0.15,
-    "noise": 1.0,
-    "q": 0.7,
-    "scorer": "word_frequency",
-    "protect": [],
-    "protect_patterns": [],
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": DEFAULT_CONFIG,
-    "wild": {**DEFAULT_CONFIG, "attacks": dict.fromkeys(ATTACKS, 1.0)},
-}
-
-PROTECTED = {
-    # (?a:...) is ASCII: Chinese text often follows an address without a space
-    "url": r"(?a:(?:https?://|www\.)[\w\-.~:/?#\[\]@!$&'()*+,;=%]+)",
-    "email": r"(?a:[\w.+\-]+@[\w\-]+(?:\.[\w\-]+)+)",
-    "mention": r"@[\w\-]+",
-    "hashtag": r"#[^#\s]+#|#\w+",
-    "number": r"\d+(?:[.,:]\d+)*%?",
-    "special_token": r"\[(?:PAD|UNK|CLS|SEP|MASK|unused\d+)\]|</?(?:s|pad|unk|mask)>|<\|[^|<>\s]+\|>",
-}
-
+from .selection import SCORERS, CausalLMScorer, Scorer, draw_count, select_positions
 
 # Characters that no reader sees, so that an attack on them is none: spaces, controls, formats, variation selectors;
 # and halves of surrogate pairs.
@@ -58,13 +25,17 @@ _UNSEEN = re.compile(
 )
 
 
+Row = tuple[str, int]  # a text and its seed
+
+
 class AdversarialSynthesizer:
     """Attack Chinese text as section 3 of RoCBERT (Su et al., ACL 2022) does.
 
     The number of attacked characters is Eq. 1, they are chosen by Eq. 2, and each goes through a geometric number of
     steps (Eq. 3, `P(S = k) = q (1 - q)^(k - 1)`), where every step is drawn among the attacks that apply to what the
-    character has become. n_c counts Chinese characters; characters of other kinds may be chosen too (a Latin letter can
-    be swapped, deleted or replaced by a look-alike). A text without Chinese characters counts all that can be attacked.
+    character has become. n_c counts the Chinese characters that are not protected; characters of other kinds may be chosen
+    too (a Latin letter can be swapped, deleted or replaced by a look-alike). A text without such Chinese characters counts
+    all that can be attacked.
     An attack on a whole word stands for all the chosen characters of that word.
 
     The result depends on (text, seed, config) alone: not on the batch, the order, the number of processes or Python's
@@ -83,7 +54,7 @@ class AdversarialSynthesizer:
     | `ratio` | share of the Chinese characters | 0.15 |
     | `noise` | standard deviation of their number; 0 switches it off | 1 |
     | `q` | of Eq. 3; 1 means one step each | 0.7 |
-    | `scorer` | "word_frequency", "random", or the `name` of the `scorer` argument | "word_frequency" |
+    | `scorer` | "word_frequency", "random", or folder or Hub id of a causal language model | "word_frequency" |
     | `protect` | what to leave alone: "url", "email", "mention", "hashtag", "number", "special_token" | none |
     | `protect_patterns` | more regular expressions to leave alone | none |
 
@@ -97,7 +68,7 @@ class AdversarialSynthesizer:
 
     def __init__(self, config: str | Mapping[str, Any] = "paper", scorer: Scorer | None = None):
         self.config = complete_config(config, scorer)
-        self.scorer: Scorer = SCORERS[self.config["scorer"]]() if scorer is None else scorer
+        self.scorer: Scorer = _make_scorer(self.config["scorer"]) if scorer is None else scorer
         self.attacks = [_make_attack(name, self.config["options"].get(name, {})) for name in self.config["attacks"]]
         self._equal = len(set(self.config["attacks"].values())) == 1
         self._q = self.config["q"]
@@ -105,7 +76,10 @@ class AdversarialSynthesizer:
         patterns = [PROTECTED[name] for name in self.config["protect"]] + self.config["protect_patterns"]
         self._protected = re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) if patterns else None
         # Word vectors may be given as an object; what they are decides the synonyms, not the random numbers.
-        canonical = json.dumps(self.config, sort_keys=True, default=lambda value: type(value).__name__)
+        # Where a language model lies is no part of the config either: its folder may be moved.
+        canonical = json.dumps(
+            {**self.config, "scorer": self.scorer.name}, sort_keys=True, default=lambda value: type(value).__name__
+        )
         self._key = hashlib.blake2b(canonical.encode(), digest_size=16).digest()
 
     def __reduce__(self):
@@ -129,18 +103,26 @@ class AdversarialSynthesizer:
         return self._attack(text, words, losses, seed, protected)
 
     def attack_batch(
-        self, texts: Iterable[str], seed: int = 0, num_workers: int = 0, progress: bool = False
+        self, texts: Iterable[str], seed: int | Sequence[int] = 0, num_workers: int = 0, progress: bool = False
     ) -> list[AttackedText]:
-        """The attacked forms of many texts, in order; each equals `attack(text, seed)`.
+        """The attacked forms of many texts, in order; each equals `attack(text, seed)` of its text and seed.
+
+        The scorer is asked once for 256 texts, so that a language model scores the deletions of all of them together.
 
         Args:
             texts: any number of strings.
-            seed: as for `attack`.
-            num_workers: processes to share the work among; 0 works in this one.
+            seed: as for `attack`; or one seed for each text.
+            num_workers: processes to share the work among; 0 works in this one. A process is started for every 256
+                texts at most.
             progress: show a progress bar.
+
+        Raises:
+            ValueError: texts is a string or holds something else than strings, or there is not one seed for each text.
         """
         if not isinstance(texts, str):
             texts = list(texts)
+            if not isinstance(seed, int) and len(seed) != len(texts):
+                raise ValueError(f"seed must be one number, or one for each of the {len(texts)} texts, got {len(seed)}")
         attacked = self.attack_stream(texts, seed, num_workers)
         if progress:
             from tqdm.auto import tqdm
@@ -149,9 +131,9 @@ class AdversarialSynthesizer:
         return list(attacked)
 
     def attack_stream(
-        self, texts: Iterable[str], seed: int = 0, num_workers: int = 0, chunk_size: int = 256
+        self, texts: Iterable[str], seed: int | Iterable[int] = 0, num_workers: int = 0, chunk_size: int = 256
     ) -> Iterator[AttackedText]:
-        """`attack_batch` as an iterator, for texts that do not fit into memory."""
+        """`attack_batch` as an iterator, for texts that do not fit into memory; the scorer sees `chunk_size` texts at once."""
         if isinstance(texts, str):
             raise ValueError("texts must be a list of strings, got one string; attack() takes one")
         if num_workers < 0:
@@ -161,26 +143,28 @@ class AdversarialSynthesizer:
                 f"num_workers must be 0 with the scorer {self.scorer.name!r}, which cannot be copied to other processes,"
                 f" got {num_workers}"
             )
-        return self._stream(iter(texts), seed, num_workers, chunk_size)
+        seeds = repeat(seed) if isinstance(seed, int) else seed
+        return self._stream(zip(texts, seeds, strict=False), num_workers, chunk_size)
 
-    def _stream(self, texts: Iterator[str], seed: int, num_workers: int, chunk_size: int) -> Iterator[AttackedText]:
-        chunks = iter(lambda: list(islice(texts, chunk_size)), [])
-        if not num_workers:
-            for chunk in chunks:
-                yield from self._attack_chunk(chunk, seed)
+    def _stream(self, rows: Iterator[Row], num_workers: int, chunk_size: int) -> Iterator[AttackedText]:
+        chunks = iter(lambda: list(islice(rows, chunk_size)), [])
+        first = list(islice(chunks, max(num_workers, 2))) if num_workers else []
+        if len(first) < 2:  # a process of its own would take longer to start than this takes
+            for chunk in chain(first, chunks):
+                yield from self._attack_chunk(chunk)
             return
-        with ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(self,)) as pool:
+        with ProcessPoolExecutor(min(num_workers, len(first)), initializer=_start_worker, initargs=(self,)) as pool:
             # A few chunks in flight for each worker: enough to keep it busy, few enough for any length of input.
-            waiting = [pool.submit(_work, chunk, seed) for chunk in islice(chunks, 4 * num_workers)]
+            waiting = [pool.submit(_work, chunk) for chunk in chain(first, islice(chunks, 3 * num_workers))]
             while waiting:
                 done = waiting.pop(0).result()
-                waiting += [pool.submit(_work, chunk, seed) for chunk in islice(chunks, 1)]
+                waiting += [pool.submit(_work, chunk) for chunk in islice(chunks, 1)]
                 yield from done
 
-    def _attack_chunk(self, texts: Sequence[str], seed: int) -> list[AttackedText]:
-        words = [segment(_checked(text)) for text in texts]
+    def _attack_chunk(self, rows: Sequence[Row]) -> list[AttackedText]:
+        words = [segment(_checked(text)) for text, _ in rows]
         losses = self.scorer.losses(words)
-        return [self._attack(*row, seed) for row in zip(texts, words, losses, strict=True)]
+        return [self._attack(text, *scored, seed) for (text, seed), *scored in zip(rows, words, losses, strict=True)]
 
     def _generator(self, text: str, seed: int) -> random.Random:
         """Random numbers that (text, seed, config) fix, in any process."""
@@ -195,14 +179,16 @@ class AdversarialSynthesizer:
         seed: int,
         protected: Iterable[tuple[int, int]] = (),
     ) -> AttackedText:
-        sentence = Sentence(text, words, self._free(text, protected))
-        candidates = sentence.free
+        free = self._free(text, protected)
+        sentence = Sentence(text, words, free)
+        candidates = free
         if not self._always:
             candidates = {i for i in candidates if any(attack.is_attackable(sentence, i) for attack in self.attacks)}
         if not candidates:
             return AttackedText(text, text)
         rng = self._generator(text, seed)
-        n_characters = sum(map(len, CHINESE.findall(text))) or len(candidates)
+        chinese = (i for match in CHINESE.finditer(text) for i in range(*match.span()))
+        n_characters = sum(i in free for i in chinese) or len(candidates)
         count = min(draw_count(n_characters, self.config["ratio"], self.config["noise"], rng), len(candidates))
         return self._apply(sentence, select_positions(words, losses, candidates, count, rng), rng)
 
@@ -284,51 +270,8 @@ def _checked(text: str) -> str:
     return text
 
 
-def complete_config(config: str | Mapping[str, Any], scorer: Scorer | None = None) -> dict[str, Any]:
-    """A config with every key, checked.
-
-    Args:
-        config: name of a preset, or a dict with some of the keys of `AdversarialSynthesizer`; its key `preset` names
-            what to start from ("paper").
-        scorer: the scorer that will be used, when it is not one of the config's own.
-
-    Raises:
-        ValueError: for an unknown key or name, or a value out of range.
-    """
-    given = {"preset": config} if isinstance(config, str) else dict(config)
-    preset = given.pop("preset", "paper")
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-    if unknown := sorted(set(given).difference(DEFAULT_CONFIG)):
-        raise ValueError(f"config has unknown keys {unknown}; known are {sorted([*DEFAULT_CONFIG, 'preset'])}")
-    full = {**PRESETS[preset], **given}
-    if full["version"] != ALGORITHM_VERSION:
-        raise ValueError(
-            f"config version must be {ALGORITHM_VERSION}, the version of this package's attacks, got {full['version']!r}"
-        )
-    full["attacks"] = _complete_attacks(full["attacks"])
-    if not isinstance(full["options"], Mapping) or set(full["options"]).difference(ATTACKS):
-        raise ValueError(f"options must map names of attacks to their arguments, got {full['options']!r}")
-    full["options"] = {name: dict(arguments) for name, arguments in full["options"].items()}
-    for key, smallest, largest in (("ratio", 0.001, 1), ("noise", 0, 100), ("q", 0.05, 1)):
-        value = full[key]
-        if not isinstance(value, (int, float)) or not smallest <= value <= largest:
-            raise ValueError(f"{key} must be a number from {smallest} to {largest}, got {value!r}")
-    if scorer is not None:
-        full["scorer"] = scorer.name
-    elif full["scorer"] not in SCORERS:
-        raise ValueError(
-            f"scorer must be one of {sorted(SCORERS)}, or be given as an object in the argument scorer, got {full['scorer']!r}"
-        )
-    full["protect"], full["protect_patterns"] = list(full["protect"]), list(full["protect_patterns"])
-    if unknown := sorted(set(full["protect"]).difference(PROTECTED)):
-        raise ValueError(f"protect must be among {sorted(PROTECTED)}, got {unknown}")
-    for pattern in full["protect_patterns"]:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"protect_patterns must be regular expressions, got {pattern!r}: {error}") from error
-    return full
+def _make_scorer(name: str) -> Scorer:
+    return CausalLMScorer.from_pretrained(name) if is_language_model(name) else SCORERS[name]()
 
 
 def _make_attack(name: str, arguments: Mapping[str, Any]) -> Attack:
@@ -336,18 +279,6 @@ def _make_attack(name: str, arguments: Mapping[str, Any]) -> Attack:
         return ATTACKS[name](**arguments)
     except TypeError as error:
         raise ValueError(f"options: {name} does not take {list(arguments)}: {error}") from error
-
-
-def _complete_attacks(attacks: Any) -> dict[str, float]:
-    """Names, or weights by name, as weights by name."""
-    weights = dict(attacks) if isinstance(attacks, Mapping) else dict.fromkeys(attacks, 1.0)
-    if not weights or (unknown := sorted(set(weights).difference(ATTACKS))):
-        raise ValueError(f"attacks must be among {list(ATTACKS)}, got {unknown if weights else 'none'}")
-    for name, weight in weights.items():
-        if not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-            raise ValueError(f"attacks: the weight of {name} must be a positive number, got {weight!r}")
-    # In the registry's order, so that the same attacks in another order are the same config.
-    return {name: float(weights[name]) for name in ATTACKS if name in weights}
 
 
 # The synthesizer of a worker process; set once when it starts, so that it is not sent along with every chunk.
@@ -359,5 +290,5 @@ def _start_worker(synthesizer: AdversarialSynthesizer) -> None:
     _worker = synthesizer
 
 
-def _work(texts: Sequence[str], seed: int) -> list[AttackedText]:
-    return _worker._attack_chunk(texts, seed)
+def _work(rows: Sequence[Row]) -> list[AttackedText]:
+    return _worker._attack_chunk(rows)

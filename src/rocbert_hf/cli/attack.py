@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..attacks.kinds import ATTACKS
-from ..attacks.synthesizer import PRESETS, PROTECTED
+from ..attacks.config import PRESETS, PROTECTED
 from ..files import DECOMPRESSION_ERRORS, written_whole
 from ..options import command, option
 
@@ -48,13 +48,13 @@ def attack(options: AttackOptions) -> None:
     for file in (options.output, options.html):
         if file is not None and not file.parent.is_dir():
             raise OSError(f"the folder of {file} does not exist")
-    from ..attacks.page import Report
+    from ..attacks.page import AttackPage
 
     synthesizer = _synthesizer(options)
     header, rows = _open_rows(options.texts, options.input, options.column)
     waiting: deque[Callable[[str], str]] = deque()
     attacked = synthesizer.attack_stream(_texts_of(rows, waiting), options.seed, options.num_workers)
-    report = Report(config=synthesizer.config)
+    report = AttackPage(config=synthesizer.config)
     with ExitStack() as files:
         page = None if options.html is None else files.enter_context(written_whole(options.html))
         stream = sys.stdout if options.output is None else files.enter_context(written_whole(options.output))
@@ -66,7 +66,7 @@ def attack(options: AttackOptions) -> None:
             stream.write(line + "\n")
             report.add(result)
         if page is not None:
-            page.write(report.page())
+            page.write(report.html())
         stream.flush()
 
 
