@@ -8,14 +8,14 @@ Measure how right classifiers stay under attack, with options of a YAML file: `r
 import sys
 from pathlib import Path
 
-from rocbert_hf.evaluation.run import EvaluationArguments, evaluate
+from rocbert_hf.evaluation.run import OPTIONS, evaluate
 from rocbert_hf.options import parse_options
 
 
 def main(argv: list[str] | None = None) -> dict:
-    (arguments,) = parse_options((EvaluationArguments,), argv, description=__doc__.strip().split("\n")[0])
-    report = evaluate(arguments)
-    print(f"the report is in {Path(arguments.output_dir, 'report.html')}")
+    options = parse_options(OPTIONS, argv, description=__doc__.strip().split("\n")[0])
+    report = evaluate(*options)
+    print(f"the report is in {options[-1].output_dir / 'report.html'}")
     return report
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 
 @contextmanager
@@ -29,6 +30,12 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{what} {source} cannot be used: {_first_line(error)}") from error
+    except UnpicklingError:
+        # PyTorch's own message says how to switch the protection off
+        raise OSError(
+            f"{what} {source} cannot be loaded: its weights are a pickle that holds more than numbers, or is damaged; "
+            "weights in safetensors can be loaded safely"
+        ) from None
     # a damaged file of weights is a SafetensorError, one of other sizes a RuntimeError
     except (OSError, RuntimeError, SafetensorError) as error:
         raise OSError(f"{what} {source} cannot be loaded: {_first_line(error)}") from error

@@ -372,7 +372,7 @@ def _typed(given: Any, hint: Any, metadata: Mapping[str, Any], default: Any) -> 
     Raises:
         ValueError: the field cannot have it.
     """
-    if NoneType in get_args(hint) and (given is None or given == "none"):
+    if NoneType in get_args(hint) and (given is None or given in ("none", ["none"])):
         return None
     if given is None:
         raise ValueError("must have a value, got null")

@@ -13,12 +13,13 @@ from rocbert_hf.attackers import (
     AttackerSpec,
     Example,
     MaskedLanguageModelSynonyms,
+    SynonymSource,
     TextFoolerAttacker,
 )
 from rocbert_hf.attackers.candidates import CharacterForms, SplitCharacters
 from rocbert_hf.attackers.constraints import FamiliarCharacters, SentenceSimilarity
 from rocbert_hf.attackers.driver import ComposedAttacker
-from rocbert_hf.attackers.spec import settings_of, synonyms_from
+from rocbert_hf.attackers.spec import settings_of
 from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.characters.word_vectors import WordVectors
 
@@ -87,7 +88,7 @@ def test_what_is_told_of_an_attacker_is_the_same_each_time(make):
 def test_synonyms_come_from_a_file_of_word_vectors(tmp_path):
     rows = (f"{word} {' '.join(map(str, row))}\n" for word, row in zip(WORDS, vectors("美丽").vectors, strict=True))
     (tmp_path / "vectors.txt").write_text("".join(rows), encoding="utf-8")
-    attacker = TextFoolerAttacker(synonyms=synonyms_from(f"vectors={tmp_path / 'vectors.txt'}"))
+    attacker = TextFoolerAttacker(synonyms=SynonymSource.parse(f"vectors={tmp_path / 'vectors.txt'}").load())
     outcome = attacker.attack(likes_pretty, Example("这家店的房间非常漂亮，我很喜欢", 1))
     assert outcome.attacked.text == "这家店的房间非常美丽，我很喜欢"
 
@@ -97,7 +98,7 @@ def test_synonyms_come_from_a_masked_language_model(tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    synonyms = synonyms_from(f"masked_lm={tmp_path}")
+    synonyms = SynonymSource.parse(f"masked_lm={tmp_path}").load()
     assert isinstance(synonyms, MaskedLanguageModelSynonyms)
     of_another = MaskedLanguageModelSynonyms(synonyms.model, synonyms.tokenizer, words_only=False)
     one, other = (settings_of(ArgotAttacker(synonyms=given)) for given in (synonyms, of_another))
@@ -107,8 +108,8 @@ def test_synonyms_come_from_a_masked_language_model(tmp_path):
 
 @pytest.mark.parametrize("spec", ["thesaurus", "vectors", "masked_lm=", "bert-base-chinese"])
 def test_other_sources_of_synonyms_are_refused(spec):
-    with pytest.raises(ValueError, match="synonyms must be masked_lm=DIR_OR_ID"):
-        synonyms_from(spec)
+    with pytest.raises(ValueError, match="must be masked_lm=DIR_OR_ID"):
+        SynonymSource.parse(spec)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +131,17 @@ def test_the_command_line_names_every_attacker_and_reports_call_it_so(text, spec
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("pwws", "attacker must be one of adv, textfooler, argot, got 'pwws'"),
+        ("pwws", "must be one of adv, textfooler, argot, also as .* got 'pwws'"),
         ("argot:split", "argot has no attacks to choose, got 'split'"),
         ("argot:wild", "argot has no attacks to choose, got 'wild'"),
         ("textfooler*3", "textfooler is not random, so draws must be 1, got 3"),
         ("adv*0", "draws must be at least 1, got 0"),
-        ("adv:typo", "attack of ADV must be one of phonetic"),
+        ("adv:typo", "must have an attack .phonetic, .* or a preset .* got 'adv:typo'"),
         ("adv@2", "ratio must lie above 0 and not above 1, got 2.0"),
         ("adv@0", "ratio must lie above 0 and not above 1, got 0.0"),
-        ("adv@1.2.3", "ratio of an attacker must be a number"),
-        ("adv@", "attacker must be one of"),
-        ("", "attacker must be one of"),
+        ("adv@1.2.3", "must have a number behind @"),
+        ("adv@", "must be one of"),
+        ("", "must be one of"),
     ],
 )
 def test_what_names_no_attacker_is_one_clear_error(text, named):

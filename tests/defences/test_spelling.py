@@ -12,7 +12,7 @@ import torch
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
 from rocbert_hf.attackers import AttackerSpec, Example, ModelClassifier
 from rocbert_hf.attacks import AdversarialSynthesizer
-from rocbert_hf.defences import MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented, corrector_of
+from rocbert_hf.defences import CorrectorSpec, MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented
 from rocbert_hf.defences.spelling import plain_forms, rewritings
 from rocbert_hf.evaluation import RobustnessEvaluator
 from rocbert_hf.resources import demo_sentences
@@ -136,7 +136,7 @@ def test_any_masked_language_model_of_transformers_will_do(tmp_path):
     torch.manual_seed(0)
     RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny")).save_pretrained(tmp_path)
     RoCBertTokenizer().save_pretrained(tmp_path)
-    corrector = corrector_of(f"spelling={tmp_path}")
+    corrector = CorrectorSpec.parse(f"spelling={tmp_path}").load()
     corrector.margin = 0.0  # untrained, it takes any candidate for as good
     assert corrector.correct(["⼒气"]) != ["⼒气"]
     text = "这家店的服务很好"
@@ -195,8 +195,8 @@ def test_augmented_examples_keep_label_and_pair():
 
 @pytest.mark.parametrize("spec", ["spelling", "spelling=", "grammar", "pycorrector=x"])
 def test_unknown_defences_are_named(spec):
-    with pytest.raises(ValueError, match="a defence must be spelling=DIR_OR_ID"):
-        corrector_of(spec)
+    with pytest.raises(ValueError, match="must be spelling=DIR_OR_ID"):
+        CorrectorSpec.parse(spec)
 
 
 def test_bad_options_are_named():
@@ -213,12 +213,12 @@ def test_pycorrector_is_used_where_it_is_installed():
         from pycorrector import ConfusionCorrector
     except ImportError:
         with pytest.raises(ValueError, match="pip install pycorrector"):
-            corrector_of("pycorrector")
+            CorrectorSpec.parse("pycorrector").load()
         pytest.skip("pycorrector and kenlm are not installed")
     corrector = PycorrectorCorrector(ConfusionCorrector({"新情": "心情"}))
     assert corrector.correct(["今天新情很好", "", "好"]) == ["今天心情很好", "", "好"]
     assert corrector.fingerprint != PycorrectorCorrector(ConfusionCorrector({})).fingerprint
-    assert corrector.fingerprint != corrector_of("pycorrector").fingerprint
+    assert corrector.fingerprint != CorrectorSpec.parse("pycorrector").load().fingerprint
 
 
 def test_what_pycorrector_answers_is_understood():

@@ -137,6 +137,19 @@ def test_a_finished_evaluation_asks_nothing(tmp_path, reviews):
     assert len(asked) == 1  # for the number of its labels
 
 
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path, reviews):
+    evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["adv"])
+    whole = {file.name for file in tmp_path.iterdir()}
+    # what `written_whole` would leave of each of its files
+    for name in whole - {"examples.jsonl"}:
+        (tmp_path / f"{name}.a1_b2c3d").write_text("half")
+    own = {"report.md.bak", "notes.txt.abcdefgh", "report.html~"}
+    for name in own:
+        (tmp_path / name).write_text("mine")
+    evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["adv"])
+    assert {file.name for file in tmp_path.iterdir()} == whole | own
+
+
 SCRIPT = """
 import sys
 from rocbert_hf.cli import main
@@ -382,7 +395,7 @@ def test_similarity_is_by_the_encoder_that_was_given(tmp_path, folders, reviews)
     ("changed", "named"),
     [
         ({"models": {}}, "models must not be empty"),
-        ({"attackers": []}, "attackers must not be empty"),
+        ({"attackers": {"clean": AdvAttacker()}}, "attackers must not be called 'clean'"),
         ({"tasks": {"x": ()}}, "at least one example"),
         ({"models": {"x": 3}}, "must be a folder, a Hub id or callable"),
         ({"models": {"x": {"other": word_counter}}}, "no classifier for the task 'x'"),

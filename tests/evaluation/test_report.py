@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rocbert_hf.attackers import AdvAttacker, AttackerSpec, Example
+from rocbert_hf.attackers import AdvAttacker, AttackerSpec, Example, TextFoolerAttacker
 from rocbert_hf.evaluation import RobustnessEvaluator
-from rocbert_hf.evaluation.report import grouped_attackers
+from rocbert_hf.evaluation.report import charts
+from rocbert_hf.evaluation.report.content import Groups
 
 NASTY = "<script>alert(1)</script>|*a*|$x^2_\\"
 NASTY_NUMBER = "5 [<script>alert(2)</script>]"  # looks like a number with its interval
@@ -98,10 +100,11 @@ def test_tables_hold_the_numbers_of_the_report(folder):
 
 def test_attackers_of_any_name_and_one_resample_still_make_a_report(tmp_path):
     examples = [Example(f"这家店的服务很好，房间也不错{i}", 1) for i in range(3)] + [Example("味道难闻", 0)]
-    names = ["argot@small", "@0.1", "argot@0.1"]
-    attackers = {name: AdvAttacker() for name in names}
-    RobustnessEvaluator({"m": constant}, attackers, {"d": examples}, tmp_path, resamples=1, progress=False).run()
-    assert grouped_attackers(names) == (["argot@small", "@0.1"], {"argot": ["argot@0.1"]}, [])
+    names = ["argot@small", "@0.1", "argot@0.1", "adv:split"]  # the user's own: not taken apart
+    attackers = {name: AdvAttacker() for name in names} | {AttackerSpec("argot", ratio=0.2): AdvAttacker()}
+    evaluator = RobustnessEvaluator({"m": constant}, attackers, {"d": examples}, tmp_path, resamples=1, progress=False)
+    groups = Groups.of(evaluator.run())
+    assert groups == Groups(tuple(names), {"argot": ((0.2, "argot@0.2"),)}, {})
     assert sorted(file.name for file in tmp_path.glob("*.png")) == ["accuracy-d.png", "ratio-d-argot.png"]
 
 
@@ -110,3 +113,63 @@ def test_the_time_it_took_is_kept_apart(folder):
     assert {cell["attacker"] for cell in timing} == {"adv", "argot", "adv:phonetic", "argot@0.1", "argot@0.3"}
     assert all(cell["examples"] == 12 and cell["seconds"] >= 0 and cell["queries"] >= 12 for cell in timing)
     assert "seconds" not in (folder / "report.json").read_text(encoding="utf-8")
+
+
+def opening_of(folder, models, attackers, examples):
+    RobustnessEvaluator(models, attackers, {"d": examples}, folder, resamples=10, progress=False).run()
+    lines = (folder / "report.md").read_text(encoding="utf-8").split("\n\n")
+    return lines[: lines.index("## d: 4 texts, 2 labels")]
+
+
+PAIRED = [
+    Example("这家店的服务很好", 1),
+    Example("房间很漂亮", 1),
+    Example("味道难闻", 0),
+    Example("再也没有下次了", 0),
+]
+
+
+def test_the_first_lines_warn_of_a_constant_classifier(tmp_path):
+    warning = "Careful: m gives every text of d the label 1."
+    opening = opening_of(tmp_path / "constant", {"m": constant}, [AttackerSpec("argot")], PAIRED)
+    assert opening[1].startswith(warning)
+    assert f"<li>{warning}" in (tmp_path / "constant" / "report.html").read_text(encoding="utf-8")
+    assert not any(
+        "Careful" in line for line in opening_of(tmp_path / "m", {"m": shaky}, [AttackerSpec("adv")], PAIRED)
+    )
+
+
+def test_the_first_lines_tell_of_an_attacker_without_candidates(tmp_path):
+    attackers = {AttackerSpec("textfooler"): TextFoolerAttacker(synonyms=lambda word: ())}
+    opening = opening_of(tmp_path, {"m": shaky}, attackers, PAIRED)
+    found = [line for line in opening if "textfooler found nothing that it could change in 4 of 4 attacks on d" in line]
+    assert "(--synonyms)" in found[0].replace("\\", "")
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["attacked"]["d"]["textfooler"]["m"]["without_candidates"] == 4
+
+
+def test_missing_typefaces_are_said_once(tmp_path, monkeypatch):
+    attackers = [AttackerSpec("adv"), AttackerSpec("adv", attack="split")]
+    evaluator = RobustnessEvaluator({"模型": shaky}, attackers, {"d": PAIRED}, tmp_path, resamples=10, progress=False)
+    for fonts, count in (((), 1), (("DejaVu Sans",), 0)):  # as if that one had Chinese characters
+        monkeypatch.setattr(charts, "CJK_FONTS", fonts)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluator.run()
+        said = [str(warning.message) for warning in caught if "boxes" in str(warning.message)]
+        assert len(said) == count
+        assert not any("Glyph" in str(warning.message) for warning in caught)
+    assert all("fonts-noto-cjk" in line for line in said)
+
+
+def test_the_share_that_was_attacked_stands_beside_each_ratio(folder):
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
+    at = lines.index("### By share of the characters attacked: argot")
+    rows = [line for line in lines[at:] if line.startswith("| shaky |")][1]
+    numbers = [float(number) for number in re.findall(r"\| ([0-9.]+) ", rows)]
+    expected = [
+        100 * report["attacked"]["评论/1"][name]["shaky"]["attempted_share"]["value"]
+        for name in ("argot@0.1", "argot@0.3")
+    ]
+    assert numbers == pytest.approx(expected, abs=0.05)

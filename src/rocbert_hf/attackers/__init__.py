@@ -1,9 +1,10 @@
 """Black-box attackers: they ask a classifier, and change a text until its answer flips."""
 
 from .driver import Attacker, AttackOutcome, ComposedAttacker, Example
+from .given import GivenAttacks
 from .masked_synonyms import MaskedLanguageModelSynonyms
 from .recipes import ATTACKERS, AdvAttacker, ArgotAttacker, TextFoolerAttacker
-from .spec import AttackerSpec
+from .spec import AttackerSpec, SynonymSource
 from .victim import ModelClassifier, as_victim
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "AttackerSpec",
     "ComposedAttacker",
     "Example",
+    "GivenAttacks",
     "MaskedLanguageModelSynonyms",
     "ModelClassifier",
+    "SynonymSource",
     "TextFoolerAttacker",
     "as_victim",
 ]

@@ -26,11 +26,19 @@ from .victim import Classifier, Query, as_victim, probabilities_of
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled text. Of a pair only `text` is attacked."""
+    """A labelled text. Of a pair only `text` is attacked.
+
+    Args:
+        text: the text.
+        label: the number of its right label.
+        text_pair: the second text of a pair.
+        attacked: an attacked form of `text` that somebody has already made, for `GivenAttacks`.
+    """
 
     text: str
     label: int
     text_pair: str | None = None
+    attacked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,16 +100,20 @@ class BlackBoxAttacker:
         self.share = AttackedShare(max_share)
         self.query_budget = query_budget
 
-    def search(self, text: str, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
+    def search(self, example: Example, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
         """Yields lists of texts to score, is sent their probabilities in order, returns an `AttackedText`.
 
         Args:
-            text: the source.
+            example: its `text` is the source.
             goal: what to reach.
             clean: (labels,) the victim's probabilities of the source.
             seed: of all that is random.
         """
         raise NotImplementedError
+
+    def prepared(self, examples: Iterator[Example], at_once: int) -> Iterator[Example]:
+        """The examples, after whatever is done faster for several of them together; `at_once` is how many."""
+        return examples
 
     def attack(self, classifier: Classifier, example: Example, seed: int = 0) -> AttackOutcome:
         """Attack one example; its candidates are still scored in batches."""
@@ -153,7 +165,7 @@ class BlackBoxAttacker:
         self, classifier: Classifier, examples: Iterator[Example], seed: int, batch_size: int, num_workers: int
     ) -> Iterator[AttackOutcome]:
         victim = _BatchedVictim(classifier, batch_size, num_workers)
-        checked = _checked(examples)
+        checked = self.prepared(_checked(examples), victim.capacity)
         wrong: ValueError | None = None
         runs: deque[_Run] = deque()  # in the order of the examples; between rounds the first one is never finished
         with victim:
@@ -195,7 +207,7 @@ class BlackBoxAttacker:
         goal = Untargeted(example.label)
         if goal.is_reached(clean):
             return None
-        return (yield from self.search(example.text, goal, clean, seed))
+        return (yield from self.search(example, goal, clean, seed))
 
 
 def _checked(examples: Iterable[Example]) -> Iterator[Example]:
@@ -379,6 +391,6 @@ class ComposedAttacker(BlackBoxAttacker):
         self.constraints = (self.share, *constraints)
         self.find = GreedyByImportance() if search is None else search
 
-    def search(self, text: str, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
-        draft: Draft = yield from self.find(Words(text), goal, clean, self.transformation, self.constraints)
+    def search(self, example: Example, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
+        draft: Draft = yield from self.find(Words(example.text), goal, clean, self.transformation, self.constraints)
         return draft.attacked()

@@ -12,12 +12,11 @@ from typing import Any
 
 from ..attacks import ATTACKS, PRESETS, AdversarialSynthesizer, CausalLMScorer, Scorer
 from ..characters.word_vectors import WordVectors
+from ..checkpoints import loading
 from .driver import BlackBoxAttacker
 from .masked_synonyms import MaskedLanguageModelSynonyms
 from .recipes import ATTACKERS
 from .victim import model_fingerprint
-
-SYNONYMS = "masked_lm=DIR_OR_ID (of a masked language model) or vectors=FILE (word2vec or GloVe)"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class AttackerSpec:
 
     def __post_init__(self) -> None:
         if self.name not in ATTACKERS:
-            raise ValueError(f"attacker must be one of {', '.join(ATTACKERS)}, got {self.name!r}")
+            raise ValueError(f"name must be one of {', '.join(ATTACKERS)}, got {self.name!r}")
         if self.attack is not None and self.attack not in ATTACKS:
             raise ValueError(f"attack must be one of {', '.join(ATTACKS)}, got {self.attack!r}")
         if self.preset is not None and self.preset not in PRESETS:
@@ -75,20 +74,20 @@ class AttackerSpec:
             ValueError: it names none.
         """
         match = _SPEC.fullmatch(text)
-        if match is None:
+        if match is None or match["name"] not in ATTACKERS:
             raise ValueError(
-                f"attacker must be one of {', '.join(ATTACKERS)}, also as adv:ATTACK, adv:PRESET, adv*DRAWS or NAME@RATIO, "
+                f"must be one of {', '.join(ATTACKERS)}, also as adv:ATTACK, adv:PRESET, adv*DRAWS or NAME@RATIO, "
                 f"got {text!r}"
             )
         try:
             ratio = None if match["ratio"] is None else float(match["ratio"])
         except ValueError:
-            raise ValueError(f"the ratio of an attacker must be a number, got {text!r}") from None
+            raise ValueError(f"must have a number behind @, got {text!r}") from None
         chosen = match["chosen"]
         attack, preset = (None, chosen) if chosen in PRESETS else (chosen, None)
         if attack is not None and attack not in ATTACKS:
             raise ValueError(
-                f"an attack of ADV must be one of {', '.join(ATTACKS)}, or a preset of {', '.join(PRESETS)}, got {text!r}"
+                f"must have an attack ({', '.join(ATTACKS)}) or a preset ({', '.join(PRESETS)}) behind the colon, got {text!r}"
             )
         return cls(match["name"], attack, ratio, int(match["draws"] or 1), preset)
 
@@ -141,18 +140,40 @@ def _takes(name: str, option: str) -> bool:
     return option in inspect.signature(ATTACKERS[name]).parameters
 
 
-def synonyms_from(spec: str, device: str | None = None) -> MaskedLanguageModelSynonyms | WordVectors:
-    """Where synonyms come from, by a short description: "masked_lm=DIR_OR_ID", or "vectors=FILE".
+@dataclass(frozen=True)
+class SynonymSource:
+    """Where synonyms come from.
 
-    Raises:
-        ValueError: it describes nothing, or not what it says. OSError: it cannot be loaded.
+    Args:
+        kind: "masked_lm", a masked language model, or "vectors", a file of word vectors (word2vec or GloVe).
+        source: its folder or Hub id, or its path.
     """
-    kind, _, source = spec.partition("=")
-    if kind == "masked_lm" and source:
-        return MaskedLanguageModelSynonyms(source, device=device)
-    if kind == "vectors" and source:
-        return WordVectors.read(source)
-    raise ValueError(f"synonyms must be {SYNONYMS}, got {spec!r}")
+
+    kind: str
+    source: str
+
+    @classmethod
+    def parse(cls, text: str) -> SynonymSource:
+        """What the command line names: "masked_lm=DIR_OR_ID" or "vectors=FILE".
+
+        Raises:
+            ValueError: it is neither.
+        """
+        kind, _, source = text.partition("=")
+        if kind not in ("masked_lm", "vectors") or not source:
+            raise ValueError(f"must be masked_lm=DIR_OR_ID (a masked language model) or vectors=FILE, got {text!r}")
+        return cls(kind, source)
+
+    def load(self, device: str | None = None) -> MaskedLanguageModelSynonyms | WordVectors:
+        """The synonyms.
+
+        Raises:
+            ValueError: it is not of its kind. OSError: it cannot be loaded.
+        """
+        if self.kind == "vectors":
+            return WordVectors.read(self.source)
+        with loading("the model of synonyms", self.source):
+            return MaskedLanguageModelSynonyms(self.source, device=device)
 
 
 def settings_of(part: Any) -> Any:

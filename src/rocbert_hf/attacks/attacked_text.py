@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..characters.unseen import mark_unseen
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -210,12 +212,12 @@ class AttackedText:
         parts = []
         for before, after, edit in self.pieces():
             if edit is None:
-                parts.append(html.escape(after))
+                parts.append(html.escape(mark_unseen(after)))
                 continue
-            attacks = ", ".join(edit.attacks)
+            before, after, attacks = mark_unseen(before), visible(after), ", ".join(edit.attacks)
             parts.append(
                 f'<ruby class="edit" style="color:{colour_of(edit)}" title="{html.escape(f"{before} → {after} ({attacks})")}">'
-                f"{html.escape(_visible(after))}<rt>{html.escape(before)}</rt></ruby>"
+                f"{html.escape(after)}<rt>{html.escape(before)}</rt></ruby>"
             )
         return "".join(parts)
 
@@ -226,10 +228,10 @@ class AttackedText:
         line = Text()
         for before, after, edit in self.pieces():
             if edit is None:
-                line.append(after)
+                line.append(mark_unseen(after))
             else:
-                line.append(_visible(after), style=f"bold {colour_of(edit)}")
-                line.append(f"[{before}:{'+'.join(edit.attacks)}]", style="dim")
+                line.append(visible(after), style=f"bold {colour_of(edit)}")
+                line.append(f"[{mark_unseen(before)}:{'+'.join(edit.attacks)}]", style="dim")
         return line
 
 
@@ -238,9 +240,9 @@ def colour_of(edit: Edit) -> str:
     return COLOURS.get(edit.attacks[-1], OTHER_COLOUR) if edit.attacks else OTHER_COLOUR
 
 
-def _visible(form: str) -> str:
-    """A form as a reader can see it: nothing left is ∅, characters of no width are written as <U+200B>."""
-    return "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in form) or "∅"
+def visible(form: str) -> str:
+    """What an edit put there, as a reader can see it: nothing is ∅, spaces too are written out, as <U+3000>."""
+    return "".join(char if char.isprintable() else f"<U+{ord(char):04X}>" for char in mark_unseen(form)) or "∅"
 
 
 MIDDLE_TAG = {"BIO": "I", "BMES": "M", "BIOES": "I"}

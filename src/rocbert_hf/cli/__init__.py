@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from ..characters.unseen import mark_unseen
 from ..options import Command
 
 COMMANDS = ("pretrain", "finetune", "attack", "evaluate", "convert", "info", "card")
@@ -50,13 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        _say(f"error: {printable(str(error))}")
+        _say(f"error: {mark_unseen(str(error))}")
         return 1
-
-
-def printable(text: str) -> str:
-    """`text` with every character that would steer a terminal shown by its number: other people's files are quoted."""
-    return "".join(char if char.isprintable() or char == "\n" else f"<U+{ord(char):04X}>" for char in text)
 
 
 def _run(argv: list[str]) -> int:
@@ -71,7 +67,7 @@ def _run(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         close = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
-        _say(f"error: there is no command {printable(argv[0])}; {hint}")
+        _say(f"error: there is no command {mark_unseen(argv[0])}; {hint}")
         return 2
     command_named(argv[0])(argv[1:])
     sys.stdout.flush()

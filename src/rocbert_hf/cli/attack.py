@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..attacks.kinds import ATTACKS
 from ..attacks.config import PRESETS, PROTECTED
+from ..attacks.kinds import ATTACKS
 from ..files import DECOMPRESSION_ERRORS, written_whole
 from ..options import command, option
 

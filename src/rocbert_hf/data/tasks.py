@@ -21,15 +21,20 @@ FORMATS = (".tsv", ".csv", ".jsonl", ".json")
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a table has its texts and labels; `text_pair` is None for single texts."""
+    """Where a table has its texts and labels.
+
+    `text_pair` is None for single texts, `attacked` if nobody has attacked them.
+    """
 
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
+    attacked: str | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.text, self.text_pair, self.label) if name is not None)
+        names = (self.text, self.text_pair, self.label, self.attacked)
+        return tuple(name for name in names if name is not None)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class LabelledTexts:
         labels: as they are written in the source.
         pairs: the second texts; None for single texts.
         names: all labels of the source, in their order, of which these rows may have a part; None for those that occur.
+        attacked: an attacked form of each text that somebody has already made, or None.
         numbered: the source itself numbers its labels in the order of `names`, as a `ClassLabel` of datasets does.
     """
 
@@ -51,6 +57,7 @@ class LabelledTexts:
     pairs: tuple[str, ...] | None = None
     names: tuple[str, ...] | None = None
     numbered: bool = False
+    attacked: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -69,12 +76,15 @@ class LabelledTexts:
     def rows(self, numbers: Iterable[int]) -> LabelledTexts:
         """These rows alone, in this order; of labels that none of them has the names are kept."""
         numbers = list(numbers)
-        pairs = None if self.pairs is None else tuple(self.pairs[i] for i in numbers)
+        pairs, attacked = (
+            None if column is None else tuple(column[i] for i in numbers) for column in (self.pairs, self.attacked)
+        )
         return replace(
             self,
             texts=tuple(self.texts[i] for i in numbers),
             labels=tuple(self.labels[i] for i in numbers),
             pairs=pairs,
+            attacked=attacked,
             names=self.label_names(),
         )
 
@@ -231,15 +241,24 @@ def read_labelled(
         dataset = _dataset(str(source), split)
         names = _classes(dataset).get(columns.label)
         rows = _checked_rows(_dataset_records(dataset, str(source)), columns, str(source))
-    texts, pairs, labels = [], [], []
-    for text, pair, label in rows:
+    texts, pairs, labels, attacked = [], [], [], []
+    for text, pair, label, attacked_form in rows:
         texts.append(text)
         pairs.append(pair)
         labels.append(label)
+        attacked.append(attacked_form)
     if not texts:
         raise ValueError(f"{source} is empty: it must have at least one row")
     pairs = tuple(pairs) if columns.text_pair else None
-    return LabelledTexts(name, tuple(texts), tuple(labels), pairs, names, numbered=names is not None)
+    return LabelledTexts(
+        name,
+        tuple(texts),
+        tuple(labels),
+        pairs,
+        names,
+        numbered=names is not None,
+        attacked=tuple(attacked) if columns.attacked else None,
+    )
 
 
 def _records(path: Path, suffix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -321,8 +340,8 @@ def _dataset_records(dataset: Dataset, source: str) -> Iterator[tuple[str, Mappi
 
 def _checked_rows(
     records: Iterator[tuple[str, Mapping[str, Any]]], columns: Columns, source: str
-) -> Iterator[tuple[str, str | None, str]]:
-    """(text, text_pair, label) of every record."""
+) -> Iterator[tuple[str, str | None, str, str | None]]:
+    """(text, text_pair, label, attacked form) of every record."""
     for where, record in records:
         missing = [name for name in columns.named if name not in record]
         if missing:
@@ -331,12 +350,13 @@ def _checked_rows(
             )
         text, label = record[columns.text], record[columns.label]
         pair = record[columns.text_pair] if columns.text_pair else None
-        for name, value in ((columns.text, text), (columns.text_pair, pair)):
+        attacked = record[columns.attacked] if columns.attacked else None
+        for name, value in ((columns.text, text), (columns.text_pair, pair), (columns.attacked, attacked)):
             if name is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"{where}: {name} must be a string with a text in it, got {value!r}")
         if not isinstance(label, (str, int)) or label == "":
             raise ValueError(f"{where}: {columns.label} must be a string or an integer, got {label!r}")
-        yield text, pair, str(int(label) if isinstance(label, bool) else label)
+        yield text, pair, str(int(label) if isinstance(label, bool) else label), attacked
 
 
 def _listed(names: Sequence[str], shown: int = 10) -> str:

@@ -1,5 +1,5 @@
 """Defences: spelling put right before a classifier reads, and training examples attacked."""
 
-from .spelling import MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented, corrector_of
+from .spelling import CorrectorSpec, MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented
 
-__all__ = ["MaskedLMCorrector", "PycorrectorCorrector", "SpellChecked", "augmented", "corrector_of"]
+__all__ = ["CorrectorSpec", "MaskedLMCorrector", "PycorrectorCorrector", "SpellChecked", "augmented"]

@@ -23,6 +23,7 @@ from ..characters.near_sounds import characters_by_syllable, near_homophones_of
 from ..characters.parts import splits_of
 from ..characters.pinyin import homophones_of
 from ..characters.similarity import lookalikes_of
+from ..checkpoints import loading
 from ..resources import character_readings, vocabulary
 
 
@@ -327,21 +328,43 @@ class PycorrectorCorrector:
         return [found["target"] for found in self.corrector.correct_batch(list(texts))]
 
 
-def corrector_of(spec: str, device: str | None = None) -> Corrector:
-    """The corrector of a short description: "spelling=DIR_OR_ID" with a masked language model, or "pycorrector".
+@dataclass(frozen=True)
+class CorrectorSpec:
+    """Which corrector.
 
-    Raises:
-        ValueError: it describes none. OSError: the model cannot be loaded.
+    Args:
+        kind: "spelling", a `MaskedLMCorrector`, or "pycorrector", a `PycorrectorCorrector`.
+        source: folder or Hub id of the masked language model.
     """
-    name, _, model = spec.partition("=")
-    if name == MaskedLMCorrector.name and model:
-        return MaskedLMCorrector(model, device=device)
-    if spec == PycorrectorCorrector.name:
-        return PycorrectorCorrector()
-    raise ValueError(
-        f"a defence must be {MaskedLMCorrector.name}=DIR_OR_ID (of a masked language model) or "
-        f"{PycorrectorCorrector.name}, got {spec!r}"
-    )
+
+    kind: str
+    source: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CorrectorSpec:
+        """What the command line names: "spelling=DIR_OR_ID" or "pycorrector".
+
+        Raises:
+            ValueError: it is neither.
+        """
+        kind, _, source = text.partition("=")
+        if text != PycorrectorCorrector.name and not (kind == MaskedLMCorrector.name and source):
+            raise ValueError(
+                f"must be {MaskedLMCorrector.name}=DIR_OR_ID (of a masked language model) or "
+                f"{PycorrectorCorrector.name}, got {text!r}"
+            )
+        return cls(kind, source or None)
+
+    def load(self, device: str | None = None) -> Corrector:
+        """The corrector.
+
+        Raises:
+            ValueError: the model is not of that kind. OSError: it cannot be loaded, or pycorrector is missing.
+        """
+        if self.source is None:
+            return PycorrectorCorrector()
+        with loading("the model of the defence", self.source):
+            return MaskedLMCorrector(self.source, device=device)
 
 
 def augmented(

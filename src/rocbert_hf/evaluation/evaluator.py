@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from numbers import Integral
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..attackers import AttackerSpec, ModelClassifier
+from ..attackers import AttackerSpec
 from ..attackers.constraints import Encoder, character_bags
 from ..attackers.driver import Attacker, AttackOutcome, Example
+from ..attackers.given import NoAttack
 from ..attackers.spec import settings_of
-from ..attackers.victim import Classifier, Query, as_victim, device_for, fingerprint_of, model_fingerprint
-from ..attacks import AttackedText
-from ..checkpoints import loading
+from ..attackers.victim import Classifier
 from ..data.tasks import LabelledTexts
 from ..files import write_whole
 from .metrics import Bootstrap
-from .named_classifier import NamedClassifier, label_names_of
-from .records import JsonLines
+from .named_classifier import NamedClassifier
+from .preparation import PreparedTask, digest, prepare, victim_of
+from .records import Cell, JsonLines
 from .report import write_report
-from .summary import perturbed_share, summarise
+from .similarity import similarity
+from .summary import CLEAN, perturbed_share, summarise
 
 LONG_TEXTS = ("error", "cut")
 VERSION = 3  # of what a line means; another one is not mixed in
@@ -44,7 +43,8 @@ class RobustnessEvaluator:
             pipeline, a `ModelClassifier`, or anything callable on a list of strings (of pairs of strings, for a task of
             pairs) that gives probabilities. Where a classifier fits one task alone, name -> {task: classifier}.
             Classifiers that name their labels are matched by these names; the others give them in the same order.
-        attackers: `AttackerSpec`s, or name -> an `Attacker`.
+        attackers: `AttackerSpec`s; or name, or `AttackerSpec`, -> an `Attacker`. Without any the models are only asked
+            about the texts as they are.
         tasks: name -> labelled texts, or examples whose labels are the classifiers' numbers.
         output_dir: the folder for `examples.jsonl`, `settings.json`, `report.json`, `report.md`, `report.html`, the
             charts, and `timing.json` (apart from the report, which is the same however long it took).
@@ -73,7 +73,7 @@ class RobustnessEvaluator:
     def __init__(
         self,
         models: Mapping[str, Any],
-        attackers: Sequence[AttackerSpec] | Mapping[str, Attacker],
+        attackers: Sequence[AttackerSpec] | Mapping[AttackerSpec | str, Attacker],
         tasks: Mapping[str, LabelledTexts | Sequence[Example]],
         output_dir: str | os.PathLike,
         seed: int = 0,
@@ -89,24 +89,27 @@ class RobustnessEvaluator:
         for argument, number in (("batch_size", batch_size), ("num_workers", num_workers)):
             if number < 1:
                 raise ValueError(f"{argument} must be at least 1, got {number}")
-        for argument, given in (("models", models), ("attackers", attackers), ("tasks", tasks)):
+        for argument, given in (("models", models), ("tasks", tasks)):
             if not given:
                 raise ValueError(f"{argument} must not be empty")
         self.bootstrap = Bootstrap(seed, resamples)
-        self.attackers = (
-            dict(attackers) if isinstance(attackers, Mapping) else {str(spec): spec.build() for spec in attackers}
-        )
+        if not isinstance(attackers, Mapping):
+            attackers = {spec: spec.build() for spec in attackers}
+        self.specs = {str(key): key if isinstance(key, AttackerSpec) else None for key in attackers}
+        if CLEAN in self.specs:
+            raise ValueError(f"attackers must not be called {CLEAN!r}, as the texts without an attack are")
+        self.attackers: dict[str, Attacker] = {str(key): attacker for key, attacker in attackers.items()}
         self.encoder = character_bags if encoder is None else encoder
         self.seed = seed
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.long_texts = long_texts
         self.progress = progress
-        self.tasks: dict[str, _PreparedTask] = {}
+        self.tasks: dict[str, PreparedTask] = {}
         loaded: dict[str, Classifier] = {}
         for task, rows in tasks.items():
-            victims = {name: _victim(name, model, task, loaded) for name, model in models.items()}
-            self.tasks[task] = _prepare(task, rows, victims, long_texts)
+            victims = {name: victim_of(name, model, task, loaded) for name, model in models.items()}
+            self.tasks[task] = prepare(task, rows, victims, long_texts)
         self.output_dir = Path(output_dir)
         self.settings = self._settings()
 
@@ -119,35 +122,35 @@ class RobustnessEvaluator:
             OSError: another process is evaluating into the same folder.
         """
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        settings = _settings_joined(self.output_dir / "settings.json", self.settings)
         with JsonLines(self.output_dir / "examples.jsonl") as lines:
+            settings = _settings_joined(self.output_dir / "settings.json", self.settings)
             done = self._done(lines)
+            _remove_unfinished(self.output_dir)
             write_whole(self.output_dir / "settings.json", json.dumps(settings, ensure_ascii=False, indent=1))
-            for task, attacker, model in self._cells():
-                self._attack(task, attacker, model, done, lines)
-        records = [
-            done[task, attacker, model, index]
-            for task, attacker, model in self._cells()
-            for index in range(len(self.tasks[task].examples))
-        ]
-        report = summarise(records, self.settings, self.bootstrap)
-        write_report(report, records, self.output_dir)
+            for cell in self._cells():
+                self._attack(cell, done, lines)
+            records = [
+                done[cell, index] for cell in self._cells() for index in range(len(self.tasks[cell.task].examples))
+            ]
+            report = summarise(records, self.specs, self.settings, self.bootstrap)
+            write_report(report, records, self.output_dir)
         return report
 
-    def _cells(self) -> Iterator[tuple[str, str, str]]:
+    def _cells(self) -> Iterator[Cell]:
         for task, prepared in self.tasks.items():
-            for attacker in self.attackers:
+            for attacker in self.attackers or (CLEAN,):
                 for model in prepared.victims:
-                    yield task, attacker, model
+                    yield Cell(task, attacker, model)
 
-    def _attack(self, task: str, attacker: str, model: str, done: dict[tuple, dict], lines: JsonLines) -> None:
-        prepared = self.tasks[task]
-        left = [i for i in range(len(prepared.examples)) if (task, attacker, model, i) not in done]
+    def _attack(self, cell: Cell, done: dict[tuple[Cell, int], dict], lines: JsonLines) -> None:
+        """Attack the examples of a cell that are not done, and keep each outcome as soon as it is known."""
+        prepared = self.tasks[cell.task]
+        total = len(prepared.examples)
+        left = [i for i in range(total) if (cell, i) not in done]
         if not left:
             return
-        cell = self._cell(task, attacker, model)
-        outcomes = self.attackers[attacker].attack_batch(
-            prepared.victims[model],
+        outcomes = self.attackers.get(cell.attacker, NoAttack()).attack_batch(
+            prepared.victims[cell.model],
             [prepared.examples[i] for i in left],
             self.seed,
             self.batch_size,
@@ -156,40 +159,33 @@ class RobustnessEvaluator:
         if self.progress:
             from tqdm.auto import tqdm
 
-            outcomes = tqdm(
-                outcomes,
-                total=len(prepared.examples),
-                initial=len(prepared.examples) - len(left),
-                unit="example",
-                desc=f"{task}: {attacker} against {model}",
-            )
-        attacked = 0
+            what = f"{cell.task}: {cell.attacker} against {cell.model}"
+            outcomes = tqdm(outcomes, total=total, initial=total - len(left), unit="example", desc=what)
+        settings, attacked = self._digest_of(cell), 0
         try:
             for index, outcome in zip(left, outcomes, strict=True):
-                record = {"task": task, "attacker": attacker, "model": model, "index": index, "cell": cell}
-                record |= _record(outcome, self.encoder)
+                record = {**cell._asdict(), "index": index, "cell": settings, **_record(outcome, self.encoder)}
                 lines.append(record)
-                done[task, attacker, model, index] = record
+                done[cell, index] = record
                 attacked += 1
         except ValueError as error:
-            at = len(prepared.examples) - len(left) + attacked
             raise ValueError(
-                f"{model} under {attacker} on {task}, after {at} of {len(prepared.examples)} examples: {error} "
-                f"(the outcomes so far are kept in {lines.file})"
+                f"{cell.model} under {cell.attacker} on {cell.task}, after {total - len(left) + attacked} of {total} "
+                f"examples: {error} (the outcomes so far are kept in {lines.file})"
             ) from error
 
-    def _done(self, lines: JsonLines) -> dict[tuple, dict]:
-        """The records that are there, by (task, attacker, model, index)."""
-        cells = {names: self._cell(*names) for names in self._cells()}
+    def _done(self, lines: JsonLines) -> dict[tuple[Cell, int], dict]:
+        """The records that are there, by cell and number of the example."""
+        digests = {cell: self._digest_of(cell) for cell in self._cells()}
         done = {}
         for number, record in lines.read():
-            names = record.get("task"), record.get("attacker"), record.get("model")
-            if names in cells and record.get("cell") != cells[names]:
+            cell = Cell.of(record)
+            if cell in digests and record.get("cell") != digests[cell]:
                 raise ValueError(
-                    f"{lines.file} line {number} was measured with other settings than these ({', '.join(names)}): "
+                    f"{lines.file} line {number} was measured with other settings than these ({', '.join(cell)}): "
                     "give another output folder"
                 )
-            done[(*names, record.get("index"))] = record
+            done[cell, record.get("index")] = record
         return done
 
     def _settings(self) -> dict[str, Any]:
@@ -208,233 +204,14 @@ class RobustnessEvaluator:
             },
         }
 
-    def _cell(self, task: str, attacker: str, model: str) -> str:
-        """A hash of all that the outcomes of one model under one attacker on one task depend on."""
+    def _digest_of(self, cell: Cell) -> str:
+        """A hash of all that the outcomes of a cell depend on."""
         settings = _that_decide(self.settings)
         depends = [settings[name] for name in ("version", "seed", "long_texts")]
         depends += [getattr(self.encoder, "fingerprint", settings["encoder"])]
-        depends += [settings["attackers"][attacker], settings["tasks"][task], settings["models"][f"{model} on {task}"]]
-        return _digest(json.dumps(depends, sort_keys=True))
-
-
-class MeanPooledEncoder:
-    """Texts as the mean of a transformers encoder's last hidden states, for `RobustnessEvaluator(encoder=...)`.
-
-    Args:
-        model: folder or Hub id of an encoder.
-        device: where to compute; by default a GPU, if there is one.
-        max_length: tokens a text is cut at; by default what the model allows.
-    """
-
-    def __init__(self, model: str | os.PathLike, device: str | None = None, max_length: int | None = None):
-        from transformers import AutoModel, AutoTokenizer
-
-        self.name = str(model)
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.model, found = AutoModel.from_pretrained(model, output_loading_info=True)
-        self.model.to(device_for(device)).eval()
-        self._made_up = frozenset(found["missing_keys"])  # such as the pooler, which the mean does not ask
-        limits = (max_length, getattr(self.model.config, "max_position_embeddings", None))
-        self.max_length = min(limit for limit in (*limits, self.tokenizer.model_max_length) if limit)
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the model, its tokenizer and its reach."""
-        return model_fingerprint(self.model, self.tokenizer, self.max_length, leave_out=self._made_up)
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """float32 (texts, hidden)."""
-        import torch
-
-        inputs = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
-        inputs = inputs.to(self.model.device)
-        with torch.inference_mode():
-            hidden = self.model(**inputs).last_hidden_state.float()
-        mask = inputs["attention_mask"][..., None]
-        return ((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy()
-
-
-# ------------------------------------------------------------------------------------------------- victims and tasks
-
-
-@dataclass(frozen=True)
-class _PreparedTask:
-    examples: tuple[Example, ...]
-    labels: tuple[str, ...]
-    victims: dict[str, NamedClassifier]
-
-    def describe(self) -> dict[str, Any]:
-        rows = [[example.text, example.text_pair, example.label] for example in self.examples]
-        return {"examples": len(rows), "labels": list(self.labels), "digest": _digest(json.dumps(rows))}
-
-
-def _victim(name: str, model: Any, task: str, loaded: dict[str, Classifier]) -> NamedClassifier:
-    if isinstance(model, Mapping):
-        if task not in model:
-            raise ValueError(f"models: {name} has no classifier for the task {task!r}, only for {', '.join(model)}")
-        model = model[task]
-    if isinstance(model, (str, os.PathLike)):
-        # one that several tasks use is loaded once
-        if str(model) not in loaded:
-            with loading("models: " + name, model):
-                loaded[str(model)] = ModelClassifier(model)
-        model = loaded[str(model)]
-    if not callable(model):
-        raise ValueError(f"models: {name} must be a folder, a Hub id or callable, got {type(model).__name__}")
-    try:
-        model = as_victim(model)
-    except ValueError as error:
-        raise ValueError(f"models: {name}: {error}") from error
-    return NamedClassifier(name, model, label_names_of(model), fingerprint_of(model))
-
-
-def _prepare(
-    task: str, rows: LabelledTexts | Sequence[Example], victims: dict[str, NamedClassifier], long_texts: str
-) -> _PreparedTask:
-    """The task's examples in numbers, and its victims with their answers in one order of labels."""
-    if not len(rows):
-        raise ValueError(f"tasks: {task} must have at least one example")
-    if isinstance(rows, LabelledTexts):
-        query = rows.texts[0] if rows.pairs is None else (rows.texts[0], rows.pairs[0])
-    else:
-        rows = _checked_texts(task, rows)
-        query = rows[0].text if rows[0].text_pair is None else (rows[0].text, rows[0].text_pair)
-    sizes = {name: _number_of_labels(victim, query) for name, victim in victims.items()}
-    names = _names_of_labels(task, rows, victims, min(sizes.values()))
-    for name, size in sizes.items():
-        if victims[name].labels is None and size != len(names):
-            raise ValueError(f"models: {name} gives {size} probabilities a text, but {task} has {len(names)} labels")
-    victims = {name: _in_order(victim, names) for name, victim in victims.items()}
-    if isinstance(rows, LabelledTexts):
-        pairs = rows.pairs or [None] * len(rows)
-        examples = [Example(*row) for row in zip(rows.texts, rows.label_ids(names), pairs, strict=True)]
-    else:
-        examples = _checked_labels(task, rows, len(names))
-    for victim in victims.values():
-        examples = _within_reach(task, examples, victim, long_texts)
-    return _PreparedTask(tuple(examples), tuple(names), victims)
-
-
-def _checked_texts(task: str, examples: Sequence[Example]) -> list[Example]:
-    """The examples, all single texts or all pairs."""
-    paired = examples[0].text_pair is not None
-    for number, example in enumerate(examples):
-        texts = [example.text] if example.text_pair is None else [example.text, example.text_pair]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"tasks: texts must be strings, got {texts!r} in example {number} of {task}")
-        if (example.text_pair is not None) != paired:
-            raise ValueError(
-                f"tasks: the examples of {task} must all have a text_pair or none of them, but examples 0 and "
-                f"{number} differ in that"
-            )
-    return list(examples)
-
-
-def _checked_labels(task: str, examples: Sequence[Example], num_labels: int) -> list[Example]:
-    """The examples with their labels as Python's integers, which JSON can hold."""
-    for number, example in enumerate(examples):
-        if not isinstance(example.label, Integral) or not 0 <= example.label < num_labels:
-            raise ValueError(
-                f"tasks: labels of {task} must be numbers from 0 to {num_labels - 1}, got {example.label!r} in "
-                f"example {number}"
-            )
-    return [replace(example, label=int(example.label)) for example in examples]
-
-
-def _number_of_labels(victim: NamedClassifier, query: Query) -> int:
-    """How many probabilities a victim gives, which must be as many as it has labels, where it says what these are."""
-    size = victim([query]).shape[1]
-    if victim.labels is not None and size != len(victim.labels):
-        raise ValueError(
-            f"models: {victim.name} gives {size} probabilities a text, but its config has {len(victim.labels)} labels "
-            f"({', '.join(victim.labels)})"
-        )
-    return size
-
-
-def _names_of_labels(
-    task: str, rows: LabelledTexts | Sequence[Example], victims: Mapping[str, NamedClassifier], size: int
-) -> tuple[str, ...]:
-    """What the labels of a task are called, in the order of their numbers, whatever the order of the victims.
-
-    Args:
-        task: its name.
-        rows: of the task.
-        victims: by name. Where one of them has names for its labels, these hold.
-        size: how many labels there are, where no victim says.
-    """
-    known = [victim.labels for victim in victims.values() if victim.labels is not None]
-    named = [labels for labels in known if labels != _numbers(len(labels))]
-    if named:
-        return named[0]
-    size = len(known[0]) if known else size
-    if not isinstance(rows, LabelledTexts):
-        return _numbers(size)
-    names = rows.label_names()
-    if len(names) == size and (rows.numbered or not known):
-        return names
-    if known or ("0" in names and all(name.isdecimal() for name in names)):
-        return _numbers(size)
-    raise ValueError(
-        f"models give {size} probabilities a text, but {task} has {len(names)} labels ({', '.join(names)}), and nothing "
-        "says which is which: give classifiers that name their labels, or labels from 0 up"
-    )
-
-
-def _numbers(size: int) -> tuple[str, ...]:
-    return tuple(map(str, range(size)))
-
-
-def _in_order(victim: NamedClassifier, names: Sequence[str]) -> NamedClassifier:
-    """The victim with its answers in the order of these labels; labels without names are in that order already."""
-    if victim.labels in (None, tuple(names)):
-        return victim
-    if sorted(victim.labels) == sorted(names):
-        return replace(victim, order=tuple(victim.labels.index(name) for name in names))
-    if victim.labels == _numbers(len(names)):
-        return victim
-    raise ValueError(
-        f"models must have the same labels, but {victim.name} has {', '.join(victim.labels)} "
-        f"where another has {', '.join(names)}"
-    )
-
-
-def _within_reach(task: str, examples: list[Example], victim: NamedClassifier, long_texts: str) -> list[Example]:
-    """The examples, none longer than the model reads."""
-    tokenizer = getattr(victim.classifier, "tokenizer", None)
-    reach = getattr(victim.classifier, "max_length", None)
-    if tokenizer is None or reach is None:
-        return examples
-    paired = examples[0].text_pair is not None
-    columns = [[example.text for example in examples]]
-    if paired:
-        columns.append([example.text_pair for example in examples])
-    lengths = [len(ids) for ids in tokenizer(*columns, truncation=False, verbose=False)["input_ids"]]
-    long = [i for i, length in enumerate(lengths) if length > reach]
-    if not long:
-        return examples
-    if long_texts == "error":
-        raise ValueError(
-            f"{len(long)} of the {len(examples)} texts of {task} are longer than the {reach} tokens that {victim.name} "
-            f"reads, the longest has {max(lengths)}: long_texts='cut' (--cut) cuts them to what is read"
-        )
-    examples = list(examples)
-    for i in long:
-        examples[i] = _cut(examples[i], tokenizer, reach)
-    return examples
-
-
-def _cut(example: Example, tokenizer: Any, reach: int) -> Example:
-    """The example as far as a model reads it; of a pair the longer text is cut first, as tokenizers do."""
-    pair = () if example.text_pair is None else ([example.text_pair],)
-    encoded = tokenizer([example.text], *pair, truncation=True, max_length=reach, return_offsets_mapping=True)
-    sequences = encoded.sequence_ids(0)
-    ends = [0, 0]
-    for sequence, (_, end) in zip(sequences, encoded["offset_mapping"][0], strict=True):
-        if sequence is not None:
-            ends[sequence] = max(ends[sequence], int(end))
-    text_pair = None if example.text_pair is None else example.text_pair[: ends[1]]
-    return replace(example, text=example.text[: ends[0]], text_pair=text_pair)
+        depends += [settings["attackers"].get(cell.attacker), settings["tasks"][cell.task]]
+        depends += [settings["models"][f"{cell.model} on {cell.task}"]]
+        return digest(json.dumps(depends, sort_keys=True))
 
 
 # ----------------------------------------------------------------------------------------------- records and settings
@@ -456,15 +233,6 @@ def _record(outcome: AttackOutcome, encoder: Encoder) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 4),
         **attacked.to_dict(),
     }
-
-
-def similarity(encoder: Callable[[list[str]], Any], attacked: AttackedText) -> float:
-    """Cosine between an attacked text and its source, by an encoder; 0 where either has no direction."""
-    vectors = np.asarray(encoder([attacked.source, attacked.text]), dtype=np.float64)
-    if vectors.ndim != 2 or len(vectors) != 2:
-        raise ValueError(f"encoder must return one vector for each of the 2 texts, got shape {vectors.shape}")
-    norms = np.linalg.norm(vectors, axis=1).prod()
-    return float(vectors[0] @ vectors[1] / norms) if norms else 0.0
 
 
 def _settings_joined(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -495,6 +263,17 @@ def _settings_joined(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return joined
 
 
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the files under temporary names that a run left which was killed while it wrote its report."""
+    for file in folder.iterdir():
+        if _UNFINISHED.fullmatch(file.name):
+            file.unlink()
+
+
+# what `files.written_whole` calls a file of this folder until it is whole
+_UNFINISHED = re.compile(r"((report|settings|timing)\.(json|md|html)|(accuracy|attacks|ratio)-.*\.png)\.[a-z0-9_]{8}")
+
+
 def _identity(victim: NamedClassifier) -> str | None:
     """What tells a victim, with its labels in the order that they are in, from another of its name."""
     if victim.order is None:
@@ -511,7 +290,3 @@ def _that_decide(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 200 else text[:200] + " ..."
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

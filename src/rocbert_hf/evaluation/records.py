@@ -1,13 +1,26 @@
-"""Results on disk: lines that survive being killed."""
+"""Results on disk: lines that survive being killed, and what each is of."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ..files import json_object
+
+
+class Cell(NamedTuple):
+    """One model under one attacker on one task, by their names; `summary.CLEAN` is the attacker of no attack."""
+
+    task: str
+    attacker: str
+    model: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Cell:
+        """The cell that a line of `examples.jsonl` belongs to."""
+        return cls(*(record.get(name) for name in cls._fields))
 
 
 class JsonLines:

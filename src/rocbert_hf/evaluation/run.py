@@ -1,215 +1,299 @@
-"""An evaluation as options: what `rocbert evaluate` and `examples/run_robustness.py` are told."""
+"""An evaluation as options: what `rocbert evaluate` and `examples/run_robustness.py` are told, and what they do."""
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..attackers import AttackerSpec, ModelClassifier
-from ..attackers.spec import SYNONYMS, synonyms_from
-from ..attacks import PRESETS
+from ..attackers import AttackerSpec, GivenAttacks, ModelClassifier, SynonymSource
+from ..attackers.driver import Attacker
+from ..attackers.victim import device_for
+from ..attacks import ATTACKS, PRESETS, CausalLMScorer, read_attacks
+from ..attacks.selection import SCORERS
 from ..checkpoints import checked_device, loading
 from ..data.tasks import TASKS, Columns, LabelledTexts, read_labelled, task_of
-from ..defences.spelling import Corrector, SpellChecked, corrector_of
-from .evaluator import MeanPooledEncoder, RobustnessEvaluator
+from ..defences.spelling import Corrector, CorrectorSpec, SpellChecked
+from ..options import REQUIRED, check_choices, option
+from .evaluator import RobustnessEvaluator
+from .similarity import MeanPooledEncoder
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A classifier to evaluate.
+
+    Args:
+        name: for reports.
+        source: folder or Hub id; {task} in it stands for the name of the task.
+    """
+
+    name: str
+    source: str
+
+    @classmethod
+    def parse(cls, text: str) -> NamedModel:
+        """What the command line names: "name=source", or a source alone, whose last part is then the name."""
+        name, equals, source = text.partition("=")
+        # a folder may have "=" in its name
+        if equals and "/" not in name and not glob.glob(glob.escape(text).replace("{task}", "*")):
+            return cls(name, source)
+        return cls(Path(text.replace("{task}", "")).name.strip("-_. ") or text, text)
 
 
 @dataclass
-class EvaluationArguments:
-    """Which classifiers to attack, how, and on what."""
+class EvaluationData:
+    """The labelled texts"""
 
-    model: list[str] = field(
-        default_factory=list,
-        metadata={"help": "folder or Hub id, or name=folder; {task} in it stands for the task's name"},
+    task: list[str] = option([], "public tasks, with commas between", choices=TASKS, separator=",")
+    data_dir: Path | None = option(None, "folder with the files of the tasks: DATA_DIR/chnsenticorp/test.tsv.gz ...")
+    data: list[str] = option(
+        [], "files (.tsv, .csv, .jsonl or .json, also packed), or datasets of the Hub as owner/name:config"
     )
-    task: list[str] = field(default_factory=list, metadata={"help": f"of {', '.join(TASKS)}"})
-    data_dir: str | None = field(
-        default=None, metadata={"help": "folder with the files of the tasks: DIR/chnsenticorp/test.tsv.gz ..."}
+    split: str | None = option(None, "split to read (without it: the one that the task measures on, or test)")
+    text_column: str = option("text", "of --data: the text that is attacked")
+    pair_column: str | None = option(None, "of --data: the second text of a pair, which is not attacked")
+    label_column: str = option("label", "of --data: the right label")
+    attacked_column: str | None = option(
+        None, "of --data: an attacked form of the text that you have already, measured as the attacker given"
     )
-    data: list[str] = field(
-        default_factory=list,
-        metadata={"help": ".tsv, .csv, .jsonl or .json (also packed), or a dataset of the Hub as owner/name:config"},
-    )
-    split: str | None = field(default=None, metadata={"help": "split to read; default: the task's, or test"})
-    text_column: str = field(default="text", metadata={"help": "of --data"})
-    pair_column: str | None = field(
-        default=None, metadata={"help": "of --data: the second text of a pair, which is not attacked"}
-    )
-    label_column: str = field(default="label", metadata={"help": "of --data"})
-    limit: int | None = field(default=None, metadata={"help": "texts to attack, drawn at random; default: all"})
-    attackers: list[str] = field(
-        default_factory=lambda: ["adv", "textfooler", "argot"], metadata={"help": "adv, textfooler, argot"}
-    )
-    attacks: list[str] = field(
-        default_factory=list,
-        metadata={"help": "also ADV with one attack alone, each of these; all: the nine of the paper"},
-    )
-    ratio: list[str] = field(
-        default_factory=list, metadata={"help": "also every attacker with at most these shares of the characters"}
-    )
-    max_share: float = field(default=0.2, metadata={"help": "share of the characters that may be attacked"})
-    query_budget: int = field(default=2000, metadata={"help": "queries a text"})
-    synonyms: str | None = field(
-        default=None,
-        metadata={"help": f"of textfooler and argot: {SYNONYMS}; default: the packaged thesaurus, small"},
-    )
-    defence: list[str] = field(
-        default_factory=list,
-        metadata={"help": "also every model behind spelling=DIR_OR_ID (a masked language model), or pycorrector"},
-    )
-    encoder: str | None = field(
-        default=None,
-        metadata={"help": "folder or Hub id of the encoder that measures similarity; default: by characters"},
-    )
-    output_dir: str = field(
-        default="robustness", metadata={"help": "folder for the report and the outcomes; run again, it goes on there"}
-    )
-    cut: bool = field(default=False, metadata={"help": "cut texts that are longer than a model reads"})
-    max_length: int | None = field(default=None, metadata={"help": "tokens a model reads; default: all it can"})
-    batch_size: int = field(default=64, metadata={"help": "texts of one forward pass"})
-    num_workers: int = field(
-        default=1, metadata={"help": "calls of a model at the same time, each in a thread; the outcomes stay the same"}
-    )
-    device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; default: a GPU if there is one"})
-    seed: int = field(default=0, metadata={"help": "of the sample, the attacks and the intervals"})
+    limit: int | None = option(None, "texts to attack per task, drawn at random (without it: all)")
 
-    def __post_init__(self):
-        for name in ("model", "task", "data", "attackers", "attacks", "ratio", "defence"):
-            value = getattr(self, name)
-            setattr(self, name, [value] if isinstance(value, str) else [str(item) for item in value])
-        for name in ("task", "attackers", "attacks", "ratio"):  # also with commas between
-            parts = ",".join(getattr(self, name)).split(",")
-            setattr(self, name, [part.strip() for part in parts if part.strip()])
-        for name, least in (("batch_size", 1), ("num_workers", 1), ("max_length", 1), ("query_budget", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not self.model:
-            raise ValueError("give at least one model")
+    def __post_init__(self) -> None:
+        check_choices(self)
         if not self.task and not self.data:
             raise ValueError(f"give data, or a task of {', '.join(TASKS)}")
         if self.task and self.data_dir is None:
             raise ValueError("a task needs data_dir, the folder with its files")
+        if self.task and self.attacked_column:
+            raise ValueError("attacked_column is a column of data, and a task has none; evaluate the task on its own")
 
-    def attacker_specs(self) -> list[AttackerSpec]:
+    def read(self, seed: int) -> dict[str, LabelledTexts]:
+        """Name -> the labelled texts of each task and file, as many as are asked for.
+
+        Raises:
+            OSError: there is no such file. ValueError: it does not hold what it should.
+        """
+        tasks = {name: task_of(name).read(self.data_dir, self.split) for name in self.task}
+        columns = Columns(self.text_column, self.pair_column, self.label_column, self.attacked_column)
+        for source in self.data:
+            rows = read_labelled(source, columns, self.split or "test")
+            if rows.name in tasks:
+                raise ValueError(f"two of the data are called {rows.name}")
+            tasks[rows.name] = rows
+        return {name: rows.sample(self.limit, seed) for name, rows in tasks.items()}
+
+
+@dataclass
+class EvaluationModels:
+    """The classifiers"""
+
+    model: list[NamedModel] = option(
+        REQUIRED,
+        "classifiers: a folder or Hub id, or NAME=FOLDER; {task} in it stands for the name of the task",
+        parse=NamedModel.parse,
+        short="-m",
+    )
+    defence: list[CorrectorSpec] = option(
+        [],
+        "also every model behind a spelling corrector: spelling=DIR_OR_ID (a masked language model), or pycorrector",
+        parse=CorrectorSpec.parse,
+    )
+    max_length: int | None = option(None, "tokens that a model reads (without it: all it can)")
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("give at least one model")
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {self.max_length}")
+
+    def load(self, tasks: Sequence[str], batch_size: int, device: str | None) -> dict[str, dict[str, Any]]:
+        """Name -> task -> classifier; each folder is loaded once.
+
+        Raises:
+            OSError: one cannot be loaded. ValueError: one is no classifier, or two have the same name.
+        """
+        models: dict[str, dict[str, Any]] = {}
+        loaded: dict[str, ModelClassifier] = {}
+        correctors = self._correctors(device)
+        for spec in self.model:
+            folders = {task: spec.source.replace("{task}", task) for task in tasks}
+            for folder in dict.fromkeys(folders.values()):
+                if folder not in loaded:
+                    with loading("the model", folder):
+                        loaded[folder] = ModelClassifier(
+                            folder, batch_size=batch_size, device=device, max_length=self.max_length
+                        )
+            classifiers = {spec.name: {task: loaded[folder] for task, folder in folders.items()}}
+            for defence, corrector in correctors.items():
+                classifiers[f"{spec.name} + {defence}"] = {
+                    task: SpellChecked(loaded[folder], corrector) for task, folder in folders.items()
+                }
+            for name in classifiers.keys() & models.keys():
+                raise ValueError(f"two models are called {name}: name them, as in one={spec.source}")
+            models |= classifiers
+        return models
+
+    def _correctors(self, device: str | None) -> dict[str, Corrector]:
+        """Name -> corrector; if several are of one kind, the name has the folder of each."""
+        specs = list(dict.fromkeys(self.defence))
+        kinds = Counter(spec.kind for spec in specs)
+        correctors: dict[str, Corrector] = {}
+        for spec in specs:
+            name = spec.kind if kinds[spec.kind] == 1 else f"{spec.kind} {Path(spec.source).name}"
+            if name in correctors:
+                sources = ", ".join(str(spec.source) for spec in specs)
+                raise ValueError(f"two defences are called {name}: give folders of different names, got {sources}")
+            correctors[name] = spec.load(device)
+        return correctors
+
+
+@dataclass
+class EvaluationAttackers:
+    """The attackers"""
+
+    attackers: list[AttackerSpec] | None = option(
+        [AttackerSpec("adv"), AttackerSpec("textfooler"), AttackerSpec("argot")],
+        "adv, textfooler, argot, with commas between; adv:wild is ADV with another preset, adv:split with one attack alone, "
+        "adv*20 the worst of 20 draws, argot@0.1 attacks at most a tenth of the characters; none: only clean texts",
+        parse=AttackerSpec.parse,
+        separator=",",
+    )
+    each_attack: list[str] = option(
+        [],
+        "also ADV with each of these attacks alone, with commas between; all: the nine of the paper",
+        choices=["all", *ATTACKS],
+        separator=",",
+    )
+    ratio: list[float] = option(
+        [], "also every attacker with each of these shares of the characters, with commas between", separator=","
+    )
+    max_share: float = option(0.2, "share of the characters that may be attacked; one character always may be")
+    query_budget: int = option(2000, "queries per text, at most")
+    attacks: str = option(
+        "paper",
+        f"what ADV draws its attacks from: a preset ({', '.join(PRESETS)}), names of attacks with commas between, or a YAML "
+        "or JSON file with a config of the synthesizer (ratio, noise, q, scorer, attacks with weights, protect, ...)",
+    )
+    scorer: str | None = option(
+        None,
+        f"what scores the words of Eq. 2 in ADV: {', '.join(SCORERS)}, or the folder or Hub id of a causal language model "
+        "(without it: as in --attacks)",
+    )
+    synonyms: SynonymSource | None = option(
+        None,
+        "synonyms of textfooler and argot: masked_lm=DIR_OR_ID or vectors=FILE (without it: the packaged thesaurus, small)",
+        parse=SynonymSource.parse,
+    )
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.query_budget < 1:
+            raise ValueError(f"query_budget must be at least 1, got {self.query_budget}")
+
+    def specs(self) -> list[AttackerSpec]:
         """All attackers that are asked for, each once."""
-        attacks = list(PRESETS["paper"]["attacks"]) if self.attacks == ["all"] else self.attacks
-        named = [AttackerSpec.parse(text) for text in self.attackers]
+        named = self.attackers or []
+        attacks = PRESETS["paper"]["attacks"] if "all" in self.each_attack else self.each_attack
         alone = [AttackerSpec("adv", attack=attack) for attack in attacks]
-        by_ratio = [replace(spec, ratio=ratio) for spec in named for ratio in map(_number, self.ratio)]
+        by_ratio = [replace(spec, ratio=ratio) for spec in named for ratio in self.ratio]
         return list(dict.fromkeys([*named, *alone, *by_ratio]))
 
+    def build(self, device: str | None) -> dict[AttackerSpec | str, Attacker]:
+        """The attackers.
 
-def evaluate(arguments: EvaluationArguments, progress: bool = True) -> dict[str, Any]:
+        Raises:
+            OSError: a model or file that they need cannot be loaded. ValueError: it is not of the kind that they need, or
+                a number is out of range.
+        """
+        synonyms = None if self.synonyms is None else self.synonyms.load(device)
+        config = self._attack_config()
+        if config["scorer"] in SCORERS:
+            scorer = SCORERS[config["scorer"]]()
+        else:  # loaded once for all attackers
+            with loading("the scorer", config["scorer"]):
+                scorer = CausalLMScorer.from_pretrained(config["scorer"])
+            scorer.model.to(device_for(device))
+        return {spec: spec.build(self.max_share, self.query_budget, synonyms, config, scorer) for spec in self.specs()}
+
+    def _attack_config(self) -> dict[str, Any]:
+        """What ADV draws from; a ratio is in it only if a file gave one."""
+        config = read_attacks(self.attacks)
+        if Path(self.attacks).suffix.lower() not in (".yaml", ".yml", ".json"):
+            del config["ratio"]
+        return config if self.scorer is None else {**config, "scorer": self.scorer}
+
+
+@dataclass
+class EvaluationRun:
+    """The run"""
+
+    output_dir: Path = option(
+        Path("robustness"), "folder for the report and the outcomes; a run that was stopped goes on there", short="-o"
+    )
+    encoder: str | None = option(
+        None, "folder or Hub id of the encoder that measures similarity (without it: by characters)"
+    )
+    cut: bool = option(False, "cut texts that are longer than a model reads")
+    batch_size: int = option(64, "texts per forward pass")
+    num_workers: int = option(1, "calls of a model at the same time, each in a thread; the outcomes stay the same")
+    device: str | None = option(None, "cpu, cuda, ... (without it: a GPU if there is one)")
+    seed: int = option(0, "of the sample, the attacks and the intervals")
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("num_workers", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        checked_device(self.device)
+
+    def evaluator(
+        self,
+        models: dict[str, Any],
+        attackers: dict[AttackerSpec | str, Attacker],
+        tasks: dict[str, LabelledTexts],
+        progress: bool,
+    ) -> RobustnessEvaluator:
+        """The evaluator of these models."""
+        encoder = None
+        if self.encoder is not None:
+            with loading("the encoder", self.encoder):
+                encoder = MeanPooledEncoder(self.encoder, self.device)
+        return RobustnessEvaluator(
+            models,
+            attackers,
+            tasks,
+            self.output_dir,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            encoder=encoder,
+            long_texts="cut" if self.cut else "error",
+            progress=progress,
+        )
+
+
+OPTIONS = (EvaluationData, EvaluationModels, EvaluationAttackers, EvaluationRun)
+
+
+def evaluate(
+    data: EvaluationData,
+    models: EvaluationModels,
+    attackers: EvaluationAttackers,
+    run: EvaluationRun,
+    progress: bool = True,
+) -> dict[str, Any]:
     """Run, or go on with, an evaluation; the report is in the output folder and returned.
 
     Raises:
         ValueError, OSError: something that was given does not fit or cannot be read; nothing was attacked then. A
             classifier's answers may also be found wrong on the way; the outcomes before that are kept.
     """
-    checked_device(arguments.device)
-    with _loading_named("the model of synonyms", arguments.synonyms, "masked_lm="):
-        synonyms = None if arguments.synonyms is None else synonyms_from(arguments.synonyms, arguments.device)
-    attackers = {
-        str(spec): spec.build(arguments.max_share, arguments.query_budget, synonyms)
-        for spec in arguments.attacker_specs()
-    }
-    tasks = _read_tasks(arguments)
-    models = _load_models(arguments, list(tasks))
-    with _loading_named("the encoder", arguments.encoder):
-        encoder = None if arguments.encoder is None else MeanPooledEncoder(arguments.encoder, arguments.device)
-    evaluator = RobustnessEvaluator(
-        models,
-        attackers,
-        tasks,
-        arguments.output_dir,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-        encoder=encoder,
-        long_texts="cut" if arguments.cut else "error",
-        progress=progress,
-    )
-    return evaluator.run()
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"ratio must be numbers, got {text!r}") from None
-
-
-def _read_tasks(arguments: EvaluationArguments) -> dict[str, LabelledTexts]:
-    tasks = {name: task_of(name).read(arguments.data_dir, arguments.split) for name in arguments.task}
-    columns = Columns(arguments.text_column, arguments.pair_column, arguments.label_column)
-    for source in arguments.data:
-        rows = read_labelled(source, columns, arguments.split or "test")
-        if rows.name in tasks:
-            raise ValueError(f"two of the data are called {rows.name}")
-        tasks[rows.name] = rows
-    return {name: rows.sample(arguments.limit, arguments.seed) for name, rows in tasks.items()}
-
-
-def _load_models(arguments: EvaluationArguments, tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Name -> task -> classifier; each folder is loaded once."""
-    models: dict[str, dict[str, Any]] = {}
-    loaded: dict[str, ModelClassifier] = {}
-    correctors = _load_correctors(arguments)
-    for spec in arguments.model:
-        name, source = _named_model(spec, tasks)
-        folders = {task: source.replace("{task}", task) for task in tasks}
-        for folder in folders.values():
-            if folder not in loaded:
-                loaded[folder] = _load(folder, arguments)
-        classifiers = {name: {task: loaded[folder] for task, folder in folders.items()}}
-        for defence, corrector in correctors.items():
-            classifiers[f"{name} + {defence}"] = {
-                task: SpellChecked(loaded[folder], corrector) for task, folder in folders.items()
-            }
-        for name in classifiers.keys() & models.keys():
-            raise ValueError(f"two models are called {name}: name them, as in one={source}")
-        models |= classifiers
-    return models
-
-
-def _named_model(spec: str, tasks: Sequence[str]) -> tuple[str, str]:
-    """(name, folder or Hub id) of "name=folder", or of a folder, which may have = in it, or Hub id alone."""
-    name, equals, source = spec.partition("=")
-    if equals and "/" not in name and not any(Path(spec.replace("{task}", task)).is_dir() for task in tasks):
-        return name, source
-    return Path(spec.replace("{task}", "")).name.strip("-_. ") or spec, spec
-
-
-def _load_correctors(arguments: EvaluationArguments) -> dict[str, Corrector]:
-    """Name -> corrector; where several are of one kind, the name has the folder of each."""
-    specs = list(dict.fromkeys(arguments.defence))
-    kinds = Counter(spec.partition("=")[0] for spec in specs)
-    correctors: dict[str, Corrector] = {}
-    for spec in specs:
-        kind, _, source = spec.partition("=")
-        with _loading_named("the model of the defence", spec, f"{kind}="):
-            corrector = corrector_of(spec, arguments.device)
-        name = corrector.name if kinds[kind] == 1 else f"{corrector.name} {Path(source).name}"
-        if name in correctors:
-            raise ValueError(f"two defences are called {name}: give folders of different names, got {', '.join(specs)}")
-        correctors[name] = corrector
-    return correctors
-
-
-def _load(folder: str, arguments: EvaluationArguments) -> ModelClassifier:
-    with loading("the model", folder):
-        return ModelClassifier(
-            folder, batch_size=arguments.batch_size, device=arguments.device, max_length=arguments.max_length
-        )
-
-
-def _loading_named(what: str, spec: str | None, prefix: str = ""):
-    """`loading` of the checkpoint that stands behind the prefix; nothing where none does."""
-    if spec is None or not spec.startswith(prefix) or spec == prefix:
-        return nullcontext()
-    return loading(what, spec.removeprefix(prefix))
+    built = attackers.build(run.device)
+    if data.attacked_column is not None:
+        built[GivenAttacks.name] = GivenAttacks()
+    tasks = data.read(run.seed)
+    loaded = models.load(list(tasks), run.batch_size, run.device)
+    return run.evaluator(loaded, built, tasks, progress).run()

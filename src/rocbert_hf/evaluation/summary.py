@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from ..attackers import AttackerSpec
 from ..attacks.attacked_text import AttackedText
 from .metrics import Bootstrap, Estimate, mcnemar
+from .records import Cell
 
 CLEAN = "clean"  # the column of a report that no attacker has
 
@@ -22,83 +25,103 @@ def perturbed_share(attacked: AttackedText) -> float:
 
 
 def summarise(
-    records: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], bootstrap: Bootstrap
+    records: Sequence[Mapping[str, Any]],
+    specs: Mapping[str, AttackerSpec | None],
+    settings: Mapping[str, Any],
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
     """The report of an evaluation, for JSON.
 
     Args:
         records: a line of `examples.jsonl` each, all that the settings name.
+        specs: the attackers by name, in their order; None for one that has no spec. Empty if nothing was attacked.
         settings: of the evaluator.
         bootstrap: makes the intervals.
 
     Returns:
         `tasks`, `models` and `attackers` in their order; `clean[task][model]` and `attacked[task][attacker][model]`
-        with estimates (value, low, high) of the scores, and of attacks also of
+        with estimates (value, low, high) of the scores. Clean ones also have
+
+        - `predictions`: how many texts got each label, in the order of the labels;
+
+        and attacked ones
 
         - `success_rate`: of the texts that were right before, share that is wrong after the attack;
         - `perturbed_share`, `similarity`: of successful attacks, means;
-        - `queries`: a text that was attacked, mean;
+        - `attempted_share`: share of the characters, mean of all attacks whether they succeeded or not;
+        - `queries`: per text that was attacked, mean;
         - `outcomes`: how many succeeded, failed, and were skipped since they were wrong before;
+        - `without_candidates`: of the failed ones, those where the attacker had nothing to try;
         - `edits`: by attack, in how many attacked texts it occurs, and how many of these attacks succeeded;
 
         `significance`: for every two models, on each task clean and under each attacker, the difference of their
         accuracies (paired bootstrap), on how many texts only one of them is right, and the p-value of McNemar's test.
     """
-    cells: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for record in records:
-        cells.setdefault((record["task"], record["attacker"], record["model"]), []).append(record)
-    tasks, attackers, models = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    cells = _by_cell(records)
+    tasks, columns, models = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     report: dict[str, Any] = {
         "settings": settings,
         "tasks": {name: settings["tasks"][name] for name in tasks},
         "models": models,
-        "attackers": attackers,
+        "attackers": {name: None if spec is None else asdict(spec) for name, spec in specs.items()},
         "clean": {},
         "attacked": {},
         "significance": [],
     }
     for task in tasks:
-        num_labels = len(settings["tasks"][task]["labels"])
-        first = attackers[0]
+        labels = settings["tasks"][task]["labels"]
+        # what a model says of a text before the attack is the same under every attacker
+        clean = {model: cells[Cell(task, columns[0], model)] for model in models}
         report["clean"][task] = {
-            model: _scores(cells[task, first, model], "prediction_before", num_labels, bootstrap) for model in models
+            model: _scores(rows, "prediction_before", len(labels), bootstrap)
+            | {"predictions": _predictions(rows, len(labels))}
+            for model, rows in clean.items()
         }
         report["attacked"][task] = {
             attacker: {
-                model: _scores(cells[task, attacker, model], "prediction", num_labels, bootstrap)
-                | _attack_numbers(cells[task, attacker, model], bootstrap)
+                model: _scores(cells[Cell(task, attacker, model)], "prediction", len(labels), bootstrap)
+                | _attack_numbers(cells[Cell(task, attacker, model)], bootstrap)
                 for model in models
             }
-            for attacker in attackers
+            for attacker in specs
         }
-        for attacker, column in [(first, "prediction_before"), *((name, "prediction") for name in attackers)]:
-            right = {model: _right(cells[task, attacker, model], column) for model in models}
-            name = CLEAN if column == "prediction_before" else attacker
-            report["significance"] += [
-                {"task": task, "attacker": name, "models": [one, other]} | _compare(right[one], right[other], bootstrap)
-                for one, other in combinations(models, 2)
-            ]
+        right = {CLEAN: {model: _right(rows, "prediction_before") for model, rows in clean.items()}}
+        right |= {
+            attacker: {model: _right(cells[Cell(task, attacker, model)], "prediction") for model in models}
+            for attacker in specs
+        }
+        report["significance"] += [
+            {"task": task, "attacker": attacker, "models": [one, other]}
+            | _compare(of_models[one], of_models[other], bootstrap)
+            for attacker, of_models in right.items()
+            for one, other in combinations(models, 2)
+        ]
     return report
 
 
 def timing(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Seconds and queries of every cell; apart from the report, since no two runs take the same time."""
-    cells: dict[tuple[str, str, str], list[float]] = {}
-    for record in records:
-        total = cells.setdefault((record["task"], record["attacker"], record["model"]), [0.0, 0, 0])
-        for position, value in enumerate((record["seconds"], record["queries"], 1)):
-            total[position] += value
     return [
         {
-            "task": task,
-            "attacker": attacker,
-            "model": model,
-            "examples": examples,
-            "seconds": round(seconds, 3),
-            "queries": queries,
+            **cell._asdict(),
+            "examples": len(rows),
+            "seconds": round(sum(row["seconds"] for row in rows), 3),
+            "queries": sum(row["queries"] for row in rows),
         }
-        for (task, attacker, model), (seconds, queries, examples) in cells.items()
+        for cell, rows in _by_cell(records).items()
     ]
+
+
+def _by_cell(records: Sequence[Mapping[str, Any]]) -> dict[Cell, list[Mapping[str, Any]]]:
+    cells: dict[Cell, list[Mapping[str, Any]]] = {}
+    for record in records:
+        cells.setdefault(Cell.of(record), []).append(record)
+    return cells
+
+
+def _predictions(records: Sequence[Mapping], num_labels: int) -> list[int]:
+    counts = Counter(record["prediction_before"] for record in records)
+    return [counts[number] for number in range(num_labels)]
 
 
 def _scores(records: Sequence[Mapping], column: str, num_labels: int, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -112,11 +135,14 @@ def _attack_numbers(records: Sequence[Mapping], bootstrap: Bootstrap) -> dict[st
     estimates = {
         "success_rate": bootstrap.mean([record["status"] == "success" for record in attacked]),
         "perturbed_share": bootstrap.mean([record["perturbed"] for record in succeeded]),
+        "attempted_share": bootstrap.mean([record["perturbed"] for record in attacked]),
         "similarity": bootstrap.mean([record["similarity"] for record in succeeded]),
         "queries": bootstrap.mean([record["queries"] for record in attacked]),
     }
     outcomes = Counter(record["status"] for record in records)
     return _as_dicts(estimates) | {
+        # then only the text as it is was asked for
+        "without_candidates": sum(record["status"] == "failed" and record["queries"] == 1 for record in attacked),
         "outcomes": {status: outcomes[status] for status in ("success", "failed", "skipped")},
         "edits": _edits(attacked),
     }

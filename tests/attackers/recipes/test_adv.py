@@ -4,10 +4,14 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from rocbert_hf.attackers import AdvAttacker, ArgotAttacker, Example
-from rocbert_hf.attacks import AdversarialSynthesizer
+from rocbert_hf.attacks import AdversarialSynthesizer, CausalLMScorer
 from rocbert_hf.resources import demo_sentences
+
+from ...classifiers import bert_tokenizer
 
 LONG = ["".join(demo_sentences()[at : at + 12]) for at in range(0, 480, 12)]
 SHORT = ["这家店很好", "房间漂亮", "服务员态度差", *[text for text in demo_sentences() if len(text) < 20][:40]]
@@ -126,3 +130,21 @@ def test_a_query_budget_ends_the_draws():
 def test_bad_arguments_are_one_clear_error(options, named):
     with pytest.raises(ValueError, match=named):
         AdvAttacker(**options)
+
+
+def test_a_language_model_scores_the_sentences_of_a_batch_together():
+    torch.manual_seed(0)
+    tokenizer = bert_tokenizer()
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes))
+    calls = []
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    examples = [Example(text, 0) for text in demo_sentences()[:16]]
+    found = {}
+    for batch_size in (1, 16):
+        calls.clear()
+        attacker = AdvAttacker(scorer=CausalLMScorer(model, tokenizer), draws=3)
+        outcomes = attacker.attack_batch(unmoved, examples, batch_size=batch_size)
+        found[batch_size] = [outcome.attacked for outcome in outcomes], len(calls)
+    assert found[1][0] == found[16][0]
+    assert found[16][1] < found[1][1] / 2

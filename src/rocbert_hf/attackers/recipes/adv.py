@@ -13,16 +13,19 @@ The victim is not searched, it only judges: that is what the paper's tables call
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from ...attacks.attacked_text import AttackedText, Edit
-from ...attacks.selection import Scorer
-from ...attacks.synthesizer import AdversarialSynthesizer, complete_config
+from ...attacks.config import complete_config
+from ...attacks.selection import CausalLMScorer, Scorer
+from ...attacks.synthesizer import AdversarialSynthesizer
+from ...characters.words import segment
 from ..constraints import AttackedShare
-from ..driver import BlackBoxAttacker
+from ..driver import BlackBoxAttacker, Example
 from ..search import Search, Untargeted
 
 
@@ -70,8 +73,18 @@ class AdvAttacker(BlackBoxAttacker):
         if ratio is not None or (isinstance(attacks, Mapping) and "ratio" in attacks):
             self.share = AttackedShare(1)
 
-    def search(self, text: str, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
-        drawn = [self._draw(text, of_draw) for of_draw in _seeds(seed, text, self.draws)]
+    def prepared(self, examples: Iterator[Example], at_once: int) -> Iterator[Example]:
+        """The examples; if a language model scores their words, it is asked for many of them together."""
+        scorer = self.synthesizer.scorer
+        if not isinstance(scorer, CausalLMScorer):
+            yield from examples
+            return
+        while chunk := list(islice(examples, min(at_once, scorer.cache_size))):
+            scorer.losses([segment(example.text) for example in chunk])  # it keeps them until the draws ask again
+            yield from chunk
+
+    def search(self, example: Example, goal: Untargeted, clean: np.ndarray, seed: int) -> Search:
+        drawn = [self._draw(example.text, of_draw) for of_draw in _seeds(seed, example.text, self.draws)]
         answers = yield [attacked.text for attacked in drawn]
         if not answers:  # the query budget is used up
             return drawn[0]

@@ -1,0 +1,107 @@
+"""A report as one HTML page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from html import escape
+
+from ...attacks.attacked_text import COLOURS, OTHER_COLOUR
+from ...characters.unseen import mark_unseen
+from .content import Measured, Section, Shown, Table
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>How robust are these classifiers?</title>
+<style>
+body {{ font: 16px/1.55 "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #222;
+        max-width: 62em; margin: 2em auto; padding: 0 1.2em; }}
+h1 {{ font-size: 1.6em; }} h2 {{ font-size: 1.3em; margin-top: 2.2em; border-bottom: 2px solid #ddd; }}
+h3 {{ font-size: 1.05em; margin: 1.8em 0 .4em; }} h4 {{ font-size: .95em; margin: 1.2em 0 .2em; color: #444; }}
+ul.words {{ font-size: 1.05em; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: .88em; }}
+th, td {{ padding: .3em .9em .3em 0; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }}
+th {{ border-bottom: 2px solid #999; }}
+td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
+.interval, .note {{ color: #777; font-size: .85em; }}
+img {{ max-width: min(100%, 46em); height: auto; display: block; margin: .8em 0; }}
+ol.texts {{ padding-left: 1.6em; }}
+ol.texts li {{ margin: .5em 0; overflow-wrap: anywhere; line-height: 2.1; border-bottom: 1px solid #eee; }}
+ol.texts .verdict {{ display: block; font-size: .85em; line-height: 1.5; color: #555;
+        margin-bottom: .35em; }}
+ruby.edit {{ font-weight: 600; margin: 0 1px; border-bottom: 2px solid currentcolor; cursor: help; }}
+rt {{ font-size: .65em; font-weight: 400; color: #777; }}
+.legend span {{ margin-right: 1.2em; font-size: .85em; }}
+pre {{ font-size: .75em; white-space: pre-wrap; overflow-wrap: anywhere; color: #555; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+_LEGEND = {"sound": "phonetic", "shape": "visual", "meaning": "synonym", "other": None}
+
+
+def page(sections: Iterable[Section], charts: Mapping[str, bytes]) -> str:
+    """The page.
+
+    Args:
+        sections: what it says.
+        charts: file name -> PNG.
+    """
+    return _PAGE.format(body="\n".join(_section(section, charts) for section in sections))
+
+
+def plain(text: str) -> str:
+    """Any text: nothing in it is markup, and what cannot be seen is named."""
+    return escape(mark_unseen(text))
+
+
+def _section(section: Section, charts: Mapping[str, bytes]) -> str:
+    parts = [f"<h{section.level}>{plain(section.title)}</h{section.level}>"]
+    if section.text:
+        parts.append('<ul class="words">' + "".join(f"<li>{plain(line)}</li>" for line in section.text) + "</ul>")
+    if section.code:
+        parts.append(f"<details><summary>as JSON</summary><pre>{plain(section.code)}</pre></details>")
+    parts += map(_table, section.tables)
+    for name, what in section.charts:
+        image = base64.b64encode(charts[name]).decode("ascii")
+        parts.append(f'<img src="data:image/png;base64,{image}" alt="{plain(what)}">')
+    if section.examples:
+        parts.append(_legend())
+    for whose, examples in section.examples:
+        parts.append(f"<h4>{plain(whose)}</h4>")
+        parts.append('<ol class="texts">' + "".join(map(_example, examples)) + "</ol>")
+    return "\n".join(parts)
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{plain(cell)}</th>" for cell in table.header)
+    rows = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
+    note = f'<p class="note">{plain(table.note)}</p>' if table.note else ""
+    return f'<div class="wide"><table><tr>{head}</tr>\n{rows}</table></div>{note}'
+
+
+def _cell(cell: str | Measured) -> str:
+    if isinstance(cell, str):
+        return f"<td>{plain(cell)}</td>"
+    value = f"<b>{plain(cell.value)}</b>" if cell.best else plain(cell.value)
+    interval = f' <span class="interval">{plain(cell.interval)}</span>' if cell.interval else ""
+    return f'<td class="number">{value}{interval}</td>'
+
+
+def _example(shown: Shown) -> str:
+    return f'<li><span class="verdict">{plain(shown.verdict)}</span>{shown.attacked.to_html()}</li>'
+
+
+def _legend() -> str:
+    entries = (
+        f'<span style="color:{COLOURS.get(attack, OTHER_COLOUR)}">■ {escape(what)}</span>'
+        for what, attack in _LEGEND.items()
+    )
+    return '<p class="legend">' + "".join(entries) + "Above each attacked place stands its source.</p>"
