@@ -26,7 +26,7 @@ from transformers import AutoModel
 print(type(AutoModel.from_config(rocbert_hf.RoCBertConfig.from_preset("tiny", shape_vocab_size=9))).__module__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "rocbert_hf.modeling_rocbert", done.stderr[-600:]
+    assert done.stdout.strip() == "rocbert_hf.encoder_rocbert", done.stderr[-600:]
 
 
 @pytest.mark.parametrize(
@@ -46,5 +46,5 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 print(*(type(auto.from_pretrained({str(tmp_path)!r})).__module__ for auto in (AutoConfig, AutoModel, AutoTokenizer)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    modules = [f"rocbert_hf.{part}_rocbert" for part in ("configuration", "modeling", "tokenization")]
+    modules = [f"rocbert_hf.{part}_rocbert" for part in ("configuration", "encoder", "tokenization")]
     assert done.stdout.split() == modules, done.stderr[-600:]

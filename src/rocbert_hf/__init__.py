@@ -6,7 +6,6 @@ classes join transformers' Auto classes at the moment those are imported.
 """
 
 import importlib
-import sys
 from typing import TYPE_CHECKING
 
 from wrapt import when_imported
@@ -66,20 +65,33 @@ def _import_tokenization(_) -> None:
     importlib.import_module(".tokenization_rocbert", __name__)
 
 
-# What our model is made of, and what each module defines last: these import the Auto classes before they have defined it.
-_PARTS_OF_MODEL = {
-    "transformers.modeling_layers": "GradientCheckpointingLayer",
-    "transformers.models.roc_bert.modeling_roc_bert": "__all__",
-}
+class _Models(dict):
+    """Configuration class -> name of a model class, which is imported when the Auto class looks it up."""
+
+    def __getitem__(self, key):
+        value = super().__getitem__(key)
+        if isinstance(value, str):
+            value = getattr(importlib.import_module(".modeling_rocbert", __name__), value)
+        return value
+
+    def values(self):
+        return [self[key] for key in self]
+
+    def items(self):
+        return [(key, self[key]) for key in self]
 
 
 @when_imported("transformers.models.auto.modeling_auto")
-@when_imported("transformers.modeling_layers")
-@when_imported("transformers.models.roc_bert.modeling_roc_bert")
-def _import_modeling(_) -> None:
-    parts = {sys.modules.get(name): last for name, last in _PARTS_OF_MODEL.items() if name in sys.modules}
-    if "transformers.models.auto.modeling_auto" in sys.modules and all(map(hasattr, parts, parts.values())):
-        importlib.import_module(".modeling_rocbert", __name__)
+def _register_models(auto) -> None:
+    from .configuration_rocbert import AUTO_MAP, RoCBertConfig
+
+    # Not `AutoModel.register`, which needs the class itself: transformers imports its Auto classes in the middle of what
+    # our model is made of, so that it cannot be imported yet.
+    for name, path in AUTO_MAP.items():
+        if name.startswith("AutoModel"):
+            mapping = getattr(auto, name)._model_mapping
+            mapping._extra_content = _Models(mapping._extra_content)
+            mapping.register(RoCBertConfig, path.rpartition(".")[2], exist_ok=True)
 
 
 @when_imported(f"{__name__}.configuration_rocbert")
@@ -98,20 +110,3 @@ def _register_tokenizer(ours) -> None:
     AutoTokenizer.register(RoCBertConfig, tokenizer_class=ours.RoCBertTokenizer, exist_ok=True)
     # so that its save_pretrained brings its source file, for `trust_remote_code`, as a configuration's does
     ours.RoCBertTokenizer.register_for_auto_class()
-
-
-@when_imported(f"{__name__}.modeling_rocbert")
-def _register_models(ours) -> None:
-    import transformers
-
-    for auto_class, model_class in (
-        (transformers.AutoModel, ours.RoCBertModel),
-        (transformers.AutoModelForPreTraining, ours.RoCBertForPreTraining),
-        (transformers.AutoModelForMaskedLM, ours.RoCBertForMaskedLM),
-        (transformers.AutoModelForCausalLM, ours.RoCBertForCausalLM),
-        (transformers.AutoModelForSequenceClassification, ours.RoCBertForSequenceClassification),
-        (transformers.AutoModelForTokenClassification, ours.RoCBertForTokenClassification),
-        (transformers.AutoModelForMultipleChoice, ours.RoCBertForMultipleChoice),
-        (transformers.AutoModelForQuestionAnswering, ours.RoCBertForQuestionAnswering),
-    ):
-        auto_class.register(ours.RoCBertConfig, model_class, exist_ok=True)

@@ -7,7 +7,13 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-FUSIONS = ("layer_insert", "attention", "two_step", "concat", "sum", "none")
+# The fusions that weigh the channels of each token, and their classes in fusion_rocbert.py.
+WEIGHING_FUSIONS = {
+    "layer_insert": "RoCBertLayerInsertFusion",
+    "attention": "RoCBertAttentionFusion",
+    "two_step": "RoCBertTwoStepFusion",
+}
+FUSIONS = (*WEIGHING_FUSIONS, "concat", "sum", "none")
 FUSION_NORMALIZATIONS = ("softmax", "linear")
 PHONETIC_ENCODERS = ("char_sum", "char_cnn", "table")
 CONTRASTIVE_POOLINGS = ("cls", "pooler")
@@ -50,7 +56,18 @@ ROC_BERT_DEFAULTS: dict[str, Any] = {
 RELEASED_FUSIONS = {"concat": "concat", "plus": "sum", "attention": "attention"}
 
 # What a saved folder brings with it, so that `trust_remote_code=True` loads it where this package is not installed.
-CODE_FILES = ("configuration_rocbert.py", "modeling_rocbert.py", "tokenization_rocbert.py")
+CODE_FILES = (
+    "configuration_rocbert.py",
+    "fusion_rocbert.py",
+    "acceleration_rocbert.py",
+    "channels_rocbert.py",
+    "layers_rocbert.py",
+    "encoder_rocbert.py",
+    "losses_rocbert.py",
+    "pretraining_rocbert.py",
+    "modeling_rocbert.py",
+    "tokenization_rocbert.py",
+)
 AUTO_MAP = {
     "AutoConfig": "configuration_rocbert.RoCBertConfig",
     "AutoModel": "modeling_rocbert.RoCBertModel",
@@ -242,7 +259,7 @@ class RoCBertConfig(PreTrainedConfig):
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
         """
-        As in transformers, and the code goes with it: the three source files and an `auto_map` that names their classes
+        As in transformers, and the code goes with it: the source files and an `auto_map` that names their classes
         for every head. Every `save_pretrained` of a model calls this.
         """
         self.auto_map = dict(AUTO_MAP)

@@ -8,9 +8,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from rocbert_hf import RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
+from rocbert_hf.channels_rocbert import default_pronunciation_letters, pixel_glyph_features
 from rocbert_hf.conversion import convert
 from rocbert_hf.conversion.warm_start import channel_gradients, neighbours_of, warm_start
-from rocbert_hf.modeling_rocbert import default_pronunciation_letters, pixel_glyph_features
 from rocbert_hf.resources import vocabulary
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 

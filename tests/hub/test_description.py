@@ -14,11 +14,11 @@ from huggingface_hub import CommitOperationAdd, ModelCard
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertForSequenceClassification, RoCBertTokenizer
+from rocbert_hf.configuration_rocbert import CODE_FILES
 from rocbert_hf.hub.description import describe, model_card
 
 from ..command_line import rocbert
 
-CODE = ("configuration_rocbert.py", "modeling_rocbert.py", "tokenization_rocbert.py")
 TEXTS = ["科比的精神值得永远学习", "keb1 永远滴神！Abc", ""]
 FUSIONS = [
     "layer_insert",
@@ -111,8 +111,8 @@ def test_every_part_alone_brings_its_source(tmp_path):
     """`push_to_hub` uploads what `save_pretrained` writes into a new folder, file by file."""
     config = RoCBertConfig.from_preset("tiny", shape_embed_dim=16)
     for part, expected in (
-        (config, {"config.json", *CODE}),
-        (RoCBertForMaskedLM(config), {"config.json", "model.safetensors", *CODE}),
+        (config, {"config.json", *CODE_FILES}),
+        (RoCBertForMaskedLM(config), {"config.json", "model.safetensors", *CODE_FILES}),
         (RoCBertTokenizer(), {"tokenizer_config.json", "vocab.txt", "tokenization_rocbert.py"}),
     ):
         folder = tmp_path / type(part).__name__
@@ -120,7 +120,7 @@ def test_every_part_alone_brings_its_source(tmp_path):
         uploads = [CommitOperationAdd(file.name, str(file)) for file in sorted(folder.iterdir())]
         assert expected <= {upload.path_in_repo for upload in uploads}
         assert all(upload.upload_info.size > 0 for upload in uploads)
-    for name in CODE:
+    for name in CODE_FILES:
         source = Path(sys.modules["rocbert_hf"].__file__).with_name(name)
         assert (tmp_path / "RoCBertForMaskedLM" / name).read_bytes() == source.read_bytes()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from ..modeling_rocbert import views_contrastive_loss
+from ..losses_rocbert import views_contrastive_loss
 
 
 class _Gather(torch.autograd.Function):

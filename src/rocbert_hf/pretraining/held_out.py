@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..attacks import AdversarialSynthesizer
-from ..modeling_rocbert import in_batch_contrastive_loss
+from ..losses_rocbert import in_batch_contrastive_loss
 from .collator import DataCollatorForRoCBertPretraining
 
 POOLINGS = ("cls", "mean")
