@@ -48,3 +48,13 @@ print(*(type(auto.from_pretrained({str(tmp_path)!r})).__module__ for auto in (Au
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     modules = [f"rocbert_hf.{part}_rocbert" for part in ("configuration", "encoder", "tokenization")]
     assert done.stdout.split() == modules, done.stderr[-600:]
+
+
+FLAT = ("acceleration", "channels", "encoder", "fusion", "layers", "losses", "modeling", "pretraining")
+
+
+def test_every_file_of_the_model_can_be_imported_first():
+    code = "import importlib, sys; importlib.import_module(f'rocbert_hf.{sys.argv[1]}_rocbert')"
+    runs = [subprocess.Popen([sys.executable, "-c", code, part], stderr=subprocess.PIPE, text=True) for part in FLAT]
+    failed = {part: run.communicate()[1][-600:] for part, run in zip(FLAT, runs, strict=True)}
+    assert [run.returncode for run in runs] == [0] * len(FLAT), failed
