@@ -1,6 +1,7 @@
 """The evaluator: the matrix end to end, going on after a kill, and one clear error for what does not fit."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from rocbert_hf.data import LabelledTexts
 from rocbert_hf.evaluation import MeanPooledEncoder, RobustnessEvaluator
 from rocbert_hf.evaluation.metrics import mcnemar
 from rocbert_hf.evaluation.records import JsonLines
+from rocbert_hf.files import written_whole
 
 GOOD = "好很喜值棒推满美"
 
@@ -139,15 +141,43 @@ def test_a_finished_evaluation_asks_nothing(tmp_path, reviews):
 
 def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path, reviews):
     evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["adv"])
-    whole = {file.name for file in tmp_path.iterdir()}
-    # what `written_whole` would leave of each of its files
+    whole, left = {file.name for file in tmp_path.iterdir()}, set()
     for name in whole - {"examples.jsonl"}:
-        (tmp_path / f"{name}.a1_b2c3d").write_text("half")
+        content = (tmp_path / name).read_bytes()
+        with written_whole(tmp_path / name, binary=True) as stream:
+            stream.write(content)
+            (unfinished,) = {file.name for file in tmp_path.iterdir()} - whole - left
+        left.add(unfinished)
+    for name in left:  # as if each of them had been killed in between
+        (tmp_path / name).write_text("half")
     own = {"report.md.bak", "notes.txt.abcdefgh", "report.html~"}
     for name in own:
         (tmp_path / name).write_text("mine")
     evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["adv"])
     assert {file.name for file in tmp_path.iterdir()} == whole | own
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs that are killed are forks of this one")
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_files(tmp_path, reviews):
+    def run(folder):
+        evaluate({"words": word_counter}, {"reviews": reviews}, folder, ["adv*3", "argot", "argot@0.1"])
+
+    start = time.monotonic()
+    run(tmp_path / "whole")
+    seconds, whole = time.monotonic() - start, reports_in(tmp_path / "whole")
+    names = {file.name for file in (tmp_path / "whole").iterdir()}
+    random_moments = random.Random(os.getpid())
+    for number in range(20):
+        folder = tmp_path / str(number)
+        child = multiprocessing.get_context("fork").Process(target=run, args=(folder,))
+        child.start()
+        child.join(random_moments.uniform(0, 1.1 * seconds))
+        child.kill()
+        child.join()
+        run(folder)
+        assert reports_in(folder) == whole
+        assert {file.name for file in folder.iterdir()} == names
 
 
 SCRIPT = """

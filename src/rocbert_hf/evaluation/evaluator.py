@@ -271,7 +271,9 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 # what `files.written_whole` calls a file of this folder until it is whole
-_UNFINISHED = re.compile(r"((report|settings|timing)\.(json|md|html)|(accuracy|attacks|ratio)-.*\.png)\.[a-z0-9_]{8}")
+_UNFINISHED = re.compile(
+    r"\.?((report|settings|timing)\.(json|md|html)|(accuracy|attacks|ratio)-.*\.png)\.[a-z0-9_]{8}"
+)
 
 
 def _identity(victim: NamedClassifier) -> str | None:
