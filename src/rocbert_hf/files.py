@@ -3,27 +3,113 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
+import io
 import json
 import lzma
 import os
+import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 DECOMPRESSION_ERRORS = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
+# Bytes of a line. More is no text that someone wrote, and a packed file of 200 KB can hold a line of gigabytes. A Chinese
+# character takes 6 bytes in JSON that is escaped to ASCII.
+MAX_LINE_BYTES = 8_000_000
+
+
+def _open_zst(file: str | os.PathLike, mode: str = "rb", **text: Any) -> IO:
+    """A file packed by Zstandard: by Python itself from 3.14 on, before that by the package zstandard."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+
+        return zstd.open(file, mode, **text)
+    try:
+        import zstandard
+    except ImportError as error:
+        raise OSError(
+            f"{file}: .zst needs Python 3.14, or the package zstandard (pip install zstandard); .gz, .xz and .bz2 need nothing"
+        ) from error
+    return zstandard.open(file, mode, **text)
+
+
+# By suffix: how a packed file is opened. Each takes (file, mode).
+OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": _open_zst}
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def unpacked_name(file: str | os.PathLike) -> Path:
+    """The name without the suffix of its packing: `train.tsv` of `train.tsv.gz`."""
+    file = Path(file)
+    return file.with_suffix("") if file.suffix.lower() in OPENERS else file
+
+
+def open_packed(file: str | os.PathLike) -> IO[bytes]:
+    """A file to read bytes from; unpacked if its suffix is one of `OPENERS`."""
+    return OPENERS.get(Path(file).suffix.lower(), open)(file, "rb")
 
 
 def is_damage(error: Exception) -> bool:
     """Whether a packed file's reading failed because of what is in the file, and not of the disk or the network.
 
-    bz2 tells damage as a plain `OSError`, which unlike the operating system's own has no number.
+    bz2 tells damage as a plain `OSError`, which unlike the operating system's own has no number; Zstandard has an error of
+    its own.
     """
-    return isinstance(error, DECOMPRESSION_ERRORS) or (type(error) is OSError and error.errno is None)
+    return (
+        type(error).__name__ == "ZstdError"
+        or isinstance(error, DECOMPRESSION_ERRORS)
+        or (type(error) is OSError and error.errno is None)
+    )
+
+
+@contextmanager
+def damage_named(name: str | os.PathLike) -> Iterator[None]:
+    """What unpacking finds wrong in a file is an OSError that names the file."""
+    try:
+        yield
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        raise OSError(f"{name} is damaged: {error}") from error
+
+
+def text_lines(
+    stream: IO[bytes], name: str | os.PathLike, max_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[int, str]]:
+    """The lines of UTF-8 text, with their ends, and their numbers from 1.
+
+    Only a line feed ends a line: `str.splitlines` would also split at U+2028 and others, which are part of a text. A byte
+    order mark at the beginning is left out.
+
+    Args:
+        stream: is read line by line, so that no more than one line is in memory.
+        name: of the file, for errors.
+        max_bytes: of a line.
+
+    Raises:
+        ValueError: a line is longer, or not UTF-8. OSError: a packed file is damaged, or cannot be read.
+    """
+    number = 0
+    while True:
+        number += 1
+        with damage_named(name):
+            line = stream.readline(max_bytes + 1)
+        if not line:
+            return
+        if len(line) > max_bytes:
+            raise ValueError(f"{name} line {number} is longer than {max_bytes:,} bytes, which is no text to work on")
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} line {number} is not UTF-8: {error.reason}") from error
 
 
 def json_object(line: str | bytes, where: str) -> dict[str, Any]:
@@ -33,42 +119,109 @@ def json_object(line: str | bytes, where: str) -> dict[str, Any]:
     Raises:
         ValueError: it is not JSON, or no object; the message begins with `where`.
     """
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
+    record = json_value(line, where)
     if not isinstance(record, dict):
         raise ValueError(f"{where} must be an object, got {type(record).__name__}")
     return record
 
 
+def json_value(text: str | bytes, where: str) -> Any:
+    """
+    What a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, or nested deeper than Python can read; the message begins with `where`.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where} is not usable JSON: it is nested too deeply") from error
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
 @contextmanager
 def written_whole(file: Path, binary: bool = False) -> Iterator[IO]:
-    """A text file (UTF-8), or a binary one, that appears under its name only when all of it was written."""
-    file = file.resolve()
-    options = {"encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
-    options = {"mode": "wb"} if binary else {"mode": "w", **options}
-    if file.exists() and not file.is_file():  # /dev/stdout, a named pipe: nothing to replace
-        with file.open(**options) as stream:
+    """A text file (UTF-8), or a binary one, that appears under its name only when all of it was written.
+
+    It is packed if its suffix is one of `OPENERS`. It keeps the mode of the file that it replaces. A pipe or terminal
+    (`/dev/stdout`, a process substitution) is written to directly. If the block ends with an error - SIGTERM is one in the
+    commands of this package - nothing is left behind, and a file that was there is as it was.
+
+    Half of a surrogate pair, which UTF-8 cannot hold, is written as `\\udc80`: in JSON that is the same text.
+
+    Raises:
+        OSError: the folder does not exist, the disk is full, ...
+    """
+    with _bytes_written_whole(file.resolve()) as raw, ExitStack() as streams:
+        packed = file.suffix.lower() in OPENERS
+        stream = streams.enter_context(OPENERS[file.suffix.lower()](raw, "wb")) if packed else raw
+        if binary:
+            yield stream
+        else:
+            text = io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="\n")
+            try:
+                yield text
+                text.flush()
+            finally:
+                with contextlib.suppress(OSError):
+                    text.detach()  # or the wrapper would close the file
+
+
+@contextmanager
+def _bytes_written_whole(file: Path) -> Iterator[IO[bytes]]:
+    if file.exists() and not file.is_file():  # /dev/stdout, a named pipe: there is nothing to replace
+        with file.open("wb") as stream:
             yield stream
         return
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{file.name}.", delete=False, **options) as stream:
+    with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
         temporary = Path(stream.name)
         try:
             yield stream
+            stream.flush()
+            os.chmod(temporary, file.stat().st_mode & 0o7777 if file.exists() else 0o666 & ~_umask())
+            os.replace(temporary, file)
         except BaseException:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
             raise
+
+
+def _umask() -> int:
+    """What the permissions of new files lack; temporary ones are private."""
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # as any new file; temporary ones are private
-    temporary.replace(file)
+    return umask
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
-    """Write a file so that it is never there in part."""
+    """Write a file so that it is never there in part; see `written_whole`."""
     with written_whole(file, binary=isinstance(content, bytes)) as stream:
         stream.write(content)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a JSON file so that it is never there in part."""
+    write_whole(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `output` when all of it was written, and vanishes otherwise.
+
+    Raises:
+        OSError: `output` exists and is not empty.
+    """
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.absolute().parent))
+    try:
+        yield staging
+        staging.chmod(0o777 & ~_umask())
+        os.replace(staging, output)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -86,3 +239,49 @@ def staged_folder(output_dir: Path) -> Iterator[Path]:
             target = output_dir / file.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
+
+
+# ------------------------------------------------------------------------------------------------ one process at a time
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it away from a folder, which is made if need be; no file is left in it.
+
+    The system gives the lock back when the process ends, however it ends.
+
+    Raises:
+        OSError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name == "nt":  # Windows opens no folders
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(stream: IO | int, name: str | os.PathLike) -> None:
+    """Keep other processes away from an open file until it is closed, if the system can.
+
+    Args:
+        stream: the file, or its descriptor.
+        name: for the error.
+
+    Raises:
+        OSError: another process was there first.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(f"another process is writing {name}: wait until it has ended, or choose another") from error
+    except OSError:  # a network file system that locks no folders
+        return

@@ -24,6 +24,7 @@ import rocbert_hf
 
 from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
+from ..files import new_folder
 from .roc_bert import described, head_of, word_piece_tokenizer
 from .source import (
     Conversion,
@@ -36,7 +37,6 @@ from .source import (
     read_config,
     read_weights,
     refuse_difference,
-    written_whole,
 )
 
 FEATURES_FILE, INVENTORY_FILE = "img_embed.shape_embed", "prounciation.proun_id"
@@ -107,7 +107,7 @@ def from_released(
         count += len(inputs["input_ids"])
     refuse_difference(difference, "the hidden states of source and output")
     ours.to(next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point()))
-    with written_whole(output) as staging:
+    with new_folder(output) as staging:
         ours.save_pretrained(staging)
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)

@@ -14,6 +14,7 @@ import rocbert_hf
 
 from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
+from ..files import new_folder
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
 from .source import (
     Conversion,
@@ -26,7 +27,6 @@ from .source import (
     read_config,
     read_weights,
     refuse_difference,
-    written_whole,
 )
 
 # The classes that both libraries have, under the same names.
@@ -236,7 +236,7 @@ def _compare_and_write(
         difference = max(difference, _difference(model_before, model_after, before))
         count += len(before["input_ids"])
     refuse_difference(difference, "the outputs of source and output")
-    with written_whole(output) as staging:
+    with new_folder(output) as staging:
         model_after.save_pretrained(staging)
         if tokenizer_after is not None:
             tokenizer_after.save_pretrained(staging)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,22 +200,6 @@ def check_output(output: str | os.PathLike) -> Path:
     if not output.absolute().parent.is_dir():
         raise OSError(f"output={str(output)!r}: the folder that it is to lie in does not exist")
     return output
-
-
-@contextmanager
-def written_whole(output: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `output` when all of it was written, and vanishes otherwise."""
-    parent = output.absolute().parent
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=parent))
-    try:
-        yield staging
-        umask = os.umask(0)
-        os.umask(umask)
-        staging.chmod(0o777 & ~umask)  # as any new folder; temporary ones are private
-        os.replace(staging, output)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 # ------------------------------------------------------------------------------------------------ checking

@@ -36,6 +36,7 @@ from ..characters.parts import components_of
 from ..characters.pinyin import homophones_of
 from ..comparison import max_difference
 from ..configuration_rocbert import RoCBertConfig
+from ..files import new_folder
 from ..modeling_rocbert import RoCBertForPreTraining, RoCBertModel
 from ..resources import demo_sentences, pronunciation_ids, pronunciations, shape_ids, vocabulary
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
@@ -48,7 +49,6 @@ from .source import (
     read_config,
     read_weights,
     refuse_difference,
-    written_whole,
 )
 
 VOCABULARIES = ("characters", "source")
@@ -121,7 +121,7 @@ def warm_start(
     pooler = {f"roc_bert.{name}": weights[name] for name in weights if name.startswith("pooler.")}
     if not pooler:
         notes.append("the source has no pooler: a classifier starts from a new one")
-    with written_whole(output) as staging:
+    with new_folder(output) as staging:
         # with the pooler, which pretraining does not use but a classifier starts from
         model.save_pretrained(staging, state_dict={**model.state_dict(), **pooler})
         tokenizer.save_pretrained(staging)

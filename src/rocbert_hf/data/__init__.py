@@ -1,5 +1,8 @@
 """Labelled texts: the public tasks, and tables that a user brings."""
 
-from .tasks import TASKS, Columns, LabelledTexts, Task, read_labelled, task_of
+from .labelled import Columns, LabelledTexts, read_labelled
+from .tables import read_rows
+from .tasks import TASKS, Task, task_of
+from .tokenized import tokenized
 
-__all__ = ["TASKS", "Columns", "LabelledTexts", "Task", "read_labelled", "task_of"]
+__all__ = ["TASKS", "Columns", "LabelledTexts", "Task", "read_labelled", "read_rows", "task_of", "tokenized"]

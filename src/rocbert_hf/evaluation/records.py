@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ..files import json_object
+from ..files import json_object, lock
 
 
 class Cell(NamedTuple):
@@ -51,10 +51,10 @@ class JsonLines:
     def __enter__(self) -> JsonLines:
         self._stream = self.file.open("ab")
         try:
-            _lock(self._stream)
-        except OSError as error:
+            lock(self._stream, self.file)
+        except OSError:
             self._stream.close()
-            raise OSError(f"another process is writing {self.file}") from error
+            raise
         size = self.file.stat().st_size
         if size:
             with self.file.open("rb") as stream:
@@ -69,19 +69,6 @@ class JsonLines:
     def append(self, record: dict[str, Any]) -> None:
         self._stream.write(json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         self._stream.flush()
-
-
-def _lock(stream: IO[bytes]) -> None:
-    """Keep other processes away until the stream is closed, where the system can.
-
-    Raises:
-        OSError: another one was there first.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _end_of_last_line(stream: IO[bytes], size: int, chunk: int = 1 << 16) -> int:

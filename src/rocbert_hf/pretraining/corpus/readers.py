@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import DECOMPRESSION_ERRORS, OPENERS, is_damage
+from ...files import DECOMPRESSION_ERRORS, MAX_LINE_BYTES, OPENERS, is_damage
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ SENTENCE = re.compile(r"[^。！？!?…；;\n]*[。！？!?…；;\n]*[”’�
 CLAUSE = re.compile(r"[^，,、：:\s]*[，,、：:\s]*")
 
 MAX_CHARACTERS = 1_000_000  # of a line; more is no text that someone wrote, and would fill the memory
-MAX_LINE_BYTES = 8 * MAX_CHARACTERS  # a Chinese character takes 6 bytes in JSON that is escaped to ASCII
 MAX_CONTROL_SHARE = 0.1
 MAX_BAD_LINES_AT_START = 10_000
 CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd\ufffe\uffff]")

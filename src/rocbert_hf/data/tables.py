@@ -1,0 +1,139 @@
+"""Rows of tables that a user brings: one reader for all commands.
+
+| suffix | a row |
+|---|---|
+| `.csv` | a record of RFC 4180, with a header; quoted fields may hold line ends |
+| `.tsv` | a line, with a header; quotes are the text's own |
+| `.jsonl` | a line with a JSON object |
+| `.json` | an object of a list; a file that begins with an object is read as `.jsonl` |
+| `.txt` | a line; its only column is `text` |
+
+Each may be packed (`.gz`, `.xz`, `.bz2`, `.zst`). A byte order mark, CRLF line ends and blank lines are all right.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ..files import OPENERS, damage_named, json_object, json_value, open_packed, text_lines, unpacked_name
+
+FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".txt")
+MAX_JSON_BYTES = 256_000_000  # a JSON list must be in memory as a whole
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        where: file and line, for errors.
+        values: column -> value: text, or what JSON had there.
+    """
+
+    where: str
+    values: dict[str, Any]
+
+
+def table_format(source: str | os.PathLike) -> str | None:
+    """The suffix of a table's name that says how it is written, without that of its packing; None if it is no table."""
+    suffix = unpacked_name(source).suffix.lower()
+    return suffix if suffix in FORMATS else None
+
+
+def read_rows(source: str | os.PathLike, keep_blank: bool = False) -> Iterator[Row]:
+    """The rows of a table, one after the other.
+
+    Args:
+        source: a file with a name as in the table above, or a pipe with such a name.
+        keep_blank: a blank line of a `.txt` is a row too, so that the numbers of lines stay.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read or unpacked.
+        ValueError: its suffix is unknown, or a row is wrong; the message names the file and the line.
+    """
+    path, form = Path(source), table_format(source)
+    if not path.exists() or path.is_dir():
+        raise OSError(f"there is no file {path}")
+    if form is None:
+        raise ValueError(f"a file must end in {', '.join(FORMATS)} (or these with {', '.join(OPENERS)}), got {path}")
+    with open_packed(path) as stream:
+        yield from _rows(stream, form, str(path), keep_blank)
+
+
+def _rows(stream: IO[bytes], form: str, name: str, keep_blank: bool) -> Iterator[Row]:
+    if form == ".json":
+        stream = io.BufferedReader(stream)
+        with damage_named(name):
+            beginning = stream.peek(1024).removeprefix(codecs.BOM_UTF8).lstrip()
+        if not beginning.startswith(b"{"):
+            yield from _json_rows(stream, name)
+            return
+        form = ".jsonl"
+    lines = text_lines(stream, name)
+    if form == ".jsonl":
+        for number, line in lines:
+            if line.strip():
+                yield Row(f"{name} line {number}", json_object(line, f"{name} line {number}"))
+    elif form == ".txt":
+        for number, line in lines:
+            if keep_blank or line.strip():
+                yield Row(f"{name} line {number}", {"text": line.rstrip("\r\n")})
+    else:
+        yield from _table_rows(lines, form, name)
+
+
+def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row]:
+    with damage_named(name):
+        content = stream.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(
+            f"{name} holds more than {MAX_JSON_BYTES:,} bytes of JSON: write it as .jsonl, one row per line"
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
+    records = json_value(text, name) if text.strip() else []
+    if not isinstance(records, list):
+        raise ValueError(f"{name} must hold a list of objects, got {type(records).__name__}")
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise ValueError(f"{name} entry {number} must be an object, got {type(record).__name__}")
+        yield Row(f"{name} entry {number}", record)
+
+
+def _table_rows(lines: Iterable[tuple[int, str]], form: str, name: str) -> Iterator[Row]:
+    header: list[str] | None = None
+    for number, fields in _tsv_fields(lines) if form == ".tsv" else _csv_fields(lines, name):
+        if not any(field.strip() for field in fields):
+            continue
+        if header is None:
+            header = fields
+            if len(set(header)) < len(header):
+                raise ValueError(f"{name} must have columns of different names, got {', '.join(header)}")
+        elif len(fields) != len(header):
+            raise ValueError(f"{name} line {number} must have {len(header)} fields, got {len(fields)}")
+        else:
+            yield Row(f"{name} line {number}", dict(zip(header, fields, strict=True)))
+    if header is None:
+        raise ValueError(f"{name} is empty: it must have a header and at least one row")
+
+
+def _tsv_fields(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
+    return ((number, line.rstrip("\r\n").split("\t")) for number, line in lines)
+
+
+def _csv_fields(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[int, list[str]]]:
+    """(number of its last line, fields) of each record."""
+    # line ends inside quoted fields are the csv module's to see
+    table = csv.reader((line for _, line in lines), strict=True)
+    try:
+        for fields in table:
+            yield table.line_num, fields
+    except csv.Error as error:
+        raise ValueError(f"{name} line {table.line_num} is not a row of a table: {error}") from error

@@ -1,0 +1,77 @@
+"""One reader of rows: every format and packing gives the same rows, and wrong ones are named by file and line."""
+
+import bz2
+import gzip
+import lzma
+
+import pytest
+
+from rocbert_hf.data.tables import read_rows
+
+ROWS = [{"text": "好吃，\u2028真的", "label": "1"}, {"text": '他说"不"', "label": "0"}]
+WRITTEN = {
+    "x.csv": 'text,label\n好吃，\u2028真的,1\n\n"他说""不""",0\n',
+    "x.tsv": 'text\tlabel\n好吃，\u2028真的\t1\n\n他说"不"\t0\n',
+    "x.jsonl": '{"text": "好吃，\u2028真的", "label": "1"}\n\n{"text": "他说\\"不\\"", "label": "0"}\n',
+    "x.json": '[{"text": "好吃，\u2028真的", "label": "1"},\n\n{"text": "他说\\"不\\"", "label": "0"}]',
+    "lines.json": '{"text": "好吃，\u2028真的", "label": "1"}\n{"text": "他说\\"不\\"", "label": "0"}\n',
+}
+PACKINGS = {"": bytes, ".gz": gzip.compress, ".XZ": lzma.compress, ".bz2": bz2.compress}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_all_formats_and_packings_give_the_same_rows(tmp_path, name, packing):
+    for begin in ("", "\ufeff"):
+        for end in ("\n", "\r\n"):
+            content = (begin + WRITTEN[name].replace("\n", end)).encode()
+            file = tmp_path / f"{name}{packing}"
+            file.write_bytes(PACKINGS[packing](content))
+            assert [row.values for row in read_rows(file)] == ROWS
+
+
+def test_lines_of_plain_text_are_rows(tmp_path):
+    file = tmp_path / "x.txt"
+    file.write_bytes("\ufeff好吃\r\n\r\n难吃".encode())
+    assert [row.values["text"] for row in read_rows(file)] == ["好吃", "难吃"]
+    assert [row.values["text"] for row in read_rows(file, keep_blank=True)] == ["好吃", "", "难吃"]
+
+
+def test_quoted_fields_hold_line_ends(tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text('text,label\n"好\n吃",1\n', encoding="utf-8")
+    assert [row.values["text"] for row in read_rows(file)] == ["好\n吃"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.tsv", "text\tlabel\n\n好\n", "x.tsv line 3 must have 2 fields, got 1"),
+        ("x.csv", 'text,label\n"好\n吃",1\n坏\n', "x.csv line 4 must have 2 fields, got 1"),
+        ("x.csv", 'text\n"好"吃\n', "x.csv line 2 is not a row of a table"),
+        ("x.csv", "text,text\n好,坏\n", "columns of different names"),
+        ("x.tsv", "\n", "x.tsv is empty"),
+        ("x.jsonl", '{"text": 1}\n\n[1]\n', "x.jsonl line 3 must be an object, got list"),
+        ("x.jsonl", "[" * 100_000, "x.jsonl line 1 is not usable JSON: it is nested too deeply"),
+        ("x.json", "[1]", "x.json entry 1 must be an object, got int"),
+        ("x.json", '"text"', "x.json must hold a list of objects, got str"),
+        ("x.parquet", "", "a file must end in .tsv"),
+        ("x.txt", b"\xff", "x.txt line 1 is not UTF-8"),
+        ("x.json", b"[\xff", "x.json is not UTF-8"),
+    ],
+)
+def test_wrong_rows_are_named_by_file_and_line(tmp_path, name, content, message):
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        list(read_rows(file))
+
+
+@pytest.mark.parametrize("name", ["x.tsv", "x.json", "x.jsonl", "x.txt"])
+def test_damaged_and_missing_files_are_errors_that_name_them(tmp_path, name):
+    file = tmp_path / f"{name}.gz"
+    file.write_bytes(gzip.compress(WRITTEN.get(name, "好\n").encode())[:-12])
+    with pytest.raises(OSError, match=f"{name}.gz is damaged"):
+        list(read_rows(file))
+    with pytest.raises(OSError, match="there is no file"):
+        list(read_rows(tmp_path / "no.tsv"))
