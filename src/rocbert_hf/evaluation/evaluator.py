@@ -17,7 +17,7 @@ from ..attackers.driver import Attacker, AttackOutcome, Example
 from ..attackers.given import NoAttack
 from ..attackers.spec import settings_of
 from ..attackers.victim import Classifier
-from ..data.tasks import LabelledTexts
+from ..data.labelled import LabelledTexts
 from ..files import write_whole
 from .metrics import Bootstrap
 from .named_classifier import NamedClassifier

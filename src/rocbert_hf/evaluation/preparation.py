@@ -13,7 +13,7 @@ from typing import Any
 from ..attackers import Example, ModelClassifier
 from ..attackers.victim import Classifier, Query, as_victim, fingerprint_of
 from ..checkpoints import loading
-from ..data.tasks import LabelledTexts
+from ..data.labelled import LabelledTexts
 from .named_classifier import NamedClassifier, label_names_of
 
 

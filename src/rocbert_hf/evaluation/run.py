@@ -15,7 +15,8 @@ from ..attackers.victim import device_for
 from ..attacks import ATTACKS, PRESETS, CausalLMScorer, read_attacks
 from ..attacks.selection import SCORERS
 from ..checkpoints import checked_device, loading
-from ..data.tasks import TASKS, Columns, LabelledTexts, read_labelled, task_of
+from ..data.labelled import Columns, LabelledTexts, read_labelled
+from ..data.tasks import TASKS, task_of
 from ..defences.spelling import Corrector, CorrectorSpec, SpellChecked
 from ..options import REQUIRED, check_choices, option
 from .evaluator import RobustnessEvaluator

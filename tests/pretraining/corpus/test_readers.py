@@ -42,7 +42,7 @@ def test_a_file_without_a_suffix_is_plain_text(tmp_path):
     assert list(read_sentences(tmp_path / "wiki_00")) == LINES
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.txt.zst", "a.parquet", "a.tar.gz"])
+@pytest.mark.parametrize("name", ["a.csv", "a.txt.7z", "a.parquet", "a.tar.gz"])
 def test_other_kinds_of_files_are_refused(tmp_path, name):
     (tmp_path / name).write_text("\n".join(LINES), encoding="utf-8")
     with pytest.raises(ValueError, match=r"must end in \.txt, \.json, \.jsonl, each also with \.gz, .* got .*" + name):
