@@ -244,6 +244,20 @@ def staged_folder(output_dir: Path) -> Iterator[Path]:
 # ------------------------------------------------------------------------------------------------ one process at a time
 
 
+_held: set[int] = set()
+
+
+def _let_go_in_child() -> None:
+    """A worker process that outlives a killed run would hold the folder."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Keep other processes that ask for it away from a folder, which is made if need be; no file is left in it.
@@ -260,8 +274,10 @@ def locked_folder(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         lock(descriptor, folder)
+        _held.add(descriptor)
         yield
     finally:
+        _held.discard(descriptor)
         os.close(descriptor)
 
 

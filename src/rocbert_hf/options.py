@@ -7,11 +7,11 @@ field with `parse=` holds a typed value, never the string.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import sys
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
@@ -37,7 +37,7 @@ def option(
     A field of a dataclass that is an option.
 
     Args:
-        default: its value if nothing is given; `REQUIRED` if something must be. A list is copied for each instance.
+        default: its value if nothing is given; `REQUIRED` if something must be. A list or dict is copied for each instance.
         help: a phrase without a full stop: what it does, its unit. The default is added to it.
         choices: the texts that are allowed; for a list, for each of its items.
         parse: makes the typed value of a text (for a list, of each of its items), or of a mapping in a YAML file. It
@@ -54,8 +54,8 @@ def option(
         "separator": separator,
         "positional": positional,
     }
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -425,7 +425,7 @@ def _filled(type_: type, given: Mapping[str, Any]) -> Any:
 
 
 def as_plain(options: Any) -> dict[str, Any]:
-    """The fields of a filled dataclass as JSON has them: nested dataclasses as mappings, paths as text."""
+    """The fields of a filled dataclass as JSON has them; typed values as the text that they were made from."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -434,4 +434,4 @@ def as_plain(options: Any) -> dict[str, Any]:
             return [plain(item) for item in value]
         return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
-    return plain(dataclasses.asdict(options))
+    return {field_.name: plain(getattr(options, field_.name)) for field_ in fields(options)}

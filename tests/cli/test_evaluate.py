@@ -18,12 +18,12 @@ from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
 from rocbert_hf.attackers import ModelClassifier
 from rocbert_hf.data import TASKS
 from rocbert_hf.evaluation.run import OPTIONS
+from rocbert_hf.options import CONFIGS
 
 from ..classifiers import bert_tokenizer
 from ..command_line import rocbert
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CONFIGS = EXAMPLES / "configs"
 PAGE = Path(__file__).parents[2] / "docs/guide/robustness.md"
 
 
@@ -232,7 +232,6 @@ def test_the_help_names_the_tasks():
     assert set(TASKS) <= words
 
 
-@pytest.mark.skipif(not CONFIGS.is_dir(), reason="the examples are not part of an installed package")
 def test_the_example_evaluates_what_the_example_finetunes():
     finetuned, evaluated = (
         yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("finetune", "robustness")

@@ -24,12 +24,12 @@ from rocbert_hf.glyphs.features import (
     GlyphPositives,
     GlyphPretrainingArguments,
     draw_vocabulary,
-    glyph_contrastive_loss,
     nearest_neighbours,
     plot_glyphs,
     save_glyph_features,
 )
 from rocbert_hf.glyphs.images import CHINESE_FONTS, OTHER_FONTS, glyph_images
+from rocbert_hf.losses_rocbert import in_batch_contrastive_loss
 from rocbert_hf.resources import shape_ids, vocabulary
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "run_glyph_pretrain.py"
@@ -79,7 +79,7 @@ def test_the_loss_is_equation_5_in_values_and_gradients(temperature):
     c, p = (torch.randn(6, 12, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(2))
     related = torch.zeros(6, 6, dtype=torch.bool)
     related[0, 3] = related[3, 0] = related[4, 5] = related[5, 4] = True
-    loss, accuracy = glyph_contrastive_loss(c, p, related, temperature)
+    loss, accuracy = in_batch_contrastive_loss(c, p, temperature, negatives="originals", related=related)
 
     def cosine(a, b):
         return torch.dot(a, b) / torch.sqrt(torch.dot(a, a) * torch.dot(b, b))

@@ -1,10 +1,12 @@
 """The contrastive loss over chunks: the gradients of one big batch, with the memory of one chunk."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining
-from rocbert_hf.modeling_rocbert import views_contrastive_loss
+from rocbert_hf.losses_rocbert import NEGATIVES, views_contrastive_loss
 from rocbert_hf.pretraining.contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
 
 SIZES = {"vocab_size": 97, "shape_vocab_size": 61, "pronunciation_vocab_size": 41, "shape_embed_dim": 24}
@@ -37,8 +39,11 @@ def gradients(model) -> dict[str, torch.Tensor]:
     return found
 
 
-def cached_gradients(model, chunks) -> tuple[torch.Tensor, dict]:
-    cache = GradientCache(lambda inputs: model(**inputs, return_representations=True).representations)
+def cached_gradients(model, chunks, anchor: str) -> tuple[torch.Tensor, dict]:
+    cache = GradientCache(
+        lambda inputs: model(**inputs, return_representations=True).representations,
+        partial(global_contrastive_loss, anchor=anchor),
+    )
     loss, _, cached = cache.contrast_all(chunks)
     for chunk in cached:
         with replayed(chunk.random_states):
@@ -65,7 +70,7 @@ def test_eight_chunks_have_the_gradients_of_one_graph_with_dropout(make_inputs, 
     after = torch.get_rng_state()
 
     torch.manual_seed(1)
-    cached_loss, found = cached_gradients(model, chunks)
+    cached_loss, found = cached_gradients(model, chunks, "masked" if views == 2 else "both")
     assert abs(loss - cached_loss) < 1e-10
     assert_same(expected, found)
     assert torch.equal(torch.get_rng_state(), after)  # what comes later does not depend on the cache either
@@ -103,4 +108,35 @@ def test_eight_chunks_have_the_gradients_of_one_batch(make_inputs):
 def test_in_one_process_the_global_loss_is_the_batch_s():
     representations = torch.randn(5, 2, 8, requires_grad=True)
     found, expected = global_contrastive_loss(representations), views_contrastive_loss(representations)
-    assert found == expected
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+
+
+def transcribed_equation_5(anchors, positives, originals, temperature, negatives) -> torch.Tensor:
+    """The mean of -log(e^s(i,i) / (e^s(i,i) + sum of e^s(i,n) over the negatives n)), one pair at a time."""
+
+    def cosine(a, b):
+        return torch.dot(a, b) / torch.sqrt(torch.dot(a, a) * torch.dot(b, b))
+
+    total = 0.0
+    for i, anchor in enumerate(anchors):
+        others = [j for j in range(len(anchors)) if j != i]
+        own = cosine(anchor, positives[i])
+        told_from = [cosine(anchor, positives[j]) for j in others] * (negatives != "originals")
+        told_from += [cosine(anchor, originals[j]) for j in others] * (negatives != "attacked")
+        total = total - own / temperature + torch.log(sum(torch.exp(s / temperature) for s in (own, *told_from)))
+    return total / len(anchors)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("anchor", ["masked", "clean", "both"])
+def test_anchor_and_negatives_are_equation_5_in_values_and_gradients(anchor, negatives):
+    generator = torch.Generator().manual_seed(0)
+    shape = (6, 2 if anchor == "masked" else 3, 12)
+    representations = torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    loss, _ = global_contrastive_loss(representations, 0.1, anchor, negatives)
+    masked, attacked, *clean = representations.unbind(1)
+    anchors = {"masked": [masked], "clean": clean, "both": [masked, *clean]}[anchor]
+    expected = sum(transcribed_equation_5(own, attacked, own, 0.1, negatives) for own in anchors) / len(anchors)
+    assert torch.allclose(loss, expected, rtol=1e-9)
+    gradients = [torch.autograd.grad(value, representations)[0] for value in (loss, expected)]
+    assert torch.allclose(*gradients, rtol=1e-7, atol=1e-9)

@@ -41,7 +41,7 @@ def test_the_peak_is_that_of_the_device_or_not_known(name, peak):
 
 @pytest.mark.parametrize("fusion", ["layer_insert", "attention", "two_step", "concat", "sum", "none"])
 @pytest.mark.parametrize(
-    "options", [{}, {"views": "three"}, {"objective": "mlm_only"}, {"correct_attacked": True}], ids=str
+    "options", [{}, {"anchor": "both"}, {"objective": "mlm_only"}, {"correct_attacked": True}], ids=str
 )
 def test_arithmetic_of_a_pass_is_what_torch_counts(fusion, options):
     config = RoCBertConfig(num_hidden_layers=4, fusion=fusion, **SMALL)

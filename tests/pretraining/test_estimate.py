@@ -23,7 +23,7 @@ def model_of(config, attention="sdpa"):
 
 
 @pytest.mark.parametrize("layers", [2, 7])
-@pytest.mark.parametrize("options", [{}, {"views": "three"}, {"objective": "mlm_only"}, {"correct_attacked": True}])
+@pytest.mark.parametrize("options", [{}, {"anchor": "both"}, {"objective": "mlm_only"}, {"correct_attacked": True}])
 def test_arithmetic_is_what_torch_counts(layers, options):
     config, arguments = RoCBertConfig(num_hidden_layers=layers, **SMALL), run(**options)
     with FlopCounterMode(display=False) as counter:

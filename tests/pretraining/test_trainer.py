@@ -15,7 +15,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
-from rocbert_hf.pretraining.corpus.readers import TextSource
+from rocbert_hf.pretraining.corpus.source import TextSource
 from rocbert_hf.pretraining.devices import check_attention, choose_precision, make_accelerator, peak_flops
 from rocbert_hf.pretraining.reporting import read_log
 from rocbert_hf.pretraining.resuming import checkpoints_of
@@ -49,7 +49,7 @@ def collator_of(tokenizer, arguments, kind=DataCollatorForRoCBertPretraining):
         "paper" if arguments.attacks_sentences else None,
         max_length=48,
         seed=arguments.seed,
-        views="simcse" if arguments.objective == "simcse" else arguments.views,
+        views=arguments.collator_views,
         attack_labels=arguments.correct_attacked,
     )
 
@@ -169,7 +169,7 @@ def test_an_interrupted_save_leaves_the_earlier_run(tokenizer, tmp_path):
         ({"objective": "mlm_only"}, {"mlm_loss"}),
         ({"objective": "contrastive_only"}, {"contrastive_loss"}),
         ({"objective": "simcse"}, {"mlm_loss", "contrastive_loss"}),
-        ({"views": "three", "gradient_cache": True}, {"mlm_loss", "contrastive_loss"}),
+        ({"anchor": "both", "gradient_cache": True}, {"mlm_loss", "contrastive_loss"}),
         ({"correct_attacked": True}, {"mlm_loss", "contrastive_loss", "correction_loss"}),
     ],
 )
@@ -212,7 +212,7 @@ def test_simcse_without_dropout_is_an_error(tokenizer):
 def test_a_collator_without_the_third_view_is_an_error(tokenizer):
     two = collator_of(tokenizer, PretrainingArguments(max_steps=1))
     with pytest.raises(ValueError, match="labels_input_ids"):
-        train(tokenizer, views="three", collator=two)
+        train(tokenizer, anchor="both", collator=two)
 
 
 def test_gradient_checkpointing_changes_no_weight(tokenizer):
@@ -399,7 +399,7 @@ def test_a_tracker_that_is_not_installed_is_an_error_before_any_work(tokenizer):
         ({"save_steps": 2}, "save_steps needs an output_dir"),
         ({"eval_steps": 2}, "eval_steps needs something to evaluate with"),
         ({"objective": "mlm_only", "gradient_cache": True}, "gradient_cache is for a contrastive loss"),
-        ({"objective": "simcse", "views": "three"}, "views three"),
+        ({"objective": "simcse", "anchor": "both"}, "anchor and negatives"),
         ({"report_to": "diary"}, "report_to must be of"),
         ({"max_steps": None, "minutes": 1, "warmup_steps": 5}, "warmup_steps need max_steps"),
         ({"mixed_precision": "fp16"}, "fp16 needs a GPU"),

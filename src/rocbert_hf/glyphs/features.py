@@ -30,6 +30,7 @@ from ..characters.confusables import confusables_of
 from ..characters.parts import components_of, splits_of
 from ..characters.similarity import lookalikes_of
 from ..files import staged_folder
+from ..losses_rocbert import in_batch_contrastive_loss
 from ..resources import lookalike_ids, shape_ids, vocabulary
 from .images import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, find_font, glyph_images, render
 
@@ -42,7 +43,6 @@ __all__ = [
     "GlyphPretrainingArguments",
     "compute_glyph_features",
     "draw_vocabulary",
-    "glyph_contrastive_loss",
     "glyph_vectors",
     "import_torchvision",
     "load_resnet18",
@@ -317,32 +317,6 @@ class GlyphEncoder(nn.Module):
         return self.shape_norm(self.shape_projection(features))
 
 
-def glyph_contrastive_loss(
-    anchors: torch.Tensor, positives: torch.Tensor, related: torch.Tensor | None = None, temperature: float = 0.01
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Eq. 5 over characters: each is to be nearer, in cosine, to its positive than to the other characters of the batch.
-
-        -log( exp(cos(c_i, p_i) / t) / (exp(cos(c_i, p_i) / t) + sum over j, not related to i, of exp(cos(c_i, c_j) / t)) )
-
-    Args:
-        anchors, positives: `c` and `p`, (batch, hidden), row i of one belongs to row i of the other.
-        related: bool (batch, batch), which characters are no negatives of each other.
-        temperature: `t`.
-
-    Returns:
-        The mean, and the share of characters whose positive is nearer than any negative; both scalars.
-    """
-    anchors, positives = (nn.functional.normalize(vectors, dim=-1) for vectors in (anchors, positives))
-    own = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
-    similarity = torch.where(own, anchors @ positives.T, anchors @ anchors.T)
-    if related is not None:
-        similarity = similarity.masked_fill(related & ~own, -math.inf)
-    targets = torch.arange(len(anchors), device=anchors.device)
-    loss = nn.functional.cross_entropy(similarity / temperature, targets)
-    return loss, (similarity.detach().argmax(-1) == targets).float().mean()
-
-
 # ------------------------------------------------------------------------------------------------ training
 
 
@@ -396,7 +370,7 @@ def pretrain_glyphs(
     positives: GlyphPositives | None = None,
 ) -> list[dict[str, float]]:
     """
-    Trains the encoder in place, with `glyph_contrastive_loss`, on characters and what looks like them.
+    Trains the encoder in place, with `in_batch_contrastive_loss` (Eq. 5; its negatives are the originals), on characters and what looks like them.
 
     Args:
         encoder: on the device that is to train it.
@@ -438,7 +412,9 @@ def pretrain_glyphs(
                 vectors = torch.cat([vectors.new_zeros(absent, vectors.shape[1]), vectors])
                 own, first, second = vectors[torch.tensor(places.reshape(-1, 3), device=device)].unbind(1)
                 related = torch.tensor(positives.related(anchors), device=device)
-                loss, accuracy = glyph_contrastive_loss(own, first + second, related, arguments.temperature)
+                loss, accuracy = in_batch_contrastive_loss(
+                    own, first + second, arguments.temperature, negatives="originals", related=related
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

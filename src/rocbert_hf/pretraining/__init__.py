@@ -4,13 +4,16 @@ from .arguments import PretrainingArguments
 from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining
 from .contrastive import GradientCache, gather_with_gradients, global_contrastive_loss
 from .corpus.batches import SentenceBatches, Texts, sample_sentences
-from .corpus.readers import SOURCES, TextSource, read_sentences, split_sentences
+from .corpus.readers import read_sentences
+from .corpus.source import SOURCES, TextSource
+from .corpus.splitter import split_sentences
 from .curves import plot_training_curves
 from .devices import make_accelerator
 from .held_out import HeldOutEvaluation
 from .masking import MaskingVocabulary, mask_tokens
 from .reporting import read_log
 from .resuming import checkpoints_of
+from .setup import Setup, starting_point
 from .trainer import RoCBertPretrainer, save_run
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "PretrainingArguments",
     "RoCBertPretrainer",
     "SentenceBatches",
+    "Setup",
     "TextSource",
     "Texts",
     "checkpoints_of",
@@ -36,4 +40,5 @@ __all__ = [
     "sample_sentences",
     "save_run",
     "split_sentences",
+    "starting_point",
 ]

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from ..losses_rocbert import NEGATIVES
 from ..options import check_choices, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 OBJECTIVES = ("multimodal", "mlm_only", "contrastive_only", "simcse")
-VIEWS = ("two", "three")
+ANCHORS = ("masked", "clean", "both")
 SHARDINGS = ("sentences", "files")
 TRACKERS = ("none", "tensorboard", "wandb")
 
@@ -27,8 +28,17 @@ class PretrainingArguments:
         "simcse: both, where dropout alone tells the two views of a sentence apart",
         choices=OBJECTIVES,
     )
-    views: str = option(
-        "two", "two: masked and attacked sentence; three: the clean sentence too, as released", choices=VIEWS
+    anchor: str = option(
+        "masked",
+        "which form of a sentence its attacked form is compared with: masked; clean, which takes a third forward pass; or "
+        "both, averaged, as in the authors' released code",
+        choices=ANCHORS,
+    )
+    negatives: str = option(
+        "attacked",
+        "what else of the batch the anchor is told from: the attacked forms of the other sentences, their originals (Eq. 5 "
+        "to the letter, with --anchor clean), or both",
+        choices=NEGATIVES,
     )
     correct_attacked: bool = option(False, "also learn to predict what the attacked characters were")
     temperature: float = option(0.01, "what the cosines of the contrastive loss are divided by")
@@ -138,8 +148,8 @@ class PretrainingArguments:
                 raise ValueError(f"warmup_steps must lie between 0 and max_steps, got {self.warmup_steps}")
         if self.gradient_cache and not self.contrasts:
             raise ValueError(f"gradient_cache is for a contrastive loss, and objective {self.objective} has none")
-        if self.views == "three" and not self.attacks_sentences:
-            raise ValueError(f"views three contrast with attacked sentences, and objective {self.objective} has none")
+        if (self.anchor, self.negatives) != ("masked", "attacked") and not self.attacks_sentences:
+            raise ValueError(f"anchor and negatives are of attacked sentences, and objective {self.objective} has none")
         if self.correct_attacked and self.objective != "multimodal":
             raise ValueError(f"correct_attacked goes with objective multimodal, not with {self.objective}")
 
@@ -152,6 +162,13 @@ class PretrainingArguments:
     def attacks_sentences(self) -> bool:
         """Whether the objective has an attacked view."""
         return self.objective in ("multimodal", "contrastive_only")
+
+    @property
+    def collator_views(self) -> str:
+        """What `DataCollatorForRoCBertPretraining` calls the views of the objective."""
+        if self.objective == "simcse":
+            return "simcse"
+        return "two" if self.anchor == "masked" else "three"
 
     @property
     def trackers(self) -> set[str]:

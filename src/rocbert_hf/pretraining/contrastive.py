@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from ..losses_rocbert import views_contrastive_loss
+from ..losses_rocbert import in_batch_contrastive_loss
 
 
 class _Gather(torch.autograd.Function):
@@ -36,26 +36,35 @@ def gather_with_gradients(rows: torch.Tensor) -> torch.Tensor:
 
 
 def global_contrastive_loss(
-    representations: torch.Tensor, temperature: float = 0.01
+    representations: torch.Tensor, temperature: float = 0.01, anchor: str = "masked", negatives: str = "attacked"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Contrastive loss and accuracy whose negatives are the sentences of all processes.
+    """Contrastive loss (Eq. 5) and accuracy whose negatives are the sentences of all processes.
 
-    Each process contrasts its own sentences with everybody's attacked forms. The mean of the processes' losses is the
-    loss of the global batch, and so is the mean of their gradients: which is what DistributedDataParallel and DeepSpeed
-    compute of the weights' gradients. In a single process this is `views_contrastive_loss`.
+    Each process contrasts its own sentences with everybody's. The mean of the processes' losses is the loss of the global
+    batch, and so is the mean of their gradients: which is what DistributedDataParallel and DeepSpeed compute of the
+    weights' gradients.
 
     Args:
         representations: (batch, views, hidden), this process's sentences, as `RoCBertForPreTraining` returns them on
-            `return_representations=True`.
+            `return_representations=True`: masked, attacked and, with an anchor other than "masked", clean.
         temperature: what similarities are divided by.
+        anchor: "masked", "clean", or "both": the mean of the two losses, as in the authors' released code.
+        negatives: see `in_batch_contrastive_loss`; the originals are the anchors, masked or clean as they are.
 
     Returns:
         Two scalars; see `in_batch_contrastive_loss`.
     """
     representations = _at_least_float32(representations)
-    positives = gather_with_gradients(representations[:, 1])
+    masked, attacked, *clean = representations.unbind(1)
+    anchors = {"masked": [masked], "clean": clean, "both": [masked, *clean]}[anchor]
+    positives = gather_with_gradients(attacked)
     first_own = dist.get_rank() * len(representations) if _is_distributed() else 0
-    return views_contrastive_loss(representations, temperature, positives, first_own)
+    found = []
+    for own in anchors:
+        originals = None if negatives == "attacked" else gather_with_gradients(own)
+        found.append(in_batch_contrastive_loss(own, positives, temperature, first_own, negatives, originals))
+    losses, accuracies = zip(*found, strict=True)
+    return sum(losses) / len(losses), sum(accuracies) / len(accuracies)
 
 
 @dataclass

@@ -219,7 +219,8 @@ def step_flops(
     """
 
     # of one anchor and positive, forwards and backwards; and forwards once more
-    similarities = (8 if arguments.gradient_cache else 6) * (_views(arguments) - 1) * config.hidden_size
+    of_one_product = (8 if arguments.gradient_cache else 6) * config.hidden_size
+    similarities = of_one_product * (_views(arguments) - 1)  # of the model's own loss, which is counted with it
     model = _small_model(config, dropout=False, attention="eager")
     if arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -243,7 +244,11 @@ def step_flops(
     labelled = [rows * int((one[name] != IGNORED_LABEL).sum()) for name in ("labels", "attack_labels") if name in one]
     filling = sum(-count % RoCBertForPreTraining.kernel_rows for count in labelled)
     of_one = (8 if arguments.gradient_cache else 6) * config.hidden_size * (config.hidden_size + config.vocab_size)
-    return _of_all_layers(of_all_rows, model, config) + filling * of_one + rows * rows * num_processes * similarities
+    return (
+        _of_all_layers(of_all_rows, model, config)
+        + filling * of_one
+        + rows * rows * num_processes * of_one_product * _products(arguments)
+    )
 
 
 def activation_bytes(
@@ -359,7 +364,16 @@ def _labels_a_row(arguments: PretrainingArguments, length: int) -> int:
 
 
 def _views(arguments: PretrainingArguments) -> int:
-    return {"two": 2, "three": 3}[arguments.views] if arguments.contrasts else 1
+    if not arguments.contrasts:
+        return 1
+    return 2 if arguments.anchor == "masked" else 3
+
+
+def _products(arguments: PretrainingArguments) -> int:
+    """Similarities of a sentence to each of the batch that the contrastive loss takes."""
+    if not arguments.contrasts:
+        return 0
+    return (2 if arguments.anchor == "both" else 1) * (2 if arguments.negatives == "both" else 1)
 
 
 def _grown(measure: Callable[[int], int], measured: tuple[int, int], wanted: int) -> int:

@@ -3,13 +3,14 @@
 import json
 import math
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from ..files import write_whole
+from ..options import as_plain
 from .arguments import PretrainingArguments
 
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -87,7 +88,7 @@ class Report:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _keep_rows(self.path, step)
         if self.path is not None and accelerator.log_with:
-            accelerator.init_trackers("pretraining", config={k: _simple(v) for k, v in asdict(arguments).items()})
+            accelerator.init_trackers("pretraining", config={k: _simple(v) for k, v in as_plain(arguments).items()})
 
     def show(self, step: int, seconds: float, row: dict) -> None:
         """Bring the bar up to date."""
@@ -131,9 +132,7 @@ def read_log(output_dir: str | os.PathLike) -> list[dict]:
 
 def _keep_rows(path: Path, step: int) -> None:
     rows = [row for row in read_log(path.parent) if row["step"] <= step] if step else []
-    temporary = path.with_suffix(".unfinished")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _simple(value):

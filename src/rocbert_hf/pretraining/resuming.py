@@ -13,22 +13,53 @@ Nothing of it is unpickled but DeepSpeed's own files, by DeepSpeed.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedConfig
 
 from .contrastive import random_states, set_random_states
 
+logger = logging.getLogger(__name__)
+
 NAME = re.compile(r"checkpoint-(\d+)")
 UNFINISHED = ".unfinished-"
+# Options that may differ when a run goes on: its length, what it reports and keeps, and what changes speed and memory
+# alone. How a step is cut into passes may change too, if its number of sentences stays the same.
+MAY_CHANGE = frozenset(
+    [
+        "max_steps",
+        "minutes",
+        "logging_steps",
+        "eval_steps",
+        "report_to",
+        "save_steps",
+        "save_minutes",
+        "save_total_limit",
+        "max_skipped_steps",
+        "resume_from_checkpoint",
+        "num_workers",
+        "attn_implementation",
+        "gradient_checkpointing",
+        "torch_compile",
+        "pad_to_multiple_of",
+        "batch_size",
+        "gradient_accumulation_steps",
+        "global_batch_size",
+    ]
+)
+# Of a model's configuration: what is of the files and not of the model.
+NOT_OF_THE_MODEL = frozenset(["transformers_version", "dtype", "architectures", "auto_map", "_name_or_path"])
 
 
 def checkpoints_of(output_dir: str | os.PathLike) -> list[Path]:
@@ -40,17 +71,20 @@ def checkpoints_of(output_dir: str | os.PathLike) -> list[Path]:
 def find_checkpoint(resume_from: str | None, output_dir: str | os.PathLike | None) -> Path | None:
     """The checkpoint that `resume_from_checkpoint` names; None to begin at the beginning.
 
+    "last" is the newest one whose files are whole; a log line names what is damaged in a newer one.
+
     Raises:
-        ValueError: the folder is no checkpoint, or the run would begin where there are checkpoints of another.
+        ValueError: the folder is no checkpoint, none is whole, or the run would begin where there are checkpoints of
+            another.
     """
     existing = checkpoints_of(output_dir) if output_dir is not None else []
     if resume_from == "last":
-        return existing[-1] if existing else None
+        return _newest_whole(existing)
     if resume_from is not None:
         chosen = Path(resume_from)
         if not (chosen / "trainer_state.json").is_file():
             raise ValueError(f"resume_from_checkpoint: {resume_from} is no checkpoint (it has no trainer_state.json)")
-        if existing and _read_state(existing[-1])["step"] > _read_state(chosen)["step"]:
+        if existing and int(NAME.fullmatch(existing[-1].name)[1]) > read_state(chosen)["step"]:
             raise ValueError(
                 f"{output_dir} holds {existing[-1].name}, which is later than {chosen}: resume from the last, or choose "
                 "another output_dir"
@@ -62,6 +96,91 @@ def find_checkpoint(resume_from: str | None, output_dir: str | os.PathLike | Non
             "resume_from_checkpoint=last, or choose another output_dir"
         )
     return None
+
+
+def _newest_whole(existing: list[Path]) -> Path | None:
+    damaged = []
+    for checkpoint in reversed(existing):
+        fault = damage_of(checkpoint)
+        if fault is None:
+            if damaged:
+                logger.warning("%s: going on from %s", "; ".join(damaged), checkpoint)
+            return checkpoint
+        damaged.append(fault)
+    if damaged:
+        raise ValueError(f"no checkpoint is whole: {'; '.join(damaged)}. To begin anew, choose another output_dir")
+    return None
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is missing or cut off in a checkpoint, naming the file; None if every file can be read."""
+    try:
+        state = read_state(checkpoint)
+        for rank in range(state["processes"]):
+            _read_json(checkpoint / _process_file(rank))
+        if not (checkpoint / "deepspeed").is_dir():
+            _read_json(checkpoint / "optimizer.json")
+            _check_header(checkpoint / "optimizer.safetensors")
+        _read_json(checkpoint / "config.json")
+        weights = sorted(checkpoint.glob("model*.safetensors"))
+        for file in weights or [checkpoint / "model.safetensors"]:
+            _check_header(file)
+    except ValueError as error:
+        return str(error)
+    except (KeyError, TypeError) as error:
+        return f"{checkpoint / 'trainer_state.json'} has no {error}"
+    return None
+
+
+def _check_header(file: Path) -> None:
+    """
+    Raises:
+        ValueError: the file is not there, or has not all the bytes that its header says.
+    """
+    try:
+        with safe_open(file, "pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} is damaged ({error})") from None
+
+
+def remove_checkpoints(output_dir: str | os.PathLike) -> None:
+    """Delete the checkpoints of an earlier run, and what one that was killed left unfinished."""
+    for old in (*checkpoints_of(output_dir), *Path(output_dir).glob(f"{UNFINISHED}*")):
+        shutil.rmtree(old)
+
+
+def check_same_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: str | os.PathLike) -> None:
+    """
+    Compare the options of a run with those of the part of it that is there.
+
+    Raises:
+        ValueError: one that shapes the result differs; the message names each, with both values.
+    """
+    told = [
+        f"{name} was {before[name]!r}, now {now[name]!r}"
+        for name in before.keys() & now.keys() - MAY_CHANGE
+        if before[name] != now[name]
+    ]
+    if told:
+        raise ValueError(
+            f"{where} was made with other options: {', '.join(sorted(told))}. A run goes on as it began; only its length, "
+            f"reports, checkpoints and workers may change"
+        )
+
+
+def check_same_model(checkpoint: Path, config: PreTrainedConfig) -> None:
+    """
+    Raises:
+        ValueError: the checkpoint's model has another configuration; the message names what differs.
+    """
+    before, now = _read_json(checkpoint / "config.json"), json.loads(config.to_json_string())
+    missing = object()
+    names = sorted((before.keys() | now.keys()) - NOT_OF_THE_MODEL)
+    differing = [name for name in names if before.get(name, missing) != now.get(name, missing)]
+    if differing:
+        told = ", ".join(f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in differing)
+        raise ValueError(f"{checkpoint} is of another model: {told}; use the preset it was made with")
 
 
 def save_checkpoint(
@@ -121,7 +240,7 @@ def load_checkpoint(checkpoint: Path, accelerator: Accelerator, model, optimizer
     Raises:
         ValueError: the checkpoint is of another model, or (DeepSpeed) of another number of processes.
     """
-    run = _read_state(checkpoint)
+    run = read_state(checkpoint)
     same_processes = run["processes"] == accelerator.num_processes
     if accelerator.distributed_type == "DEEPSPEED":
         if not (checkpoint / "deepspeed").is_dir() or not same_processes:
@@ -240,14 +359,15 @@ def _write_json(path: Path, content) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _read_state(checkpoint: Path) -> dict:
+def read_state(checkpoint: Path) -> dict:
+    """`trainer_state.json` of a checkpoint."""
     return _read_json(checkpoint / "trainer_state.json")
 
 
 def _read_json(path: Path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (FileNotFoundError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} of the checkpoint cannot be read ({error}); use an earlier checkpoint") from None
 
 

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,14 +15,23 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from ..files import staged_folder
+from ..options import as_plain
 from .arguments import PretrainingArguments
 from .contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
 from .corpus.batches import SentenceBatches, Texts
-from .corpus.readers import TextSource
+from .corpus.source import TextSource
 from .devices import device_name, make_accelerator, peak_flops, training_flops
 from .masking import IGNORED_LABEL
 from .reporting import Report, RunningMeans
-from .resuming import check_shared, find_checkpoint, load_checkpoint, save_checkpoint
+from .resuming import (
+    check_same_model,
+    check_same_settings,
+    check_shared,
+    find_checkpoint,
+    load_checkpoint,
+    read_state,
+    save_checkpoint,
+)
 
 ATTACKED = "attack_"
 CLEAN = "labels_"
@@ -78,7 +86,11 @@ class RoCBertPretrainer:
         self.contrasts = arguments.contrasts and "return_representations" in self.taken
         self.peak_flops = peak_flops(device_name(self.accelerator.device), self.accelerator.mixed_precision)
         self._check()
+        self.exclude = exclude
         self.resume_from = find_checkpoint(arguments.resume_from_checkpoint, self.output_dir)
+        if self.resume_from is not None:
+            check_same_settings(read_state(self.resume_from)["arguments"], self._settings(), self.resume_from)
+            check_same_model(self.resume_from, model.config)
         self.batches = SentenceBatches(
             sources,
             arguments.batch_size,
@@ -90,6 +102,11 @@ class RoCBertPretrainer:
             shuffle_buffer=arguments.shuffle_buffer,
             exclude=exclude,
         )
+
+    def _settings(self) -> dict:
+        """What a checkpoint notes of the options, to compare when the run goes on."""
+        passes, processes = self.accelerator.gradient_accumulation_steps, self.accelerator.num_processes
+        return as_plain(self.arguments) | {"sentences_per_step": self.arguments.batch_size * passes * processes}
 
     def _check(self) -> None:
         arguments = self.arguments
@@ -255,7 +272,7 @@ class RoCBertPretrainer:
         flops = sum(self._flops(batch) for batch in inputs) if self.peak_flops else 0
         values: dict[str, torch.Tensor] = {}
         cached = None
-        if self.contrasts and arguments.gradient_cache:
+        if self.contrasts and arguments.gradient_cache and len(inputs) > 1:  # one pass holds all sentences by itself
             loss, accuracy, cached = GradientCache(self._represent, self._contrast).contrast_all(inputs)
             values = {"contrastive_loss": loss, "contrastive_accuracy": accuracy}
         for number, batch in enumerate(inputs):
@@ -305,7 +322,8 @@ class RoCBertPretrainer:
         return self.wrapped(**batch, return_representations=True).representations
 
     def _contrast(self, representations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return global_contrastive_loss(representations, self.arguments.temperature)
+        arguments = self.arguments
+        return global_contrastive_loss(representations, arguments.temperature, arguments.anchor, arguments.negatives)
 
     def _inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A batch as the objective has it, on the device, without what the model does not take."""
@@ -313,7 +331,7 @@ class RoCBertPretrainer:
         left_out = []
         if not self.contrasts:
             left_out.append(ATTACKED)
-        if not self.contrasts or arguments.views == "two":
+        if not self.contrasts or arguments.anchor == "masked":
             left_out.append(CLEAN)
         if not arguments.correct_attacked:
             left_out.append(f"{ATTACKED}labels")
@@ -334,7 +352,7 @@ class RoCBertPretrainer:
         """What the names of the model's views begin with."""
         if not self.contrasts:
             return ("",)
-        return ("", ATTACKED, CLEAN) if self.arguments.views == "three" else ("", ATTACKED)
+        return ("", ATTACKED) if self.arguments.anchor == "masked" else ("", ATTACKED, CLEAN)
 
     def _update(self) -> bool:
         """Clip and take the optimizer's step; False if it was skipped because a gradient was not finite."""
@@ -381,7 +399,7 @@ class RoCBertPretrainer:
         if self.output_dir is None:
             return
         data = self.batches.state_dict(self.run["step"] * passes)
-        run = self.run | {"arguments": asdict(self.arguments)}
+        run = self.run | {"arguments": self._settings()}
         limit = self.arguments.save_total_limit
         save_checkpoint(self.output_dir, self.accelerator, self.wrapped, self.optimizer, run, data, limit)
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocbert_hf.pretraining.corpus.readers import read_sentences, split_sentences
+from rocbert_hf.pretraining.corpus.readers import read_sentences
+from rocbert_hf.pretraining.corpus.splitter import split_sentences
 
 LINES = ["今天天气很好。", "这家店的科技感十足！", "明天见"]
 

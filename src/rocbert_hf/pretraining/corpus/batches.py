@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from .readers import BUFFER_SENTENCES, SentencesInMemory, TextSource, checksum_of, open_source
+from .readers import BUFFER_SENTENCES, SentencesInMemory, checksum_of
+from .source import TextSource, open_source
 
 POOL_BATCHES = 8
 MARKS_KEPT = 1024  # pools whose beginning is remembered for `state_dict`; DataLoaders run ahead by a few batches only
@@ -246,7 +247,11 @@ def _open(sources: Sequence[str] | Sequence[TextSource], rank: int = 0, world_si
         beginning = source.state_dict()
         source.next_sentences()
         source.load_state_dict(beginning)
-    return opened[0] if len(opened) == 1 else Mixture(opened, [source.weight for source in sources])
+    return (
+        opened[0]
+        if len(opened) == 1
+        else Mixture(opened, [1.0 if source.weight is None else source.weight for source in sources])
+    )
 
 
 class _ShuffledSentences:

@@ -12,33 +12,25 @@ stream, from the Hub or a disk; `SentencesInMemory` a list. All three have what 
 """
 
 import copy
-import glob
 import json
 import logging
-import math
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from ...files import DECOMPRESSION_ERRORS, MAX_LINE_BYTES, OPENERS, is_damage
+from .splitter import split_sentences
 
 logger = logging.getLogger(__name__)
 
 BUFFER_SENTENCES = 65_536
 JSON_SUFFIXES = (".json", ".jsonl")  # of one object a line
 TEXT_SUFFIXES = (".txt", *JSON_SUFFIXES)
-TABLE_FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
-# What lies beside the data in a folder: names of the `datasets` library and of the Hub.
-METADATA = ("config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
-SENTENCE = re.compile(r"[^。！？!?…；;\n]*[。！？!?…；;\n]*[”’」』）)]*")  # up to its end marks and closing quotes
-CLAUSE = re.compile(r"[^，,、：:\s]*[，,、：:\s]*")
-
 MAX_CHARACTERS = 1_000_000  # of a line; more is no text that someone wrote, and would fill the memory
 MAX_CONTROL_SHARE = 0.1
 MAX_BAD_LINES_AT_START = 10_000
@@ -52,106 +44,6 @@ class _BadLine(Exception):
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class TextSource:
-    """Where sentences come from, and their share in a mixture.
-
-    Args:
-        location: files, or glob patterns of files: plain text (`.txt`, or no suffix), `.json` or `.jsonl` with one object
-            a line, each also `.gz`, `.xz`, `.bz2`, or `.parquet`, `.arrow`; or a folder of such files; or the name of a
-            dataset on the Hub. Several files are one corpus, read once an epoch.
-        column: of the text, in everything but plain text.
-        weight: this source's share of the sentences is its weight over the sum of the weights.
-        config, split: of a dataset of the `datasets` library.
-
-    A line of plain text, and a row of anything else, is a document. It is cut by `split_sentences`: neighbouring
-    sentences of one document are packed together up to the model's length, and nothing is packed across documents,
-    because a pair of unrelated texts is no sentence whose attacked form could be told from others'.
-    """
-
-    location: str | tuple[str, ...]
-    column: str = "text"
-    weight: float = 1.0
-    config: str | None = None
-    split: str = "train"
-
-    def __post_init__(self):
-        if isinstance(self.location, str | PathLike):
-            object.__setattr__(self, "location", (str(self.location),))
-        else:
-            object.__setattr__(self, "location", tuple(map(str, self.location)))
-        if not self.location:
-            raise ValueError("a text source needs a file, a folder or the name of a dataset, got none")
-        if not 0 < self.weight < math.inf:
-            raise ValueError(f"the weight of {self.name} must be above 0 and finite, got {self.weight}")
-
-    @property
-    def name(self) -> str:
-        return ", ".join(self.location) + (f":{self.config}" if self.config else "")
-
-    @classmethod
-    def parse(cls, text: str, column: str = "text") -> "TextSource":
-        """From a command line: a name in `SOURCES`, a file, folder or pattern, or `owner/dataset[:config]`; and `=weight`.
-
-        Example:
-            >>> TextSource.parse("wikipedia=0.3"), TextSource.parse("allenai/c4:zh=0.7"), TextSource.parse("news/*.txt.gz")
-        """
-        location, equals, weight = ("", "", text) if Path(text).exists() else text.rpartition("=")
-        try:
-            location, weight = (location, float(weight)) if equals else (text, 1.0)
-        except ValueError:
-            raise ValueError(f"a source is a location or location=weight with a number, got {text!r}") from None
-        if location in SOURCES:
-            return replace(SOURCES[location], weight=weight)
-        if Path(location).exists() or ":" not in location:
-            return cls(location, column, weight)
-        location, _, config = location.rpartition(":")
-        return cls(location, column, weight, config)
-
-
-# The kinds of text the paper pretrains on (section 5.1), as the Hub has them today.
-SOURCES = {
-    "wikipedia": TextSource("wikimedia/wikipedia", config="20231101.zh"),
-    "common_crawl": TextSource("allenai/c4", config="zh"),
-}
-
-
-def open_source(source: TextSource, max_length: int = 126, seed: int = 0, rank: int = 0, world_size: int = 1):
-    """A `TextFiles` or `DatasetRows` for a source; bad lines are skipped and counted.
-
-    Args:
-        max_length: characters of a sentence at most.
-        seed: of the order of the files, which is another one in each epoch.
-        rank, world_size: read this process's share only.
-
-    Raises:
-        OSError: there is no such file, folder or dataset, or the Hub cannot be reached.
-        ValueError: there is no text in it, or no such column, or its files are of several kinds or of an unknown one.
-    """
-    share = {"column": source.column, "max_length": max_length, "rank": rank, "world_size": world_size}
-    location = source.location[0]
-    if len(source.location) == 1 and Path(location).is_dir():
-        files = _data_files(Path(location))
-        if not files or _format(files) is not None:
-            return DatasetRows(_load_dataset(location, source.config, split=source.split), source.name, **share)
-        return TextFiles(files, on_error="skip", shuffle_seed=seed, **share)
-    files = [file for pattern in source.location for file in _matches(pattern)]
-    if not files:
-        if (
-            len(source.location) == 1
-            and re.fullmatch(r"[\w.-]+/[\w.-]+", location)
-            and _suffix(Path(location)) not in TEXT_SUFFIXES
-        ):
-            return DatasetRows(_load_dataset(location, source.config, split=source.split), source.name, **share)
-        raise FileNotFoundError(
-            f"the corpus {source.name} does not exist: expected files, a folder, owner/dataset on the Hub, or one of "
-            f"{', '.join(SOURCES)}"
-        )
-    if (table_format := _format(files)) is None:
-        return TextFiles(files, on_error="skip", shuffle_seed=seed, **share)
-    return DatasetRows(_load_dataset(table_format, data_files=files, split=source.split), source.name, **share)
 
 
 def read_sentences(
@@ -178,32 +70,6 @@ def read_sentences(
     reader = TextFiles(files, column, max_length, on_error)
     while (found := reader.next_sentences()) is not None:
         yield from found[1]
-
-
-def split_sentences(text: str, max_length: int) -> list[str]:
-    """Cut a text into stretches of whole sentences, each at most `max_length` characters.
-
-    Short texts come back whole: neighbouring sentences stay together as long as they fit, which is how the text is
-    packed into the model's length. A sentence that is too long is cut after a comma or space, and where there is none,
-    at `max_length`. Joined, the pieces give the text back but for white space at their ends.
-    """
-    if max_length < 1:
-        raise ValueError(f"max_length must be at least 1 character, got {max_length}")
-    text = text.strip()
-    if len(text) <= max_length:
-        return [text] if text else []
-    pieces = []
-    for sentence in SENTENCE.findall(text):
-        clauses = [sentence] if len(sentence) <= max_length else CLAUSE.findall(sentence)
-        for clause in clauses:
-            pieces += [clause[i : i + max_length] for i in range(0, len(clause), max_length)]
-    packed = [""]
-    for piece in pieces:
-        if len(packed[-1]) + len(piece) <= max_length:
-            packed[-1] += piece
-        else:
-            packed.append(piece)
-    return [stripped for stretch in packed if (stripped := stretch.strip())]
 
 
 def checksum_of(sentences: Sequence[str]) -> str:
@@ -329,7 +195,7 @@ class TextFiles(_Documents):
         for path in self.files:
             if not path.is_file():
                 raise FileNotFoundError(f"the corpus file {path} does not exist")
-            _check_suffix(path)
+            check_suffix(path)
         super().__init__(", ".join(map(str, self.files)) or "no file given", max_length, on_error, rank, world_size)
         self.column = column
         self.shuffle_seed = shuffle_seed
@@ -383,7 +249,7 @@ class TextFiles(_Documents):
     def fingerprint(self) -> str:
         size = sum(path.stat().st_size for path in self.files)
         names = zlib.crc32("\n".join(path.name for path in self.files).encode("utf-8", "surrogateescape"))
-        column = f", column {self.column}" if any(_suffix(path) in JSON_SUFFIXES for path in self.files) else ""
+        column = f", column {self.column}" if any(suffix_of(path) in JSON_SUFFIXES for path in self.files) else ""
         return f"{len(self.files)} files, {size} bytes, checksum of their names {names:08x}{column}"
 
     def _open(self) -> bool:
@@ -396,7 +262,7 @@ class TextFiles(_Documents):
                 order = np.random.default_rng((self.shuffle_seed, self.epoch)).permutation(len(self.shard))
                 self._order = [self.shard[i] for i in order]
             path = self._order[self.file]
-            self._is_json = _suffix(path) in JSON_SUFFIXES
+            self._is_json = suffix_of(path) in JSON_SUFFIXES
             self._stream = OPENERS.get(path.suffix.lower(), open)(path, "rb")
             if path.suffix.lower() in OPENERS:
                 _unpack_up_to(self.offset, self._stream)
@@ -506,58 +372,18 @@ def _unpack_up_to(offset: int, stream) -> None:
         position += len(stream.read(min(len(ahead), offset - position)))
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
     """What a file's name says of its content: the last suffix, in lower case, but for that of the packing."""
     name = path.stem if path.suffix.lower() in OPENERS else path.name
     return Path(name).suffix.lower()
 
 
-def _check_suffix(path: Path, tables: Iterable[str] = ()) -> None:
-    if _suffix(path) not in ("", *TEXT_SUFFIXES) and path.suffix.lower() not in tables:
+def check_suffix(path: Path, tables: Iterable[str] = ()) -> None:
+    if suffix_of(path) not in ("", *TEXT_SUFFIXES) and path.suffix.lower() not in tables:
         raise ValueError(
             f"a corpus file must end in {', '.join(TEXT_SUFFIXES)}, each also with {', '.join(OPENERS)}, "
             f"{''.join(f'or in {suffix}, ' for suffix in tables)}or have no suffix if it is plain text, got {path}"
         )
-
-
-def _format(files: Sequence[str]) -> str | None:
-    """What the `datasets` library calls the format of tables; None for text.
-
-    Raises:
-        ValueError: they are of several kinds, or of an unknown one.
-    """
-    paths = [Path(file) for file in files]
-    for path in paths:
-        _check_suffix(path, TABLE_FORMATS)
-    formats = {TABLE_FORMATS.get(path.suffix.lower()): path for path in paths}
-    if len(formats) > 1:
-        raise ValueError(
-            f"the files of one source must be of one kind, got {' and '.join(map(str, formats.values()))}: make them "
-            "two sources, or name the files by a pattern"
-        )
-    return formats.popitem()[0]
-
-
-def _data_files(folder: Path) -> list[str]:
-    """The files below a folder that are read as text or tables; not hidden ones, nor what describes the others."""
-    return sorted(
-        str(path)
-        for path in folder.rglob("*")
-        if (_suffix(path) in TEXT_SUFFIXES or path.suffix.lower() in TABLE_FORMATS)
-        and path.name not in METADATA
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-
-
-def _matches(pattern: str) -> list[str]:
-    return [pattern] if Path(pattern).is_file() else sorted(file for file in glob.glob(pattern) if Path(file).is_file())
-
-
-def _load_dataset(*args, **kwargs):
-    from datasets import load_dataset
-
-    return load_dataset(*args, streaming=True, **kwargs)
 
 
 def _decode(line: bytes, path: Path, first: bool) -> str:

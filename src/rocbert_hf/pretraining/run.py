@@ -1,0 +1,255 @@
+"""A pretraining run from options to a saved model: what `rocbert pretrain` does.
+
+`examples/run_pretrain.py` is the same story with less around it, to read and to change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from transformers import BertConfig, BertForMaskedLM
+from transformers.utils import logging
+
+from ..attacks import AdversarialSynthesizer
+from ..configuration_rocbert import RoCBertConfig
+from ..files import locked_folder
+from ..options import as_plain, option
+from .arguments import PretrainingArguments
+from .collator import DataCollatorForRoCBertPretraining
+from .corpus.batches import sample_sentences
+from .curves import plot_training_curves
+from .devices import describe, make_accelerator
+from .estimate import estimate
+from .held_out import HeldOutEvaluation
+from .reporting import read_log
+from .results import results_table, show_filled_mask
+from .resuming import check_same_settings, checkpoints_of, remove_checkpoints
+from .setup import VISION_NOTE, Devices, Setup, starting_point
+from .trainer import RoCBertPretrainer, save_run
+
+RESULTS = "all_results.json"
+# Options of `Setup` that a finished run must have had for `--resume` to call it finished.
+SHAPES_THE_RESULT = ("preset", "model", "config_overrides", "train_file", "text_column", "held_out")
+SHARED_WITH_BERT = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+)
+
+
+@dataclass
+class RunOptions(Setup):
+    """What to train on what, where to put it, and what to do beside the training."""
+
+    baseline: bool = option(False, "also train a plain BERT of the same size for as long, for comparison")
+    resume: bool = option(False, "go on from the last checkpoint in the output folder; begin if there is none")
+    overwrite: bool = option(
+        False, "train anew in a folder that holds an earlier run; its checkpoints are deleted, its model is replaced"
+    )
+    dry_run: bool = option(False, "only tell what the run would need")
+    dry_run_devices: Devices = option(
+        Devices(8, "A100"), "for which devices --dry-run tells it: how many, and of which kind", parse=Devices.parse
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.resume and self.overwrite:
+            raise ValueError("give resume (go on) or overwrite (begin anew), not both")
+
+
+def pretrain(run: RunOptions, arguments: PretrainingArguments) -> dict[str, Any] | None:
+    """
+    Train, measure before and after, save, and show what became of it.
+
+    Writes into `run.output_dir`: model and tokenizer, `all_results.json` (options and measurements), `log.jsonl`,
+    `training_curves.png`, and checkpoints if the arguments ask for them. Every process of a distributed run calls this.
+
+    Returns:
+        What `all_results.json` holds; None after a dry run.
+
+    Raises:
+        ValueError, OSError: something given does not fit or cannot be read; nothing was trained then.
+        FloatingPointError: the training diverged.
+    """
+    if run.dry_run:
+        Console().print(estimate(run.new_config(), arguments, run.dry_run_devices.count, run.dry_run_devices.kind))
+        return None
+    if run.resume:
+        arguments = replace(arguments, resume_from_checkpoint="last")
+    accelerator = make_accelerator(arguments, run.output_dir)
+    if run.baseline and accelerator.distributed_type == "DEEPSPEED":
+        raise ValueError("DeepSpeed trains one model per run: give --no-baseline")
+    console = Console(quiet=not accelerator.is_main_process)
+    logging.disable_progress_bar()  # one bar, the training's
+    run.output_dir.mkdir(parents=True, exist_ok=True)  # now, not after the training, if it cannot be made
+    with locked_folder(run.output_dir) if accelerator.is_main_process else nullcontext():
+        if (finished := _finished(run, arguments, accelerator)) is not None:
+            console.print(f"the run in {run.output_dir} is finished: nothing to do", markup=False, soft_wrap=True)
+            return finished
+        return _train(run, arguments, accelerator, console)
+
+
+def _train(
+    run: RunOptions, arguments: PretrainingArguments, accelerator: Accelerator, console: Console
+) -> dict[str, Any]:
+    sources = run.sources()
+    held_out = sample_sentences(
+        sources, run.held_out, arguments.seed, arguments.max_length - 2, arguments.shuffle_buffer
+    )
+    set_seed(arguments.seed)
+    tokenizer, model = starting_point(run, arguments.attn_implementation)
+    model.to(accelerator.device)
+    console.print(describe(accelerator, arguments), markup=False, highlight=False)
+    console.print(
+        f"training on {run.corpus_name(held_out)}; {len(held_out):,} sentences held out; "
+        f"{run.model or run.preset}: {model.num_parameters():,} parameters"
+    )
+    if run.model is None and run.glyph_features is None and model.base_model.embeddings.has_shape:
+        console.print(VISION_NOTE, markup=False, highlight=False)
+
+    measure = _no_measurement
+    if accelerator.is_main_process:
+        measure = HeldOutEvaluation(tokenizer, held_out, arguments.attacks, max_length=arguments.max_length)
+    trainer = RoCBertPretrainer(
+        model,
+        sources,
+        collator_for(arguments, tokenizer, accelerator.mixed_precision),
+        arguments,
+        accelerator,
+        "RoCBERT",
+        output_dir=run.output_dir,
+        evaluate=measure,
+        exclude=held_out,
+    )
+    results = {"arguments": recorded(run, arguments, model.config), "rocbert": {"before": measure(model)}}
+    results["rocbert"]["training"] = training = trainer.train()
+    if training["interrupted"]:
+        kept = checkpoints_of(run.output_dir)[-1]
+        console.print(f"stopped by SIGTERM after {training['steps']} steps; {kept} has it all: go on with --resume")
+        return results
+    results["rocbert"]["after"] = measure(model)
+    if run.baseline:
+        results["bert"] = _train_baseline(model.config, tokenizer, trainer, measure, training["seconds"])
+    if accelerator.is_main_process:
+        for reason, count in training["skipped_lines"].items():
+            console.print(f"lines of the text that were skipped, {reason}: {count:,}")
+        console.print(results_table(results, len(measure.sentences)))
+        save_run(run.output_dir, model, tokenizer, results)
+        plot_training_curves(read_log(run.output_dir), run.output_dir / "training_curves.png")
+        console.print(f"saved model, tokenizer, {RESULTS} and training_curves.png in {run.output_dir}")
+        show_filled_mask(run.output_dir, held_out, AdversarialSynthesizer(arguments.attacks), console)
+    accelerator.wait_for_everyone()
+    return results
+
+
+def collator_for(arguments: PretrainingArguments, tokenizer, mixed_precision: str) -> DataCollatorForRoCBertPretraining:
+    """The collator that makes the objective's views, for a run in "bf16", "fp16" or "no"."""
+    return DataCollatorForRoCBertPretraining(
+        tokenizer,
+        arguments.attacks if arguments.attacks_sentences else None,
+        mlm_probability=0.0 if arguments.objective == "contrastive_only" else arguments.mlm_probability,
+        whole_word_probability=arguments.whole_word_probability,
+        max_length=arguments.max_length,
+        seed=arguments.seed,
+        pad_to_multiple_of=arguments.padding_multiple(mixed_precision),
+        views=arguments.collator_views,
+        attack_labels=arguments.correct_attacked,
+    )
+
+
+def recorded(run: Setup, arguments: PretrainingArguments, config: RoCBertConfig) -> dict[str, Any]:
+    """The options of a run as `all_results.json` has them: JSON values, and what the glyph features are."""
+    record = {**as_plain(run), **as_plain(arguments)}
+    return {**record, "glyph_features": getattr(config, "glyph_features", None)}
+
+
+def _no_measurement(model) -> dict[str, float]:
+    """What processes other than the main one measure."""
+    return {}
+
+
+def _train_baseline(
+    config: RoCBertConfig, tokenizer, of_rocbert: RoCBertPretrainer, measure: Callable, seconds: float
+) -> dict[str, Any]:
+    """Train a plain BERT of the same size on the same sentences for as many seconds; gives its results."""
+    arguments = replace(
+        of_rocbert.arguments,
+        objective="mlm_only",
+        anchor="masked",
+        negatives="attacked",
+        correct_attacked=False,
+        gradient_cache=False,
+        max_steps=None,
+        minutes=seconds / 60,
+        warmup_ratio=of_rocbert.arguments.warmup_share(),
+        warmup_steps=None,
+        save_steps=None,
+        save_minutes=None,
+        resume_from_checkpoint=None,
+        eval_steps=None,
+    )
+    accelerator = of_rocbert.accelerator
+    set_seed(arguments.seed)
+    bert = BertForMaskedLM(BertConfig(**{name: getattr(config, name) for name in SHARED_WITH_BERT}))
+    bert.to(accelerator.device)
+    results = {"before": measure(bert)}
+    collator = collator_for(arguments, tokenizer, accelerator.mixed_precision)
+    results["training"] = RoCBertPretrainer(
+        bert, of_rocbert.sources, collator, arguments, accelerator, "plain BERT", exclude=of_rocbert.exclude
+    ).train()
+    results["after"] = measure(bert)
+    return results
+
+
+def _finished(run: RunOptions, arguments: PretrainingArguments, accelerator: Accelerator) -> dict[str, Any] | None:
+    """
+    The results of the run that `--resume` finds finished; None if there is something to train.
+
+    With `--overwrite` the checkpoints of the earlier run are deleted.
+
+    Raises:
+        OSError: the folder holds a finished model that the run would replace.
+    """
+    folder = run.output_dir
+    model_is_there = any(folder.glob("*.safetensors")) or (folder / RESULTS).exists()
+    if run.overwrite:
+        if accelerator.is_main_process:
+            remove_checkpoints(folder)
+        accelerator.wait_for_everyone()
+        return None
+    if not model_is_there:
+        return None
+    if arguments.resume_from_checkpoint is None:
+        raise OSError(f"{folder} holds a finished model: --overwrite trains anew and replaces it, --resume goes on")
+    results = _results_of(folder)
+    training = results.get("rocbert", {}).get("training", {})
+    steps, minutes = arguments.max_steps, arguments.minutes
+    done = (steps and training.get("steps", 0) >= steps) or (minutes and training.get("seconds", 0) >= 60 * minutes)
+    if done:
+        setup = {name: value for name, value in as_plain(run).items() if name in SHAPES_THE_RESULT}
+        check_same_settings(results.get("arguments", {}), {**setup, **as_plain(arguments)}, folder)
+        return results
+    if not checkpoints_of(folder):
+        raise OSError(f"{folder} holds a finished model and no checkpoint to go on from: --overwrite trains anew")
+    return None
+
+
+def _results_of(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise OSError(f"{folder / RESULTS} cannot be read ({error}): --overwrite trains anew") from None
