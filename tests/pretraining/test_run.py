@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
-from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
+from rocbert_hf import RoCBertConfig, RoCBertForCausalLM, RoCBertForPreTraining, RoCBertTokenizer
+from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.configuration_rocbert import PRESETS
 from rocbert_hf.files import locked_folder
 from rocbert_hf.glyphs.features import GlyphEncoder, save_glyph_features
@@ -164,7 +166,7 @@ def test_a_finished_run_resumes_to_itself(copied):
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--attacks", "wild"], "attacks was 'paper', now 'wild'"),
+        (["--attacks", "wild"], "attacks was"),
         (["--learning-rate", "2e-3"], "learning_rate was 0.001, now 0.002"),
         (["--temperature", "0.5"], "temperature"),
         (["--objective", "mlm_only"], "objective"),
@@ -254,14 +256,7 @@ def test_a_run_starts_from_a_checkpoint_with_its_own_vocabulary_and_configuratio
 
 def test_a_run_starts_from_what_convert_reads(tmp_path):
     torch.manual_seed(5)
-    characters = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *"的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年",
-    ]
+    characters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({*"".join(demo_sentences())})]
     config = BertConfig(
         vocab_size=len(characters), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
     )
@@ -354,3 +349,31 @@ def test_killed_at_random_moments_the_run_ends_as_if_never_stopped(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
     left = {path.name for path in (tmp_path / "killed").iterdir()}
     assert left == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+def test_attacks_come_from_a_file_and_a_language_model_scores_whole_batches(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    config = RoCBertConfig(
+        num_hidden_layers=1,
+        hidden_size=32,
+        num_attention_heads=2,
+        intermediate_size=64,
+        fusion_layer=0,
+        is_decoder=True,
+    )
+    RoCBertForCausalLM(config).save_pretrained(tmp_path / "lm")
+    RoCBertTokenizer().save_pretrained(tmp_path / "lm")
+    keys = {"attacks": {"split": 2.0, "insert": 1.0}, "ratio": 0.3, "q": 1.0, "scorer": str(tmp_path / "lm")}
+    (tmp_path / "attacks.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    asked = []
+    losses = CausalLMScorer.losses
+    monkeypatch.setattr(
+        CausalLMScorer, "losses", lambda self, sentences: asked.append(len(sentences)) or losses(self, sentences)
+    )
+    results = pretrained(tmp_path / "run", "--attacks", tmp_path / "attacks.yaml", "--batch-size", 8)
+    assert results["arguments"]["attacks"].items() >= keys.items()
+    assert asked.count(8) >= 2  # the two steps' batches, each in one call
+    assert "`split`" in model_card(tmp_path / "run")
+    assert "cannot be copied to other processes" in refused(
+        tmp_path / "other", "--attacks", tmp_path / "attacks.yaml", "--num-workers", 1
+    )

@@ -273,8 +273,13 @@ def _attacks_section(arguments: dict) -> str:
     chosen = arguments["attacks"]
     if not chosen:
         return "None: it was trained on unattacked text."
-    names = list(PRESETS[chosen]["attacks"]) if chosen in PRESETS else str(chosen).split(",")
-    lines = [f"The preset `{chosen}` of `rocbert_hf.attacks`:\n"] if chosen in PRESETS else []
+    if isinstance(chosen, dict):  # the config of a synthesizer
+        kept = {name: value for name, value in chosen.items() if name != "attacks"}
+        names, lines = list(chosen.get("attacks", ())), [f"With the config `{json.dumps(kept, ensure_ascii=False)}`:\n"]
+    elif chosen in PRESETS:
+        names, lines = list(PRESETS[chosen]["attacks"]), [f"The preset `{chosen}` of `rocbert_hf.attacks`:\n"]
+    else:
+        names, lines = str(chosen).split(","), []
     for name in names:
         documentation = getattr(ATTACKS.get(name), "__doc__", None) or ""
         lines.append(f"- `{name}`" + (f": {documentation.strip().splitlines()[0]}" if documentation else ""))

@@ -1,8 +1,10 @@
 """Options of a pretraining run: one dataclass, filled from a YAML file and from flags that override it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..losses_rocbert import NEGATIVES
+from ..attacks.config import PRESETS, read_attacks
 from ..options import check_choices, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
@@ -10,6 +12,11 @@ OBJECTIVES = ("multimodal", "mlm_only", "contrastive_only", "simcse")
 ANCHORS = ("masked", "clean", "both")
 SHARDINGS = ("sentences", "files")
 TRACKERS = ("none", "tensorboard", "wandb")
+
+
+def parse_attacks(given: str | dict[str, Any]) -> str | dict[str, Any]:
+    """A preset's name as it is; names, a file or a mapping as the complete config; see `read_attacks` for the errors."""
+    return given if isinstance(given, str) and given in PRESETS else read_attacks(given)
 
 
 @dataclass
@@ -79,7 +86,12 @@ class PretrainingArguments:
     )
     mlm_probability: float = option(0.15, "share of the tokens to mask")
     whole_word_probability: float = option(0.5, "share of the sentences masked by whole words instead of characters")
-    attacks: str = option("paper", "preset of the synthesizer that attacks the sentences")
+    attacks: str | dict[str, Any] = option(
+        "paper",
+        "what attacks the sentences: a preset (paper, wild), names of attacks with commas between, or a YAML or JSON file "
+        "with any key of the synthesizer's config, such as ratio, q, or the folder of a language model as scorer",
+        parse=parse_attacks,
+    )
     num_workers: int = option(
         0, "DataLoader processes that attack, tokenize and mask; the run's results do not depend on it"
     )

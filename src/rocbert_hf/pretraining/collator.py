@@ -1,7 +1,8 @@
 """Batches: texts into masked and attacked views for pretraining, and padding for every head."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class DataCollatorForRoCBertPretraining:
 
     Args:
         tokenizer: a `RoCBertTokenizer`.
-        synthesizer: makes the attacked form; an `AdversarialSynthesizer`, the name of one of its presets, or None for
+        synthesizer: makes the attacked form; an `AdversarialSynthesizer`, its config or the name of a preset, or None for
             masked language modelling only (`RoCBertForMaskedLM`, or a plain BERT after dropping the two other channels).
         mlm_probability: share of each sentence's tokens to mask; 0 for a contrastive loss alone.
         whole_word_probability: share of the sentences that are masked by whole words (jieba); the others by character.
@@ -59,7 +60,7 @@ class DataCollatorForRoCBertPretraining:
     def __init__(
         self,
         tokenizer,
-        synthesizer: AdversarialSynthesizer | str | None = "paper",
+        synthesizer: AdversarialSynthesizer | str | Mapping[str, Any] | None = "paper",
         mlm_probability: float = 0.15,
         whole_word_probability: float = 0.5,
         max_length: int = 128,
@@ -85,7 +86,8 @@ class DataCollatorForRoCBertPretraining:
         self.tokenizer = tokenizer
         self.synthesizer = None
         if attacks:
-            self.synthesizer = AdversarialSynthesizer(synthesizer) if isinstance(synthesizer, str) else synthesizer
+            given = isinstance(synthesizer, AdversarialSynthesizer)
+            self.synthesizer = synthesizer if given else AdversarialSynthesizer(synthesizer)
         self.views = views
         self.attack_labels = attack_labels
         self.mlm_probability = mlm_probability
@@ -119,7 +121,7 @@ class DataCollatorForRoCBertPretraining:
         if self.views == "three":
             batch |= {f"labels_{key}": rows for key, rows in clean.items()}
         if self.synthesizer is not None:
-            attacked = [self.synthesizer.attack(text, seed) for text, seed in zip(texts, seeds, strict=True)]
+            attacked = self.synthesizer.attack_batch(texts, seeds)
             encoded = self._tokenize([result.text for result in attacked], return_offsets_mapping=self.attack_labels)
             batch |= {f"attack_{key}": np.asarray(encoded[key]) for key in VIEW_KEYS if key in encoded}
             if self.attack_labels:

@@ -1,7 +1,8 @@
 """How well a model does on sentences it was not trained on, whole and attacked."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class HeldOutEvaluation:
         self,
         tokenizer,
         sentences: Sequence[str],
-        synthesizer: AdversarialSynthesizer | str = "paper",
+        synthesizer: AdversarialSynthesizer | str | Mapping[str, Any] = "paper",
         attacks_per_sentence: int = 5,
         seed: int = 0,
         max_length: int = 128,
@@ -56,7 +57,7 @@ class HeldOutEvaluation:
         self.sentences = sorted(dict.fromkeys(sentences), key=len)  # like lengths together: less padding
         if len(self.sentences) < 2:
             raise ValueError(f"retrieval needs at least 2 different held-out sentences, got {len(self.sentences)}")
-        if isinstance(synthesizer, str):
+        if not isinstance(synthesizer, AdversarialSynthesizer):
             synthesizer = AdversarialSynthesizer(synthesizer)
         self.attacked = [
             [result.text for result in synthesizer.attack_batch(self.sentences, seed=seed + attack)]

@@ -119,13 +119,15 @@ def _train(
     if run.model is None and run.glyph_features is None and model.base_model.embeddings.has_shape:
         console.print(VISION_NOTE, markup=False, highlight=False)
 
+    collator = collator_for(arguments, tokenizer, accelerator.mixed_precision)
+    synthesizer = collator.synthesizer or AdversarialSynthesizer(arguments.attacks)
     measure = _no_measurement
     if accelerator.is_main_process:
-        measure = HeldOutEvaluation(tokenizer, held_out, arguments.attacks, max_length=arguments.max_length)
+        measure = HeldOutEvaluation(tokenizer, held_out, synthesizer, max_length=arguments.max_length)
     trainer = RoCBertPretrainer(
         model,
         sources,
-        collator_for(arguments, tokenizer, accelerator.mixed_precision),
+        collator,
         arguments,
         accelerator,
         "RoCBERT",
@@ -149,7 +151,7 @@ def _train(
         save_run(run.output_dir, model, tokenizer, results)
         plot_training_curves(read_log(run.output_dir), run.output_dir / "training_curves.png")
         console.print(f"saved model, tokenizer, {RESULTS} and training_curves.png in {run.output_dir}")
-        show_filled_mask(run.output_dir, held_out, AdversarialSynthesizer(arguments.attacks), console)
+        show_filled_mask(run.output_dir, held_out, synthesizer, console)
     accelerator.wait_for_everyone()
     return results
 

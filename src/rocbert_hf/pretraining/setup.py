@@ -212,7 +212,9 @@ def _check_overrides(setup: Setup, folder: Path) -> None:
 
     if setup.config_overrides and shapes() != shapes(**setup.config_overrides):
         names = ", ".join(setup.config_overrides)
-        raise ValueError(f"config_overrides ({names}) must leave the weights' names and shapes as the checkpoint has them")
+        raise ValueError(
+            f"config_overrides ({names}) must leave the weights' names and shapes as the checkpoint has them"
+        )
 
 
 def _description_of(folder: Path) -> dict[str, Any]:

@@ -120,6 +120,12 @@ class RoCBertPretrainer:
                 f"the accelerator accumulates {self.accelerator.gradient_accumulation_steps} passes a step and the "
                 f"arguments say {passes}: use make_accelerator(arguments)"
             )
+        scorer = getattr(getattr(self.collator, "synthesizer", None), "scorer", None)
+        if arguments.num_workers and scorer is not None and not scorer.parallel:
+            raise ValueError(
+                f"num_workers must be 0 with the scorer {scorer.name!r}, which cannot be copied to other processes, got "
+                f"{arguments.num_workers}"
+            )
         if arguments.eval_steps is not None and self.evaluate is None:
             raise ValueError("eval_steps needs something to evaluate with")
         positions = getattr(self.model.config, "max_position_embeddings", None)
