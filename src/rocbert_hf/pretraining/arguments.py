@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..losses_rocbert import NEGATIVES
 from ..attacks.config import PRESETS, read_attacks
+from ..losses_rocbert import NEGATIVES
 from ..options import check_choices, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
