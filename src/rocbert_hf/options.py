@@ -13,6 +13,7 @@ from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields
+from inspect import signature
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -166,7 +167,8 @@ class Command:
     Attributes:
         name: what is typed after `rocbert`.
         description: what it does; its first line stands in the list of commands.
-        types: gives the dataclasses. A function, so that what they import is imported only if this command is run.
+        types: gives the dataclasses for the flags that it gets. A function, so that what they import is imported only if
+            this command is run.
         run: takes them, filled.
         example: a command line that works.
         default_config: a packaged config that is read if `--config` is not given.
@@ -174,7 +176,7 @@ class Command:
 
     name: str
     description: str
-    types: Callable[[], Sequence[type]]
+    types: Callable[[Sequence[str]], Sequence[type]]
     run: Callable[..., Any]
     example: str = ""
     default_config: str | None = None
@@ -186,7 +188,7 @@ class Command:
     def __call__(self, argv: Sequence[str]) -> None:
         """Parse the flags and run. Raises what the function raises, and SystemExit for wrong options."""
         filled = parse_options(
-            self.types(),
+            self.types(argv),
             argv,
             self.default_config,
             self.description,
@@ -197,15 +199,51 @@ class Command:
 
 
 def command(
-    types: Sequence[type] | Callable[[], Sequence[type]], example: str = "", default_config: str | None = None
+    types: Sequence[type] | Callable[..., Sequence[type]], example: str = "", default_config: str | None = None
 ) -> Callable[[Callable[..., Any]], Command]:
-    """Make a `Command` of a function: its name and docstring are the command's; see there for the arguments."""
+    """
+    Make a `Command` of a function: its name and docstring are the command's; see there for the arguments.
+
+    Args:
+        types: the dataclasses; or a function that gives them, of no argument, or of the flags if they decide which.
+    """
 
     def decorate(function: Callable[..., Any]) -> Command:
-        lazy = types if callable(types) else lambda: types
+        def lazy(argv: Sequence[str]) -> Sequence[type]:
+            if not callable(types):
+                return types
+            return types(argv) if signature(types).parameters else types()
+
         return Command(function.__name__, function.__doc__ or "", lazy, function, example, default_config)
 
     return decorate
+
+
+def option_before_others(name: str, argv: Sequence[str], default: str) -> str:
+    """
+    What flags or their `--config` say of one option whose value decides which others there are.
+
+    Args:
+        name: of the field, such as "task_type".
+        argv: the flags.
+        default: its value if they say nothing of it.
+
+    Raises:
+        OSError, ValueError: the config cannot be read.
+    """
+    import yaml
+
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--" + name.replace("_", "-"), dest="value")
+    given = parser.parse_known_args([_with_dashes(text) for text in argv if text not in ("-h", "--help")])[0]
+    if given.value is None and given.config is not None:
+        try:
+            read = yaml.safe_load(_config_file(given.config).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{given.config} is not valid YAML: {error}") from None
+        return str(read.get(name, default)) if isinstance(read, dict) else default
+    return default if given.value is None else given.value
 
 
 # -- the parser

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from rocbert_hf.evaluation.metrics import Bootstrap, classification_scores, confusion_matrices, mcnemar
+from rocbert_hf.data.scores import classification_scores, confusion_matrices
+from rocbert_hf.evaluation.metrics import Bootstrap, mcnemar
 
 
 @pytest.mark.parametrize("num_labels", [2, 3, 7])

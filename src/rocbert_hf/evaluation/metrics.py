@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SCORES = ("accuracy", "f1", "precision", "recall")
+from ..data.scores import SCORES, classification_scores, confusion_matrices
 
 
 @dataclass(frozen=True)
@@ -21,42 +21,6 @@ class Estimate:
 
     def to_dict(self) -> dict[str, float | None]:
         return {name: None if math.isnan(value) else round(value, 6) for name, value in vars(self).items()}
-
-
-def classification_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Accuracy, F1, precision and recall from confusion matrices.
-
-    With two labels the last three are those of label 1, as for a filter that is to find something; with more they are
-    means over the labels (macro). A ratio of nothing counts as 0, as in scikit-learn.
-
-    Args:
-        confusion: (..., labels, labels) counts: rows are right labels, columns are predictions.
-
-    Returns:
-        Name -> (...) scores.
-    """
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    of_label, predicted = confusion.sum(-1), confusion.sum(-2)
-    precision, recall = _ratio(hits, predicted), _ratio(hits, of_label)
-    f1 = _ratio(2 * hits, of_label + predicted)
-    if confusion.shape[-1] == 2:
-        precision, recall, f1 = precision[..., 1], recall[..., 1], f1[..., 1]
-    else:
-        # a label that is neither there nor predicted is no part of the mean
-        seen = (of_label + predicted) > 0
-        precision, recall, f1 = (_ratio((score * seen).sum(-1), seen.sum(-1)) for score in (precision, recall, f1))
-    accuracy = _ratio(hits.sum(-1), of_label.sum(-1))
-    return dict(zip(SCORES, (accuracy, f1, precision, recall), strict=True))
-
-
-def confusion_matrices(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> np.ndarray:
-    """Counts (..., num_labels, num_labels) of (right label, prediction) pairs along the last axis of both (..., n)."""
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    cells = num_labels**2
-    pairs = (labels * num_labels + predictions).reshape(-1, labels.shape[-1])
-    shifted = pairs + cells * np.arange(len(pairs))[:, None]
-    counts = np.bincount(shifted.ravel(), minlength=cells * len(pairs))
-    return counts.reshape(*labels.shape[:-1], num_labels, num_labels)
 
 
 class Bootstrap:
@@ -126,7 +90,3 @@ def mcnemar(right_of_first: Sequence[bool], right_of_second: Sequence[bool]) -> 
     n, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
     return min(1.0, 2 * tail / 2**n)
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=np.asarray(denominator) > 0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...attackers import AttackerSpec
 from ...attacks.attacked_text import AttackedText
-from ..metrics import SCORES
+from ...data.scores import SCORES
 from ..summary import CLEAN
 
 SHOWN_EXAMPLES = 4  # of a model and attacker

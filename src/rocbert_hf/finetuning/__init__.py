@@ -1,0 +1,29 @@
+"""Finetuning: recipes that train a head on labelled texts, from the command line or from Python.
+
+A recipe is one file of this folder with a subclass of `FinetuningRecipe`, and one line in `RECIPES`.
+"""
+
+import importlib
+
+from .recipe import FinetuningOptions, FinetuningRecipe, finetune
+from .starting_point import StartOptions
+
+# what `--task-type` names -> where its class is; imported when it is asked for
+RECIPES: dict[str, str] = {
+    "classification": "classification.ClassificationRecipe",
+}
+
+
+def recipe_class(name: str) -> type[FinetuningRecipe]:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"task_type must be one of {', '.join(RECIPES)}, got {name!r}")
+    module, class_name = RECIPES[name].split(".")
+    return getattr(importlib.import_module(f".{module}", __name__), class_name)
+
+
+__all__ = ["RECIPES", "FinetuningOptions", "FinetuningRecipe", "StartOptions", "finetune", "recipe_class"]

@@ -1,0 +1,134 @@
+"""How a head is trained on an encoder: learning rates apart, and where the computing is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..options import option
+from .starting_point import StartOptions
+
+
+@dataclass
+class OptimizationOptions:
+    """How to train."""
+
+    learning_rate: float | None = option(None, "highest learning rate; default: by the size of the model")
+    head_learning_rate: float | None = option(None, "of what the encoder is not part of; default: the learning rate")
+    epochs: float | None = option(None, "passes over the train rows, at most; default: by the size of the model")
+    batch_size: int | None = option(None, "texts per step; default: by the size of the model")
+    warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises")
+    weight_decay: float = option(0.01, "AdamW's, on matrices only")
+    patience: int = option(3, "stop after this many epochs without improvement on the dev rows")
+    bf16: bool = option(False, "mixed precision with bfloat16, on a GPU or a CPU")
+
+    def __post_init__(self):
+        for name in ("learning_rate", "head_learning_rate", "epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio must lie between 0 and 1, got {self.warmup_ratio}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
+
+    def training_arguments(
+        self, folder: Path, seed: int, start: StartOptions, hidden_size: int, metric: str
+    ) -> TrainingArguments:
+        """transformers' arguments: one evaluation and one checkpoint per epoch, the best by `metric` in the end.
+
+        Args:
+            folder: for the checkpoints.
+            metric: a score of the dev rows, the higher the better.
+        """
+        learning_rate, epochs, batch_size = start.defaults(hidden_size)
+        batch_size = self.batch_size or batch_size
+        return TrainingArguments(
+            str(folder),
+            seed=seed,
+            learning_rate=self.learning_rate or learning_rate,
+            num_train_epochs=self.epochs or epochs,
+            per_device_train_batch_size=batch_size,
+            per_device_eval_batch_size=2 * batch_size,
+            warmup_steps=self.warmup_ratio,
+            weight_decay=self.weight_decay,
+            train_sampling_strategy="group_by_length",
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            logging_strategy="epoch",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model=metric,
+            greater_is_better=True,
+            restore_callback_states_from_checkpoint=True,
+            bf16=self.bf16,
+            use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused
+            dataloader_pin_memory=torch.cuda.is_available(),
+            report_to="none",
+        )
+
+
+class HeadTrainer(Trainer):
+    """transformers' Trainer, with learning rates apart for the encoder and other parts.
+
+    Args:
+        learning_rates: prefix of a parameter's name -> its learning rate; "" for all that is not in the encoder. What no
+            prefix fits has `args.learning_rate`; of several that fit, the longest counts.
+    """
+
+    def __init__(self, *args: Any, learning_rates: Mapping[str, float] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.learning_rates = dict(learning_rates or {})
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self.learning_rates:
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decayed = set(self.get_decay_parameter_names(self.model))
+            groups = parameter_groups(
+                self.model, self.args.learning_rate, self.learning_rates, self.args.weight_decay, decayed
+            )
+            self.optimizer = optimizer_class(groups, **settings)
+        return super().create_optimizer(model)
+
+
+def parameter_groups(
+    model: nn.Module, learning_rate: float, others: Mapping[str, float], weight_decay: float, decayed: set[str]
+) -> list[dict[str, Any]]:
+    """Groups of an optimizer: one per learning rate, with and without weight decay.
+
+    Args:
+        model: a model of transformers; its encoder is under `base_model_prefix`.
+        learning_rate: of the encoder.
+        others: see `HeadTrainer`.
+        decayed: names of the parameters that decay.
+    """
+    encoder = f"{model.base_model_prefix}."
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        fitting = [prefix for prefix in others if name.startswith(prefix) and (prefix or not name.startswith(encoder))]
+        rate = others[max(fitting, key=len)] if fitting else learning_rate
+        groups.setdefault((rate, name in decayed), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+        for (rate, decays), parameters in groups.items()
+    ]
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last whole checkpoint of a Trainer; the folder of one that was being written is left out and removed."""
+    import shutil
+
+    while folder.is_dir() and (found := get_last_checkpoint(str(folder))) is not None:
+        if (Path(found) / "trainer_state.json").is_file():  # the Trainer writes it last
+            return found
+        shutil.rmtree(found)
+    return None

@@ -1,0 +1,202 @@
+"""What all finetuning recipes share: seeds, folders that are never mixed up, resuming, results and the model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..files import locked_folder, write_json, write_whole
+from ..options import as_plain, option
+
+SETTINGS = "finetune_settings.json"
+RESULTS = "all_results.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass
+class FinetuningOptions:
+    """What kind of task to finetune on, how often, and where to put it."""
+
+    task_type: str = option("classification", "recipe to finetune by")
+    output_dir: Path = option(Path("finetuned"), "folder for everything that the run writes", short="-o")
+    seeds: list[int] = option([0], "one run per seed; several runs get a folder each: seed-0, seed-1, ...")
+    resume: bool = option(False, "go on with an interrupted run from its last finished epoch")
+    overwrite: bool = option(False, "delete a model or an interrupted run that is in the output folder already")
+
+    def __post_init__(self):
+        self.output_dir = Path(self.output_dir)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must name at least one, and none twice, got {self.seeds}")
+        if self.resume and self.overwrite:
+            raise ValueError("give either resume or overwrite")
+
+
+class FinetuningRecipe(ABC):
+    """How to finetune on one kind of task.
+
+    A subclass is one file, and one line in `rocbert_hf.finetuning.RECIPES`.
+
+    Attributes:
+        OPTIONS: the dataclasses that it is made from, in the order of its arguments. No two fields of them have one name.
+    """
+
+    OPTIONS: ClassVar[tuple[type, ...]]
+
+    @abstractmethod
+    def read(self) -> str:
+        """Read and check all rows.
+
+        Returns:
+            What was read, in a line for the user.
+
+        Raises:
+            ValueError, OSError: a file cannot be used.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that the resulting model depends on, as JSON has it: options, and checksums of the rows.
+
+        An interrupted run goes on only with equal settings.
+        """
+
+    @abstractmethod
+    def train(self, seed: int, folder: Path, resume: bool) -> tuple[Any, Any, dict[str, Any]]:
+        """Train once, with checkpoints in `folder / "checkpoints"`, from the last of them if `resume` is true.
+
+        Returns:
+            (model, tokenizer, results): results maps "arguments", "training" and the measured parts ("dev", "test") to
+            names and values.
+        """
+
+
+def finetune(recipe: FinetuningRecipe, run: FinetuningOptions) -> dict[str, Any]:
+    """Finetune once per seed, measure and save.
+
+    A folder gets the model, its tokenizer, all_results.json, trainer_state.json and a model card. With several seeds each
+    has a folder of its own, and the folder above them gets the means and standard deviations.
+
+    Returns:
+        What all_results.json holds.
+
+    Raises:
+        ValueError: the output folder holds a finished model, or a run with other settings. OSError: another process
+            works there. Both before any work is done.
+    """
+    print(recipe.read())
+    folders = {seed: run.output_dir if len(run.seeds) == 1 else run.output_dir / f"seed-{seed}" for seed in run.seeds}
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    with locked_folder(run.output_dir):
+        settings = recipe.settings()
+        for seed, folder in folders.items():
+            _check_folder(folder, {**settings, "seed": seed}, run)
+        results = {
+            seed: _finetune_once(recipe, {**settings, "seed": seed}, folder, run) for seed, folder in folders.items()
+        }
+        if len(results) == 1:
+            return results[run.seeds[0]]
+        summary = {"arguments": {**settings, "seeds": run.seeds}, **over_seeds(list(results.values()))}
+        write_json(run.output_dir / RESULTS, summary)
+    _show(summary)
+    return summary
+
+
+def over_seeds(results: list[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Part -> score -> its mean and standard deviation over several results of one recipe."""
+    return {
+        part: {
+            name: {
+                "mean": float(np.mean([result[part][name] for result in results])),
+                "std": float(np.std([result[part][name] for result in results], ddof=1)),
+            }
+            for name in results[0][part]
+        }
+        for part in ("dev", "test")
+        if part in results[0]
+    }
+
+
+def _check_folder(folder: Path, settings: Mapping[str, Any], run: FinetuningOptions) -> None:
+    """Raises ValueError where a run in this folder would mix with what is there."""
+    if run.overwrite or not (folder / SETTINGS).exists():
+        if not run.overwrite and (folder / RESULTS).exists():
+            raise ValueError(f"{folder} holds a model already: name another output_dir, or give --overwrite")
+        return
+    finished = (folder / RESULTS).exists()
+    if not run.resume:
+        what = "a finished model" if finished else "an interrupted run; go on with --resume"
+        raise ValueError(f"{folder} holds {what}; to begin anew give --overwrite")
+    before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    for name in sorted({*before, *settings}):
+        if before.get(name) != settings.get(name):
+            raise ValueError(
+                f"the run in {folder} was begun with {name}={before.get(name)!r}, not {settings.get(name)!r}: resume it "
+                "with its own settings"
+            )
+
+
+def _finetune_once(
+    recipe: FinetuningRecipe, settings: Mapping[str, Any], folder: Path, run: FinetuningOptions
+) -> dict[str, Any]:
+    if run.resume and (folder / RESULTS).exists():
+        print(f"{folder} is finished already: nothing was trained")
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    if run.overwrite:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        (folder / RESULTS).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, dict(settings))
+    model, tokenizer, results = recipe.train(settings["seed"], folder, run.resume)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_whole(folder / "README.md", card_of(folder, results))
+    write_json(folder / RESULTS, results)  # last: it says that the run is finished
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    _show(results)
+    print(f"saved in {folder}")
+    return results
+
+
+def card_of(folder: Path, results: Mapping[str, Any]) -> str:
+    """The model card: a RoCBERT's own, or one that says of another model how it was made and how good it is."""
+    from huggingface_hub import ModelCardData
+
+    from ..hub.description import model_card
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] == "rocbert":
+        write_json(folder / RESULTS, dict(results))  # the card quotes it
+        return model_card(folder)
+    data = ModelCardData(language="zh", library_name="transformers", pipeline_tag="text-classification")
+    chosen = {name: value for name, value in results["arguments"].items() if value and not name.endswith("_dir")}
+    tables = {"Options": chosen} | {f"Scores on {part}": results[part] for part in ("dev", "test") if part in results}
+    blocks = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {folder.resolve().name}",
+        f"`{config['architectures'][0]}`, finetuned with `rocbert finetune`.",
+    ]
+    for title, values in tables.items():
+        rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]
+        blocks += [f"## {title}", "\n".join(["| | |", "|---|---|", *rows])]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return Path(text).name if len(text) < 200 and Path(text).is_file() else text.replace("|", "\\|")
+
+
+def _show(results: Mapping[str, Any]) -> None:
+    print(json.dumps({part: results[part] for part in ("dev", "test") if part in results}, indent=1))
+
+
+def options_as_json(*options: Any) -> dict[str, Any]:
+    """The fields of several filled dataclasses together, as JSON has them."""
+    return {name: value for filled in options for name, value in as_plain(filled).items()}

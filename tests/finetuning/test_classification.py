@@ -1,0 +1,245 @@
+"""`rocbert finetune`: from scratch and from a folder, single texts and pairs, and what it leaves in its folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rocbert_hf import RoCBertForSequenceClassification
+from rocbert_hf.attackers import Example, ModelClassifier
+from rocbert_hf.cli import main
+from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
+from rocbert_hf.finetuning.classification import (
+    AugmentationOptions,
+    ClassificationRecipe,
+    RowOptions,
+    read_rows,
+    weighted_loss,
+)
+from rocbert_hf.finetuning.optimization import OptimizationOptions, parameter_groups
+from rocbert_hf.resources import demo_corpus
+
+ROWS = [row for row in demo_corpus() if "sentiment" in row][::5]
+QUICK = ["--epochs", "1", "--max-length", "24"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    records = [{"text": r["text"], "pair": r["text"][::-1], "label": ["负面", "正面"][r["sentiment"]]} for r in ROWS]
+    for name, part in (("train", records[:40]), ("test", records[40:])):
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in part]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return ["--train-file", str(tmp_path / "train.jsonl"), "--test-file", str(tmp_path / "test.jsonl")]
+
+
+def results_in(folder) -> dict:
+    return json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("architecture", ["rocbert", pytest.param("bert", marks=pytest.mark.slow)])
+def test_from_scratch_and_again_from_the_folder(tmp_path, files, architecture):
+    first, second = tmp_path / "first", tmp_path / "second"
+    scratch = ["--preset", "tiny", "--architecture", architecture, "--class-weights", "--augment", "1"]
+    assert main(["finetune", *scratch, *files, *QUICK, "--output-dir", str(first)]) == 0
+    results = results_in(first)
+    assert results["arguments"]["attacks"] == "paper"
+    assert {file.suffix for file in first.iterdir()} <= {".json", ".safetensors", ".txt", ".md", ".py"}
+    classifier = ModelClassifier(first)
+    assert classifier.max_length == 24
+    assert classifier.model.config.id2label == {0: "正面", 1: "负面"}
+    test = read_rows(RowOptions(train_file=files[1], test_file=files[3])).test
+    right = classifier([example.text for example in test]).argmax(-1) == [example.label for example in test]
+    assert results["test"]["accuracy"] == pytest.approx(right.mean())
+    assert f"{results['test']['accuracy']:.4g}" in (first / "README.md").read_text(encoding="utf-8")
+
+    pairs = ["--model", str(first), *files, "--pair-column", "pair", *QUICK, "--seeds", "0", "1"]
+    assert main(["finetune", *pairs, "--output-dir", str(second)]) == 0
+    accuracies = [results_in(second / f"seed-{seed}")["test"]["accuracy"] for seed in (0, 1)]
+    assert results_in(second)["test"]["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 2)
+    answer = ModelClassifier(second / "seed-0")([(ROWS[0]["text"], "不好")])
+    assert answer.shape == (1, 2)
+
+
+def test_a_named_positive_label_is_what_is_scored_and_chosen_by(tmp_path, files):
+    def scores_of(*flags: str) -> dict:
+        folder = tmp_path / "_".join(("out", *flags)).replace("-", "")
+        assert main(["finetune", "--preset", "tiny", *files, *QUICK, *flags, "--output-dir", str(folder)]) == 0
+        return results_in(folder)["test"]
+
+    from sklearn.metrics import f1_score
+
+    first = scores_of("--positive-label", "正面", "--metric", "f1")
+    second = scores_of("--positive-label", "负面", "--metric", "f1")
+    macro = scores_of()
+    test = read_rows(RowOptions(train_file=files[1], test_file=files[3])).test
+    folder = tmp_path / "_".join(("out", "--positive-label", "正面", "--metric", "f1")).replace("-", "")
+    predictions = ModelClassifier(folder)([example.text for example in test]).argmax(-1)
+    labels = [example.label for example in test]
+    assert first["f1"] == pytest.approx(f1_score(labels, predictions, pos_label=0, zero_division=0))
+    assert first["accuracy"] == second["accuracy"] == macro["accuracy"]  # one epoch: the same model
+    assert macro["f1"] == pytest.approx((first["f1"] + second["f1"]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--positive-label", "中性"], "positive_label must be one of 正面, 负面, got '中性'"),
+        (["--split", "8:2"], "--split must be three numbers"),
+        (["--split", "8:1:1"], "leave dev_file and test_file out"),
+        (["--attacks", "unheard"], "attacks"),
+    ],
+)
+def test_options_that_do_not_fit_end_it_at_once(tmp_path, files, capsys, flags, named):
+    assert main(["finetune", "--preset", "tiny", *files, *flags, "--output-dir", str(tmp_path / "output")]) != 0
+    assert named in capsys.readouterr().err
+    assert not list(tmp_path.glob("output/*"))
+
+
+def test_rows_are_sampled_by_label_and_divided(files):
+    rows = read_rows(RowOptions(train_file=files[1], limit_per_label=15, split=(0.8, 0.1, 0.1)))
+    assert [len(part) for part in (rows.train, rows.dev, rows.test)] == [24, 3, 3]
+    texts = [example.text for part in (rows.train, rows.dev, rows.test) for example in part]
+    assert len(set(texts)) == 30
+    labels = [example.label for part in (rows.train, rows.dev, rows.test) for example in part]
+    assert labels.count(0) == labels.count(1) == 15
+
+
+def test_bf16_trains_on_a_processor_without_a_gpu(tmp_path, files):
+    folder = tmp_path / "output"
+    assert main(["finetune", "--preset", "tiny", *files, *QUICK, "--bf16", "--output-dir", str(folder)]) == 0
+    assert results_in(folder)["training"]["loss"] > 0
+
+
+def test_the_head_learns_at_its_own_rate():
+    from rocbert_hf import RoCBertConfig
+
+    model = RoCBertForSequenceClassification(RoCBertConfig.from_preset("tiny"))
+    decayed = {name for name, _ in model.named_parameters() if name.endswith("dense.weight")}
+    groups = parameter_groups(model, 1e-5, {"": 1e-3, "classifier.bias": 1e-2}, 0.1, decayed)
+    rate = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert id(parameter) not in rate, name
+            continue
+        expected = 1e-5 if name.startswith("roc_bert.") else 1e-2 if name == "classifier.bias" else 1e-3
+        assert rate[id(parameter)] == (expected, 0.1 if name in decayed else 0.0), name
+
+
+def test_class_weights_make_every_label_weigh_the_same():
+    labels = torch.tensor([0, 0, 0, 1])
+    loss = weighted_loss([Example("x", int(label)) for label in labels], 3)
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    expected = (losses[:3].mean() + losses[3]) / 2
+    output = type("Output", (), {"logits": logits})
+    assert loss(output, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+    halves = [type("Output", (), {"logits": logits[part]}) for part in (slice(0, 2), slice(2, 4))]
+    accumulated = sum(
+        loss(half, labels[part], 4) for half, part in zip(halves, (slice(0, 2), slice(2, 4)), strict=True)
+    )
+    assert accumulated.item() == pytest.approx(expected.item(), rel=1e-5)
+    absent = torch.tensor([2, 2, 2, 2])  # a dev batch may hold a label alone that no train row has
+    plain = torch.nn.functional.cross_entropy(logits, absent)
+    assert loss(output, absent).item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--preset", "tiny"], "task"),
+        (["--train-file", "x.tsv"], "model"),
+        (["--preset", "tiny", "--task", "tnews"], "data_dir"),
+        (["--preset", "tiny", "--train-file", "x.tsv", "--metric", "mcc"], "metric"),
+        (["--preset", "tiny", "--train-file", "x.tsv", "--dev-share", "1"], "dev_share"),
+        (["--task-type", "regression", "--preset", "tiny"], "task_type must be one of classification"),
+    ],
+)
+def test_bad_options_are_named(capsys, arguments, named):
+    assert main(["finetune", *arguments]) in (1, 2)
+    assert named in capsys.readouterr().err
+
+
+def recipe_of(files, **changes) -> ClassificationRecipe:
+    return ClassificationRecipe(
+        StartOptions(preset="tiny", max_length=24),
+        RowOptions(train_file=files[1], test_file=files[3]),
+        OptimizationOptions(**{"epochs": 2, "batch_size": 8, **changes}),
+        AugmentationOptions(augment=1),
+    )
+
+
+def test_bad_rows_end_it_before_training(tmp_path, files):
+    (tmp_path / "other.jsonl").write_text('{"text": "好", "label": "中性"}\n', encoding="utf-8")
+    run = FinetuningOptions(output_dir=tmp_path / "output")
+    start, other = StartOptions(preset="tiny"), str(tmp_path / "other.jsonl")
+    unseen = ClassificationRecipe(start, RowOptions(train_file=files[1], test_file=other))
+    with pytest.raises(ValueError, match=r"labels of other must be among the 2 .*, got 中性"):
+        finetune(unseen, run)
+    alone = ClassificationRecipe(start, RowOptions(train_file=other))
+    with pytest.raises(ValueError, match="must be at least two, got 中性 alone"):
+        finetune(alone, run)
+    assert not run.output_dir.exists()
+    (tmp_path / "empty").mkdir()
+    empty = ClassificationRecipe(StartOptions(model=str(tmp_path / "empty")), RowOptions(train_file=files[1]))
+    with pytest.raises(OSError, match=r"the model .*empty cannot be loaded"):
+        finetune(empty, run)
+    assert not list(run.output_dir.glob("*.safetensors"))
+
+
+def test_runs_are_never_mixed(tmp_path, files):
+    folder = tmp_path / "output"
+    results = finetune(recipe_of(files), FinetuningOptions(output_dir=folder))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(ValueError, match="holds a finished model; to begin anew give --overwrite"):
+        finetune(recipe_of(files), FinetuningOptions(output_dir=folder))
+    assert finetune(recipe_of(files), FinetuningOptions(output_dir=folder, resume=True)) == results
+    with pytest.raises(ValueError, match=r"was begun with learning_rate=None, not 0\.01"):
+        finetune(recipe_of(files, learning_rate=0.01), FinetuningOptions(output_dir=folder, resume=True))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    finetune(recipe_of(files, learning_rate=0.01), FinetuningOptions(output_dir=folder, overwrite=True))
+    assert (folder / "model.safetensors").read_bytes() != before["model.safetensors"]
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, files, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    expected = finetune(recipe_of(files), FinetuningOptions(output_dir=whole))
+    from transformers import Trainer
+
+    class Interrupted(Exception):
+        pass
+
+    saved = Trainer._save_checkpoint
+
+    def save_and_stop(self, *args, **kwargs):
+        saved(self, *args, **kwargs)
+        raise Interrupted
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_stop)
+    with pytest.raises(Interrupted):
+        finetune(recipe_of(files), FinetuningOptions(output_dir=cut))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="holds an interrupted run; go on with --resume"):
+        finetune(recipe_of(files), FinetuningOptions(output_dir=cut))
+    results = finetune(recipe_of(files), FinetuningOptions(output_dir=cut, resume=True))
+    assert results["test"] == expected["test"]
+    first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not (cut / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_the_example_tells_the_same_story(tmp_path, files):
+    script = Path(__file__).parents[2] / "examples" / "run_finetune.py"
+    if not script.is_file():
+        pytest.skip("the examples are not part of an installed package")
+    output = tmp_path / "example"
+    flags = ["--preset", "tiny", *files, *QUICK, "--attacked-copies", "1", "--output-dir", str(output)]
+    run = subprocess.run([sys.executable, str(script), *flags], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    assert ModelClassifier(output)(["很好"]).shape == (1, 2)
+    shutil.rmtree(output)
