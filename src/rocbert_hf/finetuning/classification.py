@@ -193,10 +193,10 @@ class ClassificationRecipe(FinetuningRecipe):
                 "loss": training.training_loss,
                 "seconds": training.metrics["train_runtime"],
             },
-            "dev": measured(trainer, rows.dev, tokenizer),
+            "dev": measured_on(trainer, rows.dev, tokenizer),
         }
         if rows.test is not None:
-            results["test"] = measured(trainer, rows.test, tokenizer)
+            results["test"] = measured_on(trainer, rows.test, tokenizer)
         return model, tokenizer, results
 
     def scores(self, prediction: Any) -> dict[str, float]:
@@ -298,7 +298,7 @@ def tokenized_examples(examples: Sequence[Example], tokenizer) -> list[dict[str,
     return tokenized([example.text for example in examples], labels, tokenizer, pairs)
 
 
-def measured(trainer: HeadTrainer, examples: Sequence[Example], tokenizer) -> dict[str, float]:
+def measured_on(trainer: HeadTrainer, examples: Sequence[Example], tokenizer) -> dict[str, float]:
     """Loss and scores on these examples."""
     metrics = trainer.predict(tokenized_examples(examples, tokenizer), metric_key_prefix="test").metrics
     return {name: metrics[f"test_{name}"] for name in ("loss", *SCORES)}
