@@ -193,7 +193,7 @@ def test_killed_and_started_again_it_ends_with_the_same_report(tmp_path, folders
     rows = [{"text": text, "label": label} for text, label in zip(reviews.texts, reviews.labels, strict=True)]
     data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     command = [sys.executable, "-c", SCRIPT, "evaluate", "--data", str(data), "--attackers", "adv,argot"]
-    command += ["--model", folders["ours"], "--model", folders["bert"], "--output"]
+    command += ["--model", folders["ours"], "--model", folders["bert"], "--output-dir"]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
     lines = tmp_path / "killed" / "examples.jsonl"
     for enough in random.Random(os.getpid()).sample(range(1, len(reviews) * 3), 2):
