@@ -1,39 +1,17 @@
-"""Any Chinese BERT (BERT, MacBERT, RoBERTa-wwm, ERNIE in transformers' form) -> rocbert_hf, to pretrain further.
+"""Any encoder that knows Chinese (BERT, MacBERT, RoBERTa-wwm, ERNIE, RoBERTa, XLM-R, E5, bge-m3) -> rocbert_hf.
 
     python conversion/convert_bert.py hfl/chinese-macbert-base rocbert-macbert
     python conversion/convert_bert.py nghuyong/ernie-3.0-base-zh rocbert-ernie --vocabulary source
+    python conversion/convert_bert.py multilingual-e5-small rocbert-e5 --channels open --layers 0 2 4 7 9 11 \\
+        --shape-embed-dim 128 --fusion-layer 1 --sentence-encoder
 
-The result computes the source's hidden states on ordinary text, and its channels of sound and shape start learning with
-the first step. Prints the maximum difference of the hidden states on check sentences (refused over 1e-4), what became of
-the vocabulary, and the gradients that the channels start with.
+The same as `rocbert convert`. Prints the maximum difference of the hidden states on check sentences (refused over 1e-4),
+what became of the vocabulary, and the gradients that the channels start with.
 """
 
-import argparse
-import sys
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="folder, or repository of the Hub")
-    parser.add_argument("output", help="folder to write, a new one")
-    parser.add_argument(
-        "--vocabulary",
-        choices=("characters", "source"),
-        default="characters",
-        help="characters: the packaged 16,224; source: keep its word pieces",
-    )
-    parser.add_argument("--fusion-layer", type=int, default=1, help="layer, from 0, whose output is fused")
-    parser.add_argument("--phonetic-encoder", default="char_sum", help="char_sum, char_cnn or table")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights that the source has nothing for")
-    arguments = parser.parse_args(argv)
-
-    from rocbert_hf.conversion.warm_start import warm_start
-
-    print(warm_start(**vars(arguments)))
-
+from rocbert_hf.cli import main
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    import sys
+
+    sys.exit(main(["convert", *sys.argv[1:]]))

@@ -90,3 +90,68 @@ def warm_started(tmp_path_factory):
     source = save_bert(folder / "bert")
     outputs = {chosen: warm_start(source, folder / chosen, chosen).output for chosen in ("characters", "source")}
     return {"bert": source, **outputs}
+
+
+def unigram_tokenizer(path) -> None:
+    """A tokenizer like XLM-R's: `<s>` first, pieces of one or more characters, some only with the word marker."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    frequent = [token for token in vocabulary() if len(token) == 1 and "一" <= token <= "鿿"][:3000]
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", "春天", "▁我们", "▁abc", *"abcdefgh", *PUNCTUATION]
+    # every third character only as the beginning of a word, every fifth in both forms
+    for index, character in enumerate(frequent):
+        pieces += [f"▁{character}"] * (index % 3 == 0 or index % 5 == 0) + [character] * (index % 3 != 0)
+    tokenizer = Tokenizer(models.Unigram([(piece, -float(n)) for n, piece in enumerate([*pieces, "<mask>"])], unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    save_with_roberta_specials(tokenizer, path)
+
+
+def byte_level_tokenizer(path) -> None:
+    """A tokenizer like RoBERTa's, learnt from the packaged sentences: frequent characters are one piece, others bytes."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    from rocbert_hf.resources import demo_sentences
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2500,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([character for text in demo_sentences() for character in text], trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    save_with_roberta_specials(tokenizer, path)
+
+
+def save_with_roberta_specials(tokenizer, path) -> None:
+    names = ("bos", "pad", "eos", "unk", "mask")
+    special = dict(zip((f"{name}_token" for name in names), ("<s>", "<pad>", "</s>", "<unk>", "<mask>"), strict=True))
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, cls_token="<s>", sep_token="</s>", **special
+    ).save_pretrained(path)
+
+
+@pytest.fixture(scope="session")
+def shifted_sources(tmp_path_factory):
+    """Folders, to be read only, of encoders with RoBERTa's positions and one segment, by `model_type`."""
+    folders = {}
+    for kind, save_tokenizer, head in (
+        ("xlm-roberta", unigram_tokenizer, "XLMRobertaModel"),
+        ("roberta", byte_level_tokenizer, "RobertaForMaskedLM"),
+    ):
+        folder = tmp_path_factory.mktemp(kind)
+        save_tokenizer(folder)
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+        config_class = {"xlm-roberta": transformers.XLMRobertaConfig, "roberta": transformers.RobertaConfig}[kind]
+        config = config_class(
+            **SIZES, vocab_size=len(tokenizer), max_position_embeddings=130, type_vocab_size=1, pad_token_id=1
+        )
+        torch.manual_seed(0)
+        randomised(getattr(transformers, head)(config)).save_pretrained(folder)
+        folders[kind] = folder
+    return folders

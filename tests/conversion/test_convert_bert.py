@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from rocbert_hf import RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
 from rocbert_hf.channels_rocbert import default_pronunciation_letters, pixel_glyph_features
 from rocbert_hf.conversion import convert
-from rocbert_hf.conversion.warm_start import channel_gradients, neighbours_of, warm_start
+from rocbert_hf.conversion.vocabulary import neighbours_of
+from rocbert_hf.conversion.warm_start import channel_gradients, warm_start
 from rocbert_hf.resources import vocabulary
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 
 from .source import Conversion, local_folder, read_config
@@ -13,7 +14,7 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, **options) -> 
     Args:
         source: folder, or repository of the Hub.
         output: folder to write, a new one.
-        **options: those of the converter that the source needs: `warm_start` for BERT and ERNIE, `from_released` for
+        **options: those of the converter that the source needs: `warm_start` for BERT, ERNIE, RoBERTa and XLM-R, `from_released` for
             the authors' layout; the others have none.
 
     Raises:
@@ -39,12 +40,14 @@ def _converter_of(config: dict):
         from .released import from_released
 
         return from_released, ("shape_features", "pronunciations")
-    if kind in ("bert", "ernie"):
+    if kind in ("bert", "ernie", "roberta", "xlm-roberta"):
         from .warm_start import warm_start
 
-        return warm_start, ("vocabulary", "fusion_layer", "phonetic_encoder", "seed")
+        return warm_start, tuple(inspect.signature(warm_start).parameters)[2:]
     if kind in ("roc_bert", "rocbert"):
         from .roc_bert import from_transformers, to_transformers
 
         return (from_transformers if kind == "roc_bert" else to_transformers), ()
-    raise ValueError(f"model_type={kind!r} cannot be converted; bert, ernie, roc_bert and rocbert can")
+    raise ValueError(
+        f"model_type={kind!r} cannot be converted; bert, ernie, roberta, xlm-roberta, roc_bert and rocbert can"
+    )

@@ -1,6 +1,8 @@
-"""Any Chinese BERT -> a RoCBERT that computes the same, with the channels of sound and shape ready to learn.
+"""Any BERT-like encoder that knows Chinese -> a RoCBERT, with the channels of sound and shape ready to learn.
 
-How the fusion is opened. `layer_insert` gives `H' = (w1 H + w2 Ph + w3 Vi) / (w1 + w2 + w3)`, and is to start as
+With `channels="closed"` it computes what the source computes; with "open" (see `channels`) it hears and sees at once.
+
+How closed channels start. `layer_insert` gives `H' = (w1 H + w2 Ph + w3 Vi) / (w1 + w2 + w3)`, and is to start as
 `H' = H` while every part of it receives gradient. With `fusion_normalization="linear"`, the formula as the paper prints
 it, there is such a start:
 
@@ -23,23 +25,22 @@ import json
 import os
 import re
 import tempfile
-from collections import defaultdict
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
 
-from ..characters.forms import traditional_forms_of, variants_of, width_forms_of
-from ..characters.parts import components_of
-from ..characters.pinyin import homophones_of
 from ..comparison import max_difference
 from ..configuration_rocbert import RoCBertConfig
 from ..files import new_folder
 from ..modeling_rocbert import RoCBertForPreTraining, RoCBertModel
-from ..resources import demo_sentences, pronunciation_ids, pronunciations, shape_ids, vocabulary
+from ..resources import demo_sentences, pronunciation_ids, pronunciations, shape_ids
+from ..resources import vocabulary as packaged_vocabulary
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
+from .channels import close_channels, fit_head, open_channels
+from .pieces import SPECIAL_TOKENS, ids_by_token
+from .sentence_encoder import write_modules
 from .source import (
     Conversion,
     check_output,
@@ -50,15 +51,28 @@ from .source import (
     read_weights,
     refuse_difference,
 )
+from .vocabulary import VocabularyRecipe
 
 VOCABULARIES = ("characters", "source")
-# Standard deviation of V2 and V3: w2 / w1 is then below 1e-7 at every width, and float16 can still hold it.
-CLOSED = 1e-7
-SPECIAL_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-# The prefixes of BERT and ERNIE in transformers, and the names that the first conversions from TensorFlow gave.
-PREFIX = re.compile(r"^(bert|ernie)\.")
+CHANNELS = ("closed", "open")
+# What fusion and phonetic encoder are for each way to start the channels.
+STARTS = {
+    "closed": {"fusion_normalization": "linear", "phonetic_encoder": "char_sum"},
+    "open": {"fusion_normalization": "softmax", "phonetic_encoder": "table"},
+}
+# Which kinds of model can be the source, and the numbers of the positions that they leave unused before the first.
+MODEL_TYPES = ("bert", "ernie", "roberta", "xlm-roberta")
+SHIFTED_POSITIONS = ("roberta", "xlm-roberta")
+# The prefixes of these models in transformers, and the names that the first conversions from TensorFlow gave.
+PREFIX = re.compile(r"^(bert|ernie|roberta)\.")
 OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))
-NEIGHBOURS = 8  # characters of each kind that a new character's vector is the mean of
+# The masked language modelling head of RoBERTa and XLM-R under BERT's names.
+HEAD_NAMES = {
+    "lm_head.dense.": "cls.predictions.transform.dense.",
+    "lm_head.layer_norm.": "cls.predictions.transform.LayerNorm.",
+    "lm_head.decoder.": "cls.predictions.decoder.",
+    "lm_head.bias": "cls.predictions.bias",
+}
 
 
 @quiet_transformers()
@@ -66,18 +80,34 @@ def warm_start(
     source: str | os.PathLike,
     output: str | os.PathLike,
     vocabulary: str = "characters",
-    fusion_layer: int = 1,
-    phonetic_encoder: str = "char_sum",
+    channels: str = "closed",
+    fusion_layer: int | None = None,
+    phonetic_encoder: str | None = None,
+    shape_embed_dim: int | None = None,
+    layers: list[int] | None = None,
+    sentence_encoder: bool = False,
+    prefix: str = "",
     seed: int = 0,
 ) -> Conversion:
-    """BERT, MacBERT, RoBERTa-wwm or ERNIE in transformers' form -> `RoCBertForPreTraining` that computes the same.
+    """A BERT-like encoder in transformers' form -> `RoCBertForPreTraining` with its function.
 
     Args:
-        source: folder, or repository of the Hub, such as `hfl/chinese-macbert-base`.
+        source: folder, or repository of the Hub, such as `hfl/chinese-macbert-base` (BERT, MacBERT, RoBERTa-wwm, ERNIE)
+            or `intfloat/multilingual-e5-small`, `BAAI/bge-m3` (XLM-R's pieces), or a RoBERTa with byte-level pieces.
         output: folder to write, a new one.
-        vocabulary: "characters" (the packaged vocabulary; its tokens get the source's vectors, those that the source
-            lacks the mean of their neighbours'), or "source" (the source's word pieces).
-        fusion_layer, phonetic_encoder: as in `RoCBertConfig`; the fusion is `layer_insert`, linear.
+        vocabulary: "characters" (the packaged vocabulary; a character gets the vector of the source's piece that is
+            this character, with or without the marker of a word's beginning; one that the source lacks gets the mean of
+            its neighbours'), or "source" (the source's word pieces, for BERT and ERNIE).
+        channels: "closed" (hidden states are the source's, sound and shape begin to count with the first steps of
+            training), or "open" (sound and shape count from the start, see `channels.open_channels`; hidden states are
+            the source's only for tokens without ids for the channels). "open" needs vocabulary "characters".
+        fusion_layer: as in `RoCBertConfig`.
+        phonetic_encoder: as in `RoCBertConfig`; default "char_sum" with closed channels; open ones have "table".
+        shape_embed_dim: width of the glyph features; default that of `RoCBertConfig`.
+        layers: the source's encoder layers to keep, counted from 0; default all of them.
+        sentence_encoder: also write `modules.json`, so that sentence-transformers loads the result with the source's
+            pooling, or with mean pooling if the source does not say.
+        prefix: what sentence-transformers puts before every text, such as "query: ".
         seed: of the weights that the source has nothing for.
 
     Raises:
@@ -85,39 +115,51 @@ def warm_start(
         ValueError: the source is no such model, its parts do not fit, or the outputs would differ.
     """
     output = check_output(output)
-    if vocabulary not in VOCABULARIES:
-        raise ValueError(f"vocabulary must be one of {', '.join(VOCABULARIES)}, got {vocabulary!r}")
+    _check_options(vocabulary, channels, phonetic_encoder, prefix, sentence_encoder)
     folder = local_folder(source)
-    raw_config = read_config(folder)
-    _refuse_other_models(folder, raw_config)
+    _refuse_other_models(folder, read_config(folder), vocabulary)
     source_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer = RoCBertTokenizer() if vocabulary == "characters" else with_word_pieces(source_tokenizer)
     source_config = transformers.AutoConfig.from_pretrained(folder)
+    weights = encoder_weights(read_weights(folder), source_config)
+    kept = _kept_layers(layers, source_config.num_hidden_layers)
+    weights = _with_layers(weights, kept)
+    carried = {name: getattr(source_config, name) for name in _CARRIED if hasattr(source_config, name)}
+    given = {"fusion_layer": fusion_layer, "phonetic_encoder": phonetic_encoder, "shape_embed_dim": shape_embed_dim}
     config = RoCBertConfig(
-        **{name: getattr(source_config, name) for name in _CARRIED if hasattr(source_config, name)},
-        vocab_size=len(tokenizer),
-        shape_vocab_size=len(shape_ids()),
-        pronunciation_vocab_size=len(pronunciations()),
-        pad_token_id=tokenizer.pad_token_id,
-        fusion="layer_insert",
-        fusion_layer=fusion_layer,
-        fusion_normalization="linear",
-        phonetic_encoder=phonetic_encoder,
+        **carried
+        | {
+            "num_hidden_layers": len(kept),
+            "max_position_embeddings": len(weights["embeddings.position_embeddings.weight"]),
+            "type_vocab_size": len(weights["embeddings.token_type_embeddings.weight"]),
+            "vocab_size": len(tokenizer),
+            "shape_vocab_size": len(shape_ids()),
+            "pronunciation_vocab_size": len(pronunciations()),
+            "pad_token_id": tokenizer.pad_token_id,
+            "fusion": "layer_insert",
+        }
+        | STARTS[channels]
+        | {name: value for name, value in given.items() if value is not None}
     )
 
-    weights = encoder_weights(read_weights(folder))
-    pieces = _ids_by_token(source_tokenizer)
+    pieces = ids_by_token(source_tokenizer, packaged_vocabulary()[:5])
     _refuse_size(folder, weights, pieces)
-    recipe = VocabularyRecipe.of(tokenizer, pieces)
+    recipe = VocabularyRecipe.of(tokenizer, pieces, source_tokenizer)
+    sentences = ordinary_sentences(recipe, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = RoCBertForPreTraining(config).eval()
-        open_fusion(model.roc_bert.fusion)
-    notes = _fill(model, weights, recipe)
+        notes, has_head = _fill(model, weights, recipe)
+        if channels == "closed":
+            close_channels(model.roc_bert.fusion)
+        else:
+            notes += open_channels(model, tokenizer, demo_sentences())
+        if not has_head:
+            fit_head(model, tokenizer, demo_sentences())
     if vocabulary == "characters":
         notes.append(str(recipe))
-    sentences = ordinary_sentences(source_tokenizer, tokenizer)
     source_model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    source_model.encoder.layer = nn.ModuleList(source_model.encoder.layer[index] for index in kept)
     pooler = {f"roc_bert.{name}": weights[name] for name in weights if name.startswith("pooler.")}
     if not pooler:
         notes.append("the source has no pooler: a classifier starts from a new one")
@@ -125,24 +167,58 @@ def warm_start(
         # with the pooler, which pretraining does not use but a classifier starts from
         model.save_pretrained(staging, state_dict={**model.state_dict(), **pooler})
         tokenizer.save_pretrained(staging)
+        if sentence_encoder:
+            notes.append(write_modules(staging, folder, config, prefix))
         converted = RoCBertModel.from_pretrained(staging).eval()
-        difference = _difference(source_model, converted, source_tokenizer, tokenizer, sentences, bool(pooler))
+        batches = paired_batches(recipe, tokenizer, sentences, with_channels=channels == "closed")
+        difference = _difference(source_model, converted, batches, bool(pooler))
         refuse_difference(difference, "the hidden states of source and output")
         notes.append(_gradient_note(model, tokenizer, sentences[:4]))
     return Conversion(output, difference, len(sentences), tuple(notes))
 
 
-# Fields of BertConfig and ErnieConfig that mean the same here.
+def _check_options(
+    vocabulary: str, channels: str, phonetic_encoder: str | None, prefix: str, sentence_encoder: bool
+) -> None:
+    for name, value, allowed in (("vocabulary", vocabulary, VOCABULARIES), ("channels", channels, CHANNELS)):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if channels == "open" and vocabulary != "characters":
+        raise ValueError(f"channels='open' needs vocabulary='characters', got {vocabulary!r}")
+    if channels == "open" and phonetic_encoder not in (None, "table"):
+        raise ValueError(f"channels='open' needs phonetic_encoder='table', got {phonetic_encoder!r}")
+    if prefix and not sentence_encoder:
+        raise ValueError(f"prefix={prefix!r} is for sentence-transformers: it needs sentence_encoder=True")
+
+
+def _kept_layers(layers: list[int] | None, count: int) -> list[int]:
+    if layers is None:
+        return list(range(count))
+    if not layers or sorted(set(layers)) != layers or not 0 <= layers[0] <= layers[-1] < count:
+        raise ValueError(f"layers must rise and lie between 0 and {count - 1}, got {layers}")
+    return layers
+
+
+def _with_layers(weights: dict[str, torch.Tensor], kept: list[int]) -> dict[str, torch.Tensor]:
+    """The weights with these encoder layers alone, counted anew."""
+    selected = {}
+    for name, tensor in weights.items():
+        match = re.match(r"encoder\.layer\.(\d+)\.", name)
+        if match is None:
+            selected[name] = tensor
+        elif int(match[1]) in kept:
+            selected[f"encoder.layer.{kept.index(int(match[1]))}.{name[match.end() :]}"] = tensor
+    return selected
+
+
+# Fields of the sources' configurations that mean the same here.
 _CARRIED = (
     "hidden_size",
-    "num_hidden_layers",
     "num_attention_heads",
     "intermediate_size",
     "hidden_act",
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
-    "max_position_embeddings",
-    "type_vocab_size",
     "initializer_range",
     "layer_norm_eps",
     "classifier_dropout",
@@ -150,49 +226,54 @@ _CARRIED = (
 )
 
 
-def _refuse_other_models(folder: Path, config: dict) -> None:
-    if config.get("model_type") not in ("bert", "ernie"):
+def _refuse_other_models(folder: Path, config: dict, vocabulary: str) -> None:
+    kind = config.get("model_type")
+    if kind not in MODEL_TYPES:
         raise ValueError(
-            f"{folder} is of model_type={config.get('model_type')!r}; a warm start needs bert (which MacBERT and "
-            "RoBERTa-wwm are, too) or ernie"
+            f"{folder} is of model_type={kind!r}; a warm start needs bert (which MacBERT, RoBERTa-wwm and E5-small are, "
+            "too), ernie, roberta or xlm-roberta"
         )
+    if vocabulary == "source" and kind in SHIFTED_POSITIONS:
+        raise ValueError(f"vocabulary='source' keeps word pieces, and a {kind} has none: choose 'characters'")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError(f"position_embedding_type={config['position_embedding_type']!r}: only absolute is supported")
     if config.get("is_decoder"):
         raise ValueError(f"{folder} is a decoder (is_decoder=True); a warm start needs an encoder")
 
 
-def encoder_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A BERT's or ERNIE's weights as float32 under RoCBERT's names, without the prefix of the base model.
+def encoder_weights(weights: dict[str, torch.Tensor], config) -> dict[str, torch.Tensor]:
+    """An encoder's weights as float32 under RoCBERT's names, without the prefix of the base model.
 
-    ERNIE's vector of task 0, which it adds to every token, becomes part of the vectors of the segments.
+    ERNIE's vector of task 0, which it adds to every token, becomes part of the vectors of the segments. RoBERTa counts
+    positions from the one after its padding's id: the rows before are left out. A source with one segment gets a second,
+    equal one, since our tokenizer numbers the second sentence of a pair 1.
+
+    Args:
+        weights: as the checkpoint has them.
+        config: the source's configuration.
     """
     renamed = {}
     for name, tensor in weights.items():
         name = PREFIX.sub("", name)
         for old, new in OLD_NAMES:
             name = name.removesuffix(old) + new if name.endswith(old) else name
+        for old, new in HEAD_NAMES.items():
+            name = new + name.removeprefix(old) if name.startswith(old) else name
         renamed[name] = tensor.float() if tensor.is_floating_point() else tensor
+    positions, segments = "embeddings.position_embeddings.weight", "embeddings.token_type_embeddings.weight"
+    if missing := [name for name in (positions, segments) if name not in renamed]:
+        raise ValueError(f"the source lacks {missing[0]}")
     tasks = renamed.pop("embeddings.task_type_embeddings.weight", None)
     if tasks is not None:
-        renamed["embeddings.token_type_embeddings.weight"] = (
-            renamed["embeddings.token_type_embeddings.weight"] + tasks[0]
-        )
+        renamed[segments] = renamed[segments] + tasks[0]
+    if len(renamed[segments]) == 1:
+        renamed[segments] = renamed[segments].repeat(2, 1)
+    if config.model_type in SHIFTED_POSITIONS:
+        renamed[positions] = renamed[positions][config.pad_token_id + 1 :]
     return renamed
 
 
 # ------------------------------------------------------------------------------------------------ vocabulary
-
-
-def _ids_by_token(tokenizer) -> dict[str, int]:
-    """Token -> id, the special tokens under the packaged vocabulary's names for them, too."""
-    ids = dict(tokenizer.get_vocab())
-    for kind, ours in zip(SPECIAL_TOKENS, vocabulary()[:5], strict=True):
-        token = getattr(tokenizer, kind)
-        if token is None:
-            raise ValueError(f"the source's tokenizer has no {kind}")
-        ids[ours] = ids[token]
-    return ids
 
 
 def _refuse_size(folder: Path, weights: dict[str, torch.Tensor], pieces: dict[str, int]) -> None:
@@ -216,7 +297,7 @@ def with_word_pieces(source_tokenizer) -> RoCBertTokenizer:
     if [index for _, index in tokens] != list(range(len(tokens))):
         raise ValueError("the source's vocabulary has gaps between its ids; vocabulary='source' cannot keep it")
     special = {kind: str(getattr(source_tokenizer, kind)) for kind in SPECIAL_TOKENS}
-    ours = dict(zip(special.values(), vocabulary()[:5], strict=True))
+    ours = dict(zip(special.values(), packaged_vocabulary()[:5], strict=True))
     normalizer = source_tokenizer.backend_tokenizer.normalizer
     options = {
         "do_lower_case": getattr(normalizer, "lowercase", True),
@@ -239,118 +320,13 @@ def with_word_pieces(source_tokenizer) -> RoCBertTokenizer:
         )
 
 
-def written_forms_of(token: str) -> tuple[str, ...]:
-    """The same character in other forms: lower case, another width, simplified or traditional."""
-    forms = (token.lower(), *width_forms_of(token), *variants_of(token), *traditional_forms_of(token), f"##{token}")
-    return tuple(form for form in dict.fromkeys(forms) if form != token)
-
-
-@cache
-def _characters_with(part: str) -> tuple[str, ...]:
-    return _characters_by_part().get(part, ())
-
-
-@cache
-def _characters_by_part() -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for character in vocabulary():  # Chinese characters stand there by frequency
-        for part in dict.fromkeys(components_of(character)):
-            found[part].append(character)
-    return {part: tuple(characters) for part, characters in found.items()}
-
-
-def neighbours_of(token: str, known) -> tuple[tuple[str, ...], ...]:
-    """Groups of characters, all in `known`, whose vectors stand in for that of a token that is not.
-
-    Other written forms of it alone, if there are any; otherwise up to eight characters that share each of its parts, the
-    most frequent first, and up to eight that sound the same.
-    """
-    forms = tuple(form for form in written_forms_of(token) if form in known)
-    if forms:
-        return (forms[:1],)
-    groups = [
-        [other for other in (part, *_characters_with(part)) if other in known and other != token][:NEIGHBOURS]
-        for part in dict.fromkeys(components_of(token))
-    ]
-    groups.append([other for other in homophones_of(token) if other in known][:NEIGHBOURS])
-    return tuple(tuple(group) for group in groups if group)
-
-
-@dataclass(frozen=True)
-class VocabularyRecipe:
-    """Of which rows of the source's tables each row of ours is made.
-
-    Args:
-        groups: by token id; a row is the mean of the groups' means. None for a token of which nothing is known: its row
-            is the mean of the rows that are carried over.
-        known, formed, neighboured, unknown: how many tokens the source has itself, has in another written form, has
-            neighbours of by part or sound, or knows nothing of.
-    """
-
-    groups: tuple[tuple[tuple[int, ...], ...], ...]
-    known: int
-    formed: int
-    neighboured: int
-    unknown: int
-
-    @classmethod
-    def of(cls, tokenizer: RoCBertTokenizer, pieces: dict[str, int]) -> VocabularyRecipe:
-        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-        groups, counts = [], {"known": 0, "formed": 0, "neighboured": 0, "unknown": 0}
-        for token in progress(tokens, "mapping the vocabulary", "token"):
-            if token in pieces:
-                kind, found = "known", ((pieces[token],),)
-            else:
-                neighbours = neighbours_of(token, pieces)
-                formed = bool(neighbours) and neighbours[0][0] in written_forms_of(token)
-                kind = "formed" if formed else "neighboured" if neighbours else "unknown"
-                found = tuple(tuple(pieces[other] for other in group) for group in neighbours)
-            counts[kind] += 1
-            groups.append(found)
-        return cls(tuple(groups), **counts)
-
-    def vectors(self, table: torch.Tensor) -> torch.Tensor:
-        """(source tokens, size) -> (tokens, size); means are brought to the mean length of what they are the mean of."""
-        tokens, sources, shares = self._shares()
-        places = torch.stack([tokens, sources])
-        mixture = torch.sparse_coo_tensor(places, shares, (len(self.groups), len(table)), check_invariants=True)
-        rows = torch.sparse.mm(mixture, table)
-        lengths = torch.sparse.mm(mixture, table.norm(dim=-1, keepdim=True))
-        count = torch.bincount(tokens, minlength=len(rows))
-        carried = table[sources[count[tokens] == 1]]
-        rows[count == 0], lengths[count == 0] = carried.mean(0), carried.norm(dim=-1).mean()
-        scaled = rows * (lengths / rows.norm(dim=-1, keepdim=True).clamp(min=1e-12))
-        return torch.where(count[:, None] == 1, rows, scaled)
-
-    def biases(self, bias: torch.Tensor) -> torch.Tensor:
-        """(source tokens,) -> (tokens,); a new token is as improbable as the rarest of its neighbours."""
-        tokens, sources, _ = self._shares()
-        lowest = bias[sources].min().expand(len(self.groups))
-        return lowest.scatter_reduce(0, tokens, bias[sources], "amin", include_self=False)
-
-    def _shares(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Which source token has which share of which token: three (entries,)."""
-        entries = [
-            (token, source, 1 / (len(groups) * len(group)))
-            for token, groups in enumerate(self.groups)
-            for group in groups
-            for source in group
-        ]
-        tokens, sources, shares = zip(*entries, strict=True)
-        return torch.tensor(tokens), torch.tensor(sources), torch.tensor(shares)
-
-    def __str__(self) -> str:
-        return (
-            f"of {len(self.groups)} tokens, {self.known} have the source's vector, {self.formed} that of another written "
-            f"form, {self.neighboured} the mean of characters with the same parts or sound, {self.unknown} the mean of all"
-        )
-
-
 # ------------------------------------------------------------------------------------------------ weights
 
 
-def _fill(model: RoCBertForPreTraining, weights: dict[str, torch.Tensor], recipe: VocabularyRecipe) -> list[str]:
-    """Copy what the source has into a new model; what it has no place for is returned as notes.
+def _fill(
+    model: RoCBertForPreTraining, weights: dict[str, torch.Tensor], recipe: VocabularyRecipe
+) -> tuple[list[str], bool]:
+    """Copy what the source has into a new model; returns notes, and whether the source has a head for masked tokens.
 
     Raises:
         ValueError: a weight of the encoder is missing, or has another shape.
@@ -383,38 +359,43 @@ def _fill(model: RoCBertForPreTraining, weights: dict[str, torch.Tensor], recipe
     if missing := [name for name in new if not name.startswith("cls.")]:
         raise ValueError(f"the source lacks {', '.join(missing[:4])}{' and more' if len(missing) > 4 else ''}")
     model.load_state_dict(filled, strict=False)
-    notes = [] if has_head else ["the source has no masked language modelling head: a new one, untrained"]
-    return notes + ([f"left out: {', '.join(sorted(left_over))}"] if left_over else [])
-
-
-@torch.no_grad()
-def open_fusion(fusion) -> None:
-    """Make a new `layer_insert` of linear normalisation start as the identity (see the top of this file)."""
-    for matrix in (fusion.key, fusion.value):
-        matrix[0].copy_(torch.eye(matrix.shape[-1]))
-    fusion.value[1:].normal_(std=CLOSED)
+    notes = (
+        [] if has_head else ["the source has no masked language modelling head: a new one, fitted to its last layer"]
+    )
+    return notes + ([f"left out: {', '.join(sorted(left_over))}"] if left_over else []), has_head
 
 
 # ------------------------------------------------------------------------------------------------ check
 
 
-def ordinary_sentences(source_tokenizer, tokenizer: RoCBertTokenizer, count: int = 16) -> list[str]:
-    """Packaged sentences that both tokenizers split into the same tokens, all of them known.
+def ordinary_sentences(recipe: VocabularyRecipe, tokenizer: RoCBertTokenizer, count: int = 16) -> list[str]:
+    """Packaged sentences all of whose tokens the source has itself.
 
     Raises:
         ValueError: there are none.
     """
-    specials = dict(zip((getattr(source_tokenizer, kind) for kind in SPECIAL_TOKENS), SPECIAL_TOKENS, strict=True))
-    found = []
-    for sentence in dict.fromkeys(demo_sentences()):
-        theirs, ours = source_tokenizer.tokenize(sentence), tokenizer.tokenize(sentence)
-        if theirs == ours and source_tokenizer.unk_token not in theirs and not set(theirs) & specials.keys():
-            found.append(sentence)
+    known = [len(groups) == 1 and len(groups[0]) == 1 for groups in recipe.groups]
+    known[tokenizer.unk_token_id] = False
+    sentences = list(dict.fromkeys(demo_sentences()))
+    encoded = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    found = [sentence for sentence, ids in zip(sentences, encoded, strict=True) if ids and all(known[i] for i in ids)]
     if not found:
-        raise ValueError(
-            "the source's tokenizer splits none of the packaged sentences into known characters: is it a Chinese model's?"
-        )
+        raise ValueError("the source knows all characters of none of the packaged sentences: is it a Chinese model's?")
     return found[:: max(len(found) // count, 1)][:count]
+
+
+def paired_batches(
+    recipe: VocabularyRecipe, tokenizer: RoCBertTokenizer, sentences: list[str], with_channels: bool
+) -> list[tuple[dict, dict]]:
+    """The same tokens as inputs of the source and of the result; without `with_channels` in its text channel alone."""
+    pairs = []
+    for ours in _batches(tokenizer, sentences):
+        rows = [[recipe.groups[token][0][0] for token in row] for row in ours["input_ids"].tolist()]
+        theirs = {"input_ids": torch.tensor(rows), "attention_mask": ours["attention_mask"]}
+        if not with_channels:
+            ours = {name: ours[name] for name in ("input_ids", "attention_mask")}
+        pairs.append((theirs, ours))
+    return pairs
 
 
 def _batches(tokenizer, sentences: list[str]) -> list[dict[str, torch.Tensor]]:
@@ -425,12 +406,9 @@ def _batches(tokenizer, sentences: list[str]) -> list[dict[str, torch.Tensor]]:
 
 
 @torch.no_grad()
-def _difference(
-    source_model, model: RoCBertModel, source_tokenizer, tokenizer, sentences: list[str], with_pooler: bool
-) -> float:
+def _difference(source_model, model: RoCBertModel, batches: list[tuple[dict, dict]], with_pooler: bool) -> float:
     """Largest difference of all layers' hidden states, and of the pooled [CLS]."""
     difference = 0.0
-    batches = list(zip(_batches(source_tokenizer, sentences), _batches(tokenizer, sentences), strict=True))
     for theirs, ours in progress(batches, "comparing outputs", "batch"):
         expected = source_model(**theirs, output_hidden_states=True)
         got = model(**ours, output_hidden_states=True)

@@ -1,0 +1,63 @@
+"""The files by which sentence-transformers knows a folder for a sentence encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..configuration_rocbert import RoCBertConfig
+from .source import read_json
+
+POOLING_FOLDER = "1_Pooling"
+POOLINGS = ("cls_token", "mean_tokens", "max_tokens")
+
+
+def write_modules(output: Path, source: Path, config: RoCBertConfig, prefix: str = "") -> str:
+    """
+    Write `modules.json` and what it names into a folder: transformer, pooling, vectors brought to length 1.
+
+    Args:
+        output: folder of the converted checkpoint.
+        source: folder of the source; the pooling is what its `1_Pooling/config.json` says, the mean if it has none.
+        config: of the converted checkpoint.
+        prefix: what is put before every text.
+
+    Returns:
+        A note on the pooling.
+    """
+    pooling = _source_pooling(source)
+    steps = ("Transformer", "Pooling", "Normalize")
+    folders = ("", POOLING_FOLDER, "2_Normalize")
+    modules = [
+        {"idx": index, "name": str(index), "path": folder, "type": f"sentence_transformers.models.{step}"}
+        for index, (step, folder) in enumerate(zip(steps, folders, strict=True))
+    ]
+    _write(output / "modules.json", modules)
+    chosen = {f"pooling_mode_{name}": name == pooling for name in POOLINGS}
+    _write(output / POOLING_FOLDER / "config.json", {"word_embedding_dimension": config.hidden_size, **chosen})
+    (output / "2_Normalize").mkdir()
+    _write(
+        output / "sentence_bert_config.json", {"max_seq_length": config.max_position_embeddings, "do_lower_case": False}
+    )
+    prompts = {"prompts": {"default": prefix}, "default_prompt_name": "default"} if prefix else {"prompts": {}}
+    _write(output / "config_sentence_transformers.json", {**prompts, "similarity_fn_name": "cosine"})
+    return f"for sentence-transformers: {pooling.removesuffix('_tokens').removesuffix('_token')} pooling" + (
+        f", prefix {prefix!r}" if prefix else ""
+    )
+
+
+def _source_pooling(source: Path) -> str:
+    """The pooling of a sentence encoder, the mean if the folder does not say."""
+    file = source / POOLING_FOLDER / "config.json"
+    if not file.is_file():
+        return "mean_tokens"
+    described = read_json(file)
+    for name in POOLINGS:
+        if described.get(f"pooling_mode_{name}"):
+            return name
+    raise ValueError(f"{file} names none of the poolings {', '.join(POOLINGS)}")
+
+
+def _write(file: Path, content) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
