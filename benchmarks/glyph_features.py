@@ -19,8 +19,8 @@ from torch import nn
 from visual_similarity import held_out, hits_and_recall, read_sets
 
 from rocbert_hf.characters.similarity import lookalikes_of
-from rocbert_hf.glyphs.features import nearest_neighbours
 from rocbert_hf.glyphs.images import glyph_images
+from rocbert_hf.glyphs.plots import nearest_neighbours
 
 
 def read_vectors(folder: Path) -> dict[str, torch.Tensor]:

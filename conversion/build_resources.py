@@ -507,6 +507,26 @@ def character_readings(characters: Iterable[str]) -> dict[str, tuple[list[str], 
     return found
 
 
+def known_twins(vocabulary: Sequence[str], same: dict[str, Sequence[str]]) -> dict[str, str]:
+    """Character that is no token -> the token that looks the same: the tokenizer gives it this one's shape.
+
+    What Unicode's NFKC makes of it, if that is a token; else the first token, Chinese ones before others, of whose
+    look-alikes it is one.
+    """
+    known = set(vocabulary)
+    twins: dict[str, str] = {}
+    for code in range(0x80, 0x30000):
+        character = chr(code)
+        normal = unicodedata.normalize("NFKC", character)
+        if character not in known and normal in known and unicodedata.category(character)[0] not in "CZ":
+            twins[character] = normal
+    for token in sorted(same, key=is_chinese, reverse=True):
+        for other in same[token]:
+            if other not in known:
+                twins.setdefault(other, token)
+    return dict(sorted(twins.items()))
+
+
 def build_pronunciations(
     vocabulary: Sequence[str], readings: dict[str, tuple[list[str], list[str]]]
 ) -> tuple[list[str], dict[str, int]]:
@@ -568,12 +588,16 @@ def build(chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> Iterator[
     drawable = frozenset().union(*map(covered_by, (*CHINESE_FONTS, *OTHER_FONTS, *FALLBACK_FONTS)))
     vocabulary = build_vocabulary(drawable)
     yield "vocab.txt", as_lines(vocabulary)
-    yield "word_shape.json", as_json({token: number for number, token in enumerate(vocabulary)})
+    same = lookalike_code_points(vocabulary, drawable)
+    twins = known_twins(vocabulary, same)
+    shapes = {token: number for number, token in enumerate(vocabulary)}
+    yield "word_shape.json", as_json(shapes | {other: shapes[token] for other, token in twins.items()})
 
     readings = character_readings(token for token in vocabulary if is_chinese(token[0]))
     inventory, pronunciation_ids = build_pronunciations(vocabulary, readings)
     yield "pronunciations.txt", as_lines(inventory)
-    yield "word_pronunciation.json", as_json(pronunciation_ids)
+    sounds = {other: pronunciation_ids[token] for other, token in twins.items() if is_chinese(token)}
+    yield "word_pronunciation.json", as_json(pronunciation_ids | sounds)
     yield (
         "readings.txt",
         as_lines(
@@ -590,7 +614,6 @@ def build(chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> Iterator[
     )
     forms = written_forms(chinese)
     yield "character_forms.tsv", as_lines(f"{c}\t{''.join(old)}\t{''.join(other)}" for c, (old, other) in forms.items())
-    same = lookalike_code_points(vocabulary, drawable)
     yield "confusables.txt", as_lines(f"{token}\t{''.join(forms)}" for token, forms in same.items())
     counts = np.array([character_frequencies()[character] for character in chinese], dtype=np.float64)
     simple = np.array([is_simple(character) for character in chinese])

@@ -29,14 +29,15 @@ _MODULE_OF = {
     "quantize_int8": "deployment",
     "plot_fusion_weights": "visualization",
     "compute_glyph_features": "glyphs.features",
-    "pretrain_glyphs": "glyphs.features",
+    "pretrain_glyphs": "glyphs.pretraining",
 }
 __all__ = list(_MODULE_OF)
 
 if TYPE_CHECKING:
     from .configuration_rocbert import *  # noqa: F403
     from .deployment import export_onnx, quantize_int8  # noqa: F401
-    from .glyphs.features import compute_glyph_features, pretrain_glyphs  # noqa: F401
+    from .glyphs.features import compute_glyph_features  # noqa: F401
+    from .glyphs.pretraining import pretrain_glyphs  # noqa: F401
     from .modeling_rocbert import *  # noqa: F403
     from .tokenization_rocbert import *  # noqa: F403
     from .visualization import plot_fusion_weights  # noqa: F401
@@ -58,11 +59,6 @@ def __dir__() -> list[str]:
 @when_imported("transformers.models.auto.configuration_auto")
 def _import_configuration(_) -> None:
     importlib.import_module(".configuration_rocbert", __name__)
-
-
-@when_imported("transformers.models.auto.tokenization_auto")
-def _import_tokenization(_) -> None:
-    importlib.import_module(".tokenization_rocbert", __name__)
 
 
 class _Models(dict):
@@ -101,12 +97,16 @@ def _register_configuration(ours) -> None:
     AutoConfig.register("rocbert", ours.RoCBertConfig, exist_ok=True)
 
 
-@when_imported(f"{__name__}.tokenization_rocbert")
-def _register_tokenizer(ours) -> None:
-    from transformers import AutoTokenizer
-
+@when_imported("transformers.models.auto.tokenization_auto")
+def _register_tokenizer(auto) -> None:
     from .configuration_rocbert import RoCBertConfig
+    from .tokenization_rocbert import RoCBertTokenizer
 
-    AutoTokenizer.register(RoCBertConfig, tokenizer_class=ours.RoCBertTokenizer, exist_ok=True)
-    # so that its save_pretrained brings its source file, for `trust_remote_code`, as a configuration's does
-    ours.RoCBertTokenizer.register_for_auto_class()
+    auto.AutoTokenizer.register(RoCBertConfig, tokenizer_class=RoCBertTokenizer, exist_ok=True)
+
+
+@when_imported(f"{__name__}.tokenization_rocbert")
+def _bring_source_of_tokenizer(ours) -> None:
+    # So that its save_pretrained writes its source file, for `trust_remote_code`. It is what `register_for_auto_class` sets,
+    # which would import the configurations of all models first, and with them torch.
+    ours.RoCBertTokenizer._auto_class = "AutoTokenizer"

@@ -1,13 +1,12 @@
 """Tokenizer of RoCBERT: every token gets three ids, of itself, of its shape and of its pronunciation.
 
-This file is uploaded to the Hub as it is, so it imports nothing of the package.
+This file is uploaded to the Hub with the one that it imports, so it imports nothing else of the package.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import unicodedata
 from collections import Counter, defaultdict
@@ -23,6 +22,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import BatchEncoding, TokenizersBackend
 from transformers.tokenization_utils_base import TruncationStrategy
 from transformers.utils import PaddingStrategy
+
+from .code_points_rocbert import CodePointTable, backend_lock, without_surrogates
 
 VOCAB_FILES_NAMES = {
     "vocab_file": "vocab.txt",
@@ -79,13 +80,6 @@ def load_channel(argument: str, file: str | os.PathLike, tokens: Collection[str]
     if missing := [token for token in tokens if token not in ids]:
         raise ValueError(f"{name} lacks {len(missing)} tokens of the vocabulary, such as {missing[:5]}; add their ids")
     return ids
-
-
-def without_surrogates(text):
-    """A text, or nested lists of texts, with U+FFFD for lone surrogates, which the backend cannot take."""
-    if isinstance(text, str):
-        return re.sub("[\ud800-\udfff]", "\ufffd", text)
-    return type(text)(map(without_surrogates, text)) if isinstance(text, (list, tuple)) else text
 
 
 def character_pipeline(do_lower_case: bool, strip_accents: bool):
@@ -145,63 +139,6 @@ def word_pipeline(do_lower_case: bool, strip_accents: bool | None, tokenize_chin
     return normalizers.Sequence(steps), pre_tokenizers.Sequence([words, characters])
 
 
-DROPPED, BY_BACKEND, UNASKED = -1, -2, -3
-
-
-class CodePointTable:
-    """Token ids of whole texts by one look-up a character, for a backend to which each character is its own token.
-
-    What becomes of a character is asked from the backend when it is first met, so the two cannot differ. A text that
-    may hold an added token is left to the backend.
-    """
-
-    def __init__(self, backend: Tokenizer):
-        self.backend = backend
-        self.added_tokens = backend.get_added_tokens_decoder()
-        self.ids = np.full(sys.maxunicode + 1, UNASKED, dtype=np.int32)
-        # the backend looks for special tokens in the text as it is, for others in what the normalizer makes of it
-        self.literal = [token.content for token in self.added_tokens.values() if not token.normalized]
-        self.starts_of_literal = sorted({ord(token[0]) for token in self.literal})
-        normalized = [token.content for token in self.added_tokens.values() if token.normalized]
-        self.starts_of_normalized = {next(filter(None, self._encode(token)), [DROPPED])[0] for token in normalized}
-
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        # set only what differs: threads may share the backend as long as nobody changes it
-        if self.backend.truncation is not None:
-            self.backend.no_truncation()
-        if self.backend.padding is not None:
-            self.backend.no_padding()
-        if self.backend.encode_special_tokens:
-            self.backend.encode_special_tokens = False
-        encodings = self.backend.encode_batch([without_surrogates(text) for text in texts], add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-
-    def _ask(self, code_points: np.ndarray) -> None:
-        for point, ids in zip(code_points, self._encode([chr(point) for point in code_points]), strict=True):
-            starts_token = not self.starts_of_normalized.isdisjoint(ids or [DROPPED])
-            self.ids[point] = BY_BACKEND if starts_token or len(ids) > 1 else ids[0] if ids else DROPPED
-
-    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of all texts, (tokens,), and where each text's end, (texts,)."""
-        code_points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        ends = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
-        ids = self.ids.take(code_points)
-        if UNASKED in ids:
-            self._ask(np.unique(code_points[ids == UNASKED]))
-            ids = self.ids.take(code_points)
-        starts = np.logical_or.reduce([code_points == start for start in self.starts_of_literal])
-        doubtful = set(np.searchsorted(ends, np.flatnonzero(starts), "right").tolist())
-        by_backend = {i for i in doubtful if any(token in texts[i] for token in self.literal)}
-        by_backend.update(np.searchsorted(ends, np.flatnonzero(ids == BY_BACKEND), "right").tolist())
-        if by_backend:
-            rows = np.split(ids, ends[:-1])
-            for i, row in zip(by_backend, self._encode([texts[i] for i in by_backend]), strict=True):
-                rows[i] = np.array(row, dtype=np.int32)
-            ids, ends = np.concatenate(rows), np.cumsum([len(row) for row in rows])
-        dropped = np.flatnonzero(ids < 0)
-        return np.delete(ids, dropped), ends - np.searchsorted(dropped, ends)
-
-
 class BulkEncoding(BatchEncoding):
     """A `BatchEncoding` that asks the backend for its `encodings` when they are first needed (`word_ids()`...)."""
 
@@ -223,8 +160,11 @@ class RoCBertTokenizer(TokenizersBackend):
     r"""Splits text into characters and gives each the ids of its token, its shape and its pronunciation.
 
     Without files it has the packaged vocabulary of 16,224 characters, letters and digits among them. Whitespace and
-    control characters are dropped, a character that is not in the vocabulary is one `[UNK]`. Lists of single texts are
-    encoded by table look-up, many times as fast as by the backend and with equal results.
+    control characters are dropped, a character that is not in the vocabulary is one `[UNK]`. If such a character looks
+    like a known one, its shape id is that one's, and so is its pronunciation id if that one is Chinese: ⽐ (U+2F50) looks
+    and sounds like 比. The two JSON files hold these characters behind the tokens of the vocabulary. Lists of single texts
+    are encoded by table look-up, many times as fast as by the backend and with equal results. Threads may share a
+    tokenizer.
 
     The three files of `weiweishi/roc-bert-base-zh` are understood too. Their words are split into pieces, and every id
     is the one that transformers' own `RoCBertTokenizer` gives: the `[CLS]` and `[SEP]` that it adds have the shape and
@@ -354,6 +294,28 @@ class RoCBertTokenizer(TokenizersBackend):
                 self.cache[key][1, [cls, sep, pad]] = [ids[tokens[unk]], ids[tokens[unk]], pad]
         return self.cache[key]
 
+    def _twins(self) -> dict[str, int]:
+        """Unknown character that looks like a known one -> a number past all token ids that stands for it."""
+        key = "twins", len(self)
+        if key not in self.cache:
+            known = self.get_vocab() if self.character_level else self.word_shape
+            unknown = [character for character in self.word_shape if len(character) == 1 and character not in known]
+            self.cache[key] = dict(zip(unknown, count(len(self)), strict=False))
+        return self.cache[key]
+
+    def _table_with_twins(self, name: str) -> np.ndarray:
+        """Ids in a channel, or of tokens, by token id and then by the numbers of `_twins`: (len(self) + twins,)."""
+        key = name, len(self), "with twins"
+        if key not in self.cache:
+            unk = self._special_ids["unk"]
+            if name == "input_ids":
+                table, twins = np.arange(len(self)), [unk] * len(self._twins())
+            else:
+                table, ids = self._table(name)[1], getattr(self, CHANNELS[name])
+                twins = [ids.get(character, table[unk]) for character in self._twins()]
+            self.cache[key] = np.concatenate([table, np.array(twins, dtype=np.int64)])
+        return self.cache[key]
+
     @property
     def shape_ids(self) -> np.ndarray:
         """Shape id by token id, (len(self),) int64."""
@@ -374,6 +336,8 @@ class RoCBertTokenizer(TokenizersBackend):
 
     def _convert_tokens(self, channel: str, tokens):
         if isinstance(tokens, (str, int, np.integer)):
+            if tokens in self._twins():
+                return int(self._table_with_twins(channel)[self._twins()[tokens]])
             token_id = self.convert_tokens_to_ids(tokens) if isinstance(tokens, str) else tokens
             return int(self._table(channel)[0, token_id])
         return [self._convert_tokens(channel, token) for token in tokens]
@@ -400,13 +364,42 @@ class RoCBertTokenizer(TokenizersBackend):
         return BulkEncoding(data, lambda: encode().encodings, options.get("return_tensors"))
 
     def _encode_by_backend(self, text, text_pair=None, **options) -> BatchEncoding:
-        try:
-            return super()._encode_plus(text, text_pair, **options)
-        except TypeError:  # so the backend answers to lone surrogates
-            cleaned = without_surrogates(text), without_surrogates(text_pair)
-            if cleaned == (text, text_pair):
-                raise
-            return super()._encode_plus(*cleaned, **options)
+        with backend_lock():
+            try:
+                encoded = super()._encode_plus(text, text_pair, **options)
+            except TypeError:  # so the backend answers to lone surrogates
+                cleaned = without_surrogates(text), without_surrogates(text_pair)
+                if cleaned == (text, text_pair):
+                    raise
+                encoded = super()._encode_plus(*cleaned, **options)
+        if self._twins() and encoded.encodings:
+            self._show_twins(encoded, text, text_pair, options.get("is_split_into_words", False))
+        return encoded
+
+    def _show_twins(self, encoded: BatchEncoding, text, text_pair, is_split_into_words: bool) -> None:
+        """Gives unknown characters that look like known ones these ones' ids, in the channels of a call's result."""
+        unk = self._special_ids["unk"]
+        batched = isinstance(text, (list, tuple)) and (
+            not is_split_into_words or bool(text and isinstance(text[0], (list, tuple)))
+        )
+        samples = encoded.get("overflow_to_sample_mapping", range(len(encoded.encodings)))
+        for row, (encoding, sample) in enumerate(zip(encoded.encodings, samples, strict=True)):
+            if unk not in encoding.ids:
+                continue
+            pair = (text[sample], text_pair and text_pair[sample]) if batched else (text, text_pair)
+            one = pair[0][:1] if is_split_into_words else [pair[0]]
+            if one and isinstance(one[0], (list, tuple)):  # a list of pairs, without `text_pair`
+                pair = pair[0]
+            for place, (token, sequence) in enumerate(zip(encoding.ids, encoding.sequence_ids, strict=True)):
+                if token != unk or sequence is None:
+                    continue
+                source = pair[sequence][encoding.word_ids[place]] if is_split_into_words else pair[sequence]
+                number = self._twins().get(source[slice(*encoding.offsets[place])])
+                for channel in CHANNELS if number is not None else ():
+                    if channel in encoded:
+                        rows = encoded[channel]
+                        flat = not batched and isinstance(rows, list) and not isinstance(rows[0], list)
+                        (rows if flat else rows[row])[place] = self._table_with_twins(channel)[number].item()
 
     def _convert_encoding(self, encoding, *args, **kwargs):
         """An encoding of the backend, and its overflow, as lists: with the shape and pronunciation ids."""
@@ -455,7 +448,8 @@ class RoCBertTokenizer(TokenizersBackend):
         """What `_encode_by_backend` gives for single texts, by table look-up."""
         table = self.cache.get("code points")
         if table is None or table.backend is not self._tokenizer or table.added_tokens != self.added_tokens_decoder:
-            table = self.cache["code points"] = CodePointTable(self._tokenizer)
+            unk = self._special_ids["unk"]
+            table = self.cache["code points"] = CodePointTable(self._tokenizer, unk, self._twins())
         ids, ends = table([text] if isinstance(text, str) else text)
         counts = np.diff(ends, prepend=0)
         starts = ends - counts
@@ -490,7 +484,7 @@ class RoCBertTokenizer(TokenizersBackend):
             if name in ("token_type_ids", "attention_mask"):
                 data[name] = [[int(name == "attention_mask")] * (end - start + 2 * added) for start, end in spans]
             else:
-                table = self._table(name)[1] if name in CHANNELS else np.arange(len(self))
+                table = self._table_with_twins(name)
                 values, first, last = (table[part].tolist() for part in (ids, before, after))
                 data[name] = [[*first, *values[start:end], *last] for start, end in spans]
         return data
@@ -516,11 +510,13 @@ class RoCBertTokenizer(TokenizersBackend):
             )
         for name in names[1:]:
             if name in CHANNELS:
-                self._table(name)[1].take(tokens, out=data[name], mode="clip")
+                self._table_with_twins(name).take(tokens, out=data[name], mode="clip")
             elif name == "attention_mask":
                 data[name][:] = real
             else:
                 data[name][:] = self.pad_token_type_id and ~real * self.pad_token_type_id
+        if ids.max(initial=0) >= len(self):
+            tokens[tokens >= len(self)] = self._special_ids["unk"]
         return data
 
     # --- padding and saving
@@ -555,6 +551,18 @@ class RoCBertTokenizer(TokenizersBackend):
             path.with_suffix(".tmp").replace(path)
             paths.append(str(path))
         return tuple(paths)
+
+    def train_new_from_iterator(self, *args, **kwargs):
+        """Is refused: a trained vocabulary would have tokens without shape and pronunciation.
+
+        Raises:
+            ValueError: always; it says what to do instead.
+        """
+        raise ValueError(
+            "train_new_from_iterator cannot make a RoCBertTokenizer: the new tokens would have no shape and no "
+            "pronunciation. Use add_tokens(), or write vocab.txt, word_shape.json and word_pronunciation.json for a "
+            "vocabulary of your own"
+        )
 
     def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):
         file_names = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import CommitOperationAdd, ModelCard
+from huggingface_hub import CommitOperationAdd
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertForSequenceClassification, RoCBertTokenizer
+<<<<<<< HEAD
 from rocbert_hf.configuration_rocbert import CODE_FILES
 from rocbert_hf.hub.description import describe, model_card
+=======
+from rocbert_hf.hub import describe
+>>>>>>> 9ab5b1c (Let the visual channel see unknown look-alikes as the known character; split glyphs and hub; tokenizer without torch, safe in threads)
 
 from ..command_line import rocbert
 
@@ -162,64 +166,41 @@ def test_info_prints_text_or_json_and_refuses_other_folders(tmp_path):
     assert "not a whole safetensors file" in rocbert("info", str(tmp_path / "checkpoint")).stderr
 
 
-# -------------------------------------------------------------------------------------------- card
+def test_info_marks_what_would_steer_the_terminal(tmp_path):
+    config = {"model_type": "rocbert", "fusion": "\x1b[2J\u202eevil", "hidden_size": 10**9, "num_hidden_layers": -1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "a\x1b[31m\u202e\udcff.txt").write_text("")
+    for flags in ([], ["--json"]):
+        printed = rocbert("info", str(tmp_path), *flags)
+        assert printed.exit_code == 0
+        assert not [char for char in printed.output if not char.isprintable() and char != "\n"]
+        assert "evil" in printed.output
+    assert "<U+001B>[2J<U+202E>evil" in rocbert("info", str(tmp_path)).output
 
 
-def test_card_is_filled_from_the_run(tmp_path):
-    save(tmp_path)
-    arguments = {"learning_rate": 3e-4, "attacks": "paper", "train_file": ["/data/corpus.txt.gz"], "held_out": 200}
-    results = {
-        "arguments": arguments,
-        "rocbert": {"before": {"mlm_loss": 9.7}, "after": {"mlm_loss": 5.123456, "retrieval_cls": 0.93}},
-        "bert": {"after": {"mlm_loss": 5.5}},
-    }
-    (tmp_path / "all_results.json").write_text(json.dumps(results))
-    text = model_card(tmp_path, "someone/rocbert-tiny", license="apache-2.0")
-    card = ModelCard(text)
-    assert card.data.language == "zh"
-    assert card.data.library_name == "transformers"
-    assert card.data.pipeline_tag == "fill-mask"
-    assert card.data.license == "apache-2.0"
-    assert 'AutoModelForMaskedLM.from_pretrained("someone/rocbert-tiny", trust_remote_code=True)' in text
-    assert "| learning_rate | 0.0003 |" in text
-    assert "`corpus.txt.gz`" in text
-    assert "/data" not in text
-    assert "200 sentences were held out" in text
-    assert "- `phonetic`: 科 → 颗" in text
-    assert "|  | rocbert before | rocbert after | bert after |" in text
-    assert "| mlm_loss | 9.7 | 5.123 | 5.5 |" in text
-    assert "| retrieval_cls |  | 0.93 |  |" in text
-    assert "reads at most 512 tokens" in text
-    assert "$" not in text
+@pytest.mark.parametrize(
+    "value",
+    [10**9, 10**7, -5, 1.5, "many", None, True, [], {}, "x" * 10**6, [[1] * 10**5]],
+    ids=lambda value: f"{value!r:.20}",
+)
+@pytest.mark.parametrize("name", ["num_hidden_layers", "hidden_size", "architectures", "auto_map", "fusion"])
+def test_info_of_odd_configs_says_what_is_there(tmp_path, name, value):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rocbert", "hidden_size": 4, name: value}))
+    printed = rocbert("info", str(tmp_path))
+    assert printed.exit_code == 0
+    assert len(printed.output) < 2000
 
 
-def test_card_of_a_trainers_folder_and_of_a_bare_one(tmp_path):
-    save(tmp_path, model_class=RoCBertForSequenceClassification)
-    bare = model_card(tmp_path)
-    for missing in ("training arguments", "training data", "attacks"):
-        assert f"The {missing} were not recorded" in bare
-    (tmp_path / "all_results.json").write_text('{"eval_accuracy": 0.9125, "epoch": 3.0}')
-    (tmp_path / "trainer_state.json").write_text('{"global_step": 120, "num_train_epochs": 3, "log_history": []}')
-    (tmp_path / "training_args.bin").write_bytes(b"a pickle that nobody opens")
-    text = model_card(tmp_path)
-    assert "| eval_accuracy | 0.9125 |" in text
-    assert "| global_step | 120 |" in text
-    assert "AutoModelForSequenceClassification" in text
-    assert ModelCard(text).data.pipeline_tag == "text-classification"
-
-
-def test_card_command_writes_once(tmp_path):
-    save(tmp_path)
-    assert rocbert("card", str(tmp_path)).exit_code == 0
-    (tmp_path / "README.md").write_text("mine")
-    refused = rocbert("card", str(tmp_path))
-    assert refused.exit_code == 1
-    assert "--overwrite" in refused.stderr
-    assert (tmp_path / "README.md").read_text() == "mine"
-    assert rocbert("card", str(tmp_path), "--overwrite").exit_code == 0
-    assert (tmp_path / "README.md").read_text().startswith("---\nlanguage: zh")
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    assert "model_type='bert'" in rocbert("card", str(tmp_path), "--overwrite").stderr
+@pytest.mark.parametrize(
+    "content", ["[" * 10**5, '{"a":' * 10**5, '{"a":' * 60 + "1" + "}" * 60, "[1]", "", "nul", "9" * 10**5]
+)
+def test_json_that_is_no_config_is_one_clear_error(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    for command in ("info", "card"):
+        result = rocbert(command, str(tmp_path))
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+        assert "config.json" in result.stderr
 
 
 def test_convert_command(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -167,3 +168,15 @@ def test_the_packaged_files_are_small():
 def test_a_missing_file_is_named():
     with pytest.raises(OSError, match=r"'glyph\.npz'.*glyphs\.npz"):
         resources.path("glyph.npz")
+
+
+def test_files_of_ids_hold_the_vocabulary_and_then_its_twins():
+    for name, ids in (
+        ("word_shape.json", resources.shape_ids()),
+        ("word_pronunciation.json", resources.pronunciation_ids()),
+    ):
+        in_file = json.loads(resources.path(name).read_text(encoding="utf-8"))
+        assert list(in_file)[: len(ids)] == list(ids) == list(resources.vocabulary())
+        twins = list(in_file)[len(ids) :]
+        assert all(len(twin) == 1 for twin in twins)
+        assert set(in_file.values()) == set(ids.values())

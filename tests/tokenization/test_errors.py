@@ -75,3 +75,8 @@ def test_an_empty_folder_is_no_tokenizer(tmp_path):
 def test_never_split_is_refused():
     with pytest.raises(ValueError, match="never_split"):
         RoCBertTokenizer(never_split=["科比"])
+
+
+def test_training_a_new_vocabulary_is_refused(packaged):
+    with pytest.raises(ValueError, match=r"no shape and no pronunciation.*add_tokens"):
+        packaged.train_new_from_iterator(["科比"], vocab_size=100)

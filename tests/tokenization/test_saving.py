@@ -158,3 +158,15 @@ def test_saving_the_vocabulary_alone_takes_a_prefix(tmp_path, packaged):
         "old-word_pronunciation.json",
     ]
     assert np.array_equal(RoCBertTokenizer(*files, character_level=True).shape_ids, packaged.shape_ids)
+
+
+def test_the_tokenizer_needs_neither_torch_nor_the_model():
+    code = """
+import sys
+from rocbert_hf import RoCBertTokenizer
+assert RoCBertTokenizer()(["科比"])["input_ids"]
+loaded = [name for name in sys.modules if name == "torch" or "modeling" in name or name.startswith("transformers.models")]
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ class CardOptions:
 def card(options: CardOptions) -> None:
     """Write the model card of a checkpoint, README.md in its folder, from what the training run left there"""
     from ..files import write_whole
-    from ..hub.description import model_card
+    from ..hub.model_card import model_card
 
     text, file = model_card(options.folder, options.name, options.license), options.folder / "README.md"
     if file.exists() and not options.overwrite:

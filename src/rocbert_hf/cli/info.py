@@ -27,4 +27,4 @@ def info(options: InfoOptions) -> None:
     from ..hub.description import describe, overview
 
     description = describe(options.folder)
-    print(json.dumps(description, ensure_ascii=False, indent=2) if options.json else overview(description))
+    print(json.dumps(description, indent=2) if options.json else overview(description))

@@ -1,5 +1,6 @@
 """What travels to the Hub with a checkpoint: what is told of it, and its model card."""
 
-from .description import describe, model_card, overview
+from .description import describe, overview
+from .model_card import model_card
 
 __all__ = ["describe", "model_card", "overview"]

@@ -1,8 +1,6 @@
-"""What goes to the Hub with a checkpoint: a model card made from the run's own files, and what a folder holds.
+"""What a checkpoint folder holds.
 
-Nothing here loads weights, and no pickle is opened: shapes and dtypes are read from the headers of safetensors files.
-Uploading is transformers' `push_to_hub`; every `save_pretrained` of this package writes the source files and the
-`auto_map` by which `trust_remote_code=True` loads the folder where the package is not installed.
+No weights are loaded and no pickle is opened: shapes and dtypes are read from the headers of safetensors files.
 """
 
 from __future__ import annotations
@@ -12,10 +10,9 @@ import json
 import math
 import os
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from ..resources import path
+from ..characters.unseen import mark_unseen
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 # How the weights are grouped in an overview: the first pattern that a name contains.
@@ -26,20 +23,8 @@ PARTS = {
     "fusion": ".fusion.",
     "encoder": "encoder.layer.",
 }
+MOST_LEVELS = 50  # of lists and objects in each other in a JSON file
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
-PIPELINES = {
-    "ForMaskedLM": "fill-mask",
-    "ForPreTraining": "fill-mask",
-    "ForCausalLM": "text-generation",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForMultipleChoice": "multiple-choice",
-    "ForQuestionAnswering": "question-answering",
-    "Model": "feature-extraction",
-}
-
-
-# ------------------------------------------------------------------------------------------------ what a folder holds
 
 
 def describe(folder: str | os.PathLike) -> dict[str, Any]:
@@ -56,7 +41,7 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
     folder = Path(folder)
     if not folder.is_dir():
         raise OSError(f"there is no folder {folder}")
-    config = _read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {
         "folder": str(folder),
@@ -75,10 +60,10 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def overview(description: dict[str, Any]) -> str:
-    """The description as text for a terminal."""
+    """The description as text for a terminal; what would steer the terminal is shown by its number, as <U+001B>."""
     config, weights, tokenizer = (description[name] for name in ("config", "weights", "tokenizer"))
     lines = [description["folder"]]
-    lines += [f"  {name}: {value}" for name, value in config.items()]
+    lines += [f"  {name}: {_shortened(value)}" for name, value in config.items()]
     if weights:
         lines.append(f"  parameters: {weights['parameters']:,} ({', '.join(weights['dtypes'])})")
         lines += [f"    {part}: {count:,}" for part, count in weights["parts"].items()]
@@ -88,19 +73,38 @@ def overview(description: dict[str, Any]) -> str:
     lines += [f"  not opened, a pickle: {name}" for name in description["pickles_not_opened"]]
     width = max(len(file["name"]) for file in description["files"])
     lines += [f"  {file['sha256']}  {file['name']:{width}}  {file['bytes']:>13,}" for file in description["files"]]
-    return "\n".join(lines)
+    return "\n".join(map(mark_unseen, lines))
 
 
-def _read_json(file: Path) -> dict:
+def read_json_object(file: Path) -> dict:
+    """The object that a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is not JSON, holds something else, or is nested too deeply.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise OSError(f"{file} cannot be read ({error.strerror}); is this the folder of a checkpoint?") from error
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} must hold a JSON object, it holds a {type(content).__name__}")
+    if not _nested_at_most(content, MOST_LEVELS):
+        raise ValueError(f"{file} is nested too deeply: it may have {MOST_LEVELS} levels")
     return content
+
+
+def _nested_at_most(content: Any, levels: int) -> bool:
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return levels >= 0 and all(_nested_at_most(value, levels - 1) for value in inner)
+
+
+def _shortened(value: Any, longest: int = 200) -> str:
+    text = str(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _describe_config(config: dict) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def _describe_tokenizer(folder: Path) -> dict[str, Any]:
     vocabulary = folder / "vocab.txt"
     if not vocabulary.is_file():
         return {}
-    config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    config = read_json_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     with vocabulary.open("rb") as lines:
         described: dict[str, Any] = {"tokens": sum(1 for _ in lines)}
     if "character_level" in config:
@@ -155,7 +159,8 @@ def _loads_without_package(folder: Path, config: dict) -> bool:
     references = config.get("auto_map")
     if not isinstance(references, dict) or "AutoConfig" not in references:
         return False
-    return all((folder / f"{str(reference).split('.')[0]}.py").is_file() for reference in references.values())
+    files = {file.name for file in folder.iterdir() if file.is_file()}
+    return all(f"{str(reference).split('.')[0]}.py" in files for reference in references.values())
 
 
 def _sha256(file: Path) -> str:
@@ -164,168 +169,3 @@ def _sha256(file: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------ the model card
-
-
-def model_card(folder: str | os.PathLike, name: str | None = None, license: str | None = None) -> str:
-    """The model card of a checkpoint folder, as Markdown with the Hub's metadata.
-
-    It is filled from what is in the folder: config.json and the weights' headers, `all_results.json` (whose
-    `"arguments"` are the training arguments, as `examples/run_pretrain.py` writes it; everything else is results) and
-    `trainer_state.json` of transformers' Trainer. What is not recorded there is said to be not recorded.
-
-    Args:
-        folder: with config.json at least.
-        name: of the repository, such as `someone/rocbert-base`; by default the folder's.
-        license: of the weights, in the Hub's spelling, such as `apache-2.0`; by default the card names none.
-
-    Raises:
-        OSError: there is no such folder, or no config.json in it.
-        ValueError: a file is malformed, or the checkpoint is not one of this package.
-    """
-    folder = Path(folder)
-    described = describe(folder)
-    config = described["config"]
-    if config.get("model_type") != "rocbert":
-        raise ValueError(
-            f"{folder} holds a model of model_type={config.get('model_type')!r}; a card is made for rocbert"
-        )
-    recorded = _read_json(folder / "all_results.json") if (folder / "all_results.json").is_file() else {}
-    arguments = recorded.pop("arguments", {})
-    if not isinstance(arguments, dict):
-        raise ValueError(f'"arguments" in {folder / "all_results.json"} must be an object')
-    state = _read_json(folder / "trainer_state.json") if (folder / "trainer_state.json").is_file() else {}
-    architecture = str(config.get("architectures", "RoCBertModel"))
-    head = architecture.removeprefix("RoCBert")
-    return Template(path("model_card_template.md").read_text(encoding="utf-8")).substitute(
-        metadata=_metadata(head, license),
-        name=name or folder.resolve().name,
-        auto_class=f"AutoModel{head.removeprefix('Model')}",
-        introduction=_introduction(config, architecture),
-        architecture=_architecture_section(described),
-        training=_training_section(arguments, state),
-        data=_data_section(arguments, recorded),
-        attacks=_attacks_section(arguments),
-        results=_results_section(recorded),
-        limits=_limits_section(config, described),
-    )
-
-
-def _metadata(head: str, license: str | None) -> str:
-    from huggingface_hub import ModelCardData
-
-    data = ModelCardData(
-        language="zh",
-        license=license,
-        library_name="transformers",
-        pipeline_tag=PIPELINES.get(head),
-        tags=["rocbert", "chinese", "adversarial-robustness", "custom_code"],
-    )
-    return data.to_yaml()
-
-
-def _introduction(config: dict, architecture: str) -> str:
-    return (
-        f"`{architecture}`, a Chinese BERT with {config['num_hidden_layers']} layers of {config['hidden_size']} that "
-        "reads every character's meaning, sound and shape, after RoCBERT (Su et al., ACL 2022). Made with rocbert_hf."
-    )
-
-
-def _architecture_section(described: dict[str, Any]) -> str:
-    rows = dict(described["config"])
-    if described["weights"]:
-        rows["parameters"] = f"{described['weights']['parameters']:,}"
-        rows["dtype of the weights"] = ", ".join(described["weights"]["dtypes"])
-    rows |= {f"tokenizer: {name}": value for name, value in described["tokenizer"].items()}
-    return _table(["", ""], [[name, value] for name, value in rows.items()])
-
-
-def _training_section(arguments: dict, state: dict) -> str:
-    rows = {name: value for name, value in arguments.items() if name not in ("train_file", "output_dir", "attacks")}
-    kept = ("global_step", "num_train_epochs", "train_batch_size", "best_metric")
-    rows |= {name: state[name] for name in kept if state.get(name) is not None}
-    if not rows:
-        return "The training arguments were not recorded in this folder."
-    return _table(["argument", "value"], [[name, value] for name, value in rows.items()])
-
-
-def _data_section(arguments: dict, results: dict) -> str:
-    if "train_file" not in arguments:
-        return "The training data were not recorded in this folder."
-    files = arguments["train_file"]
-    files = [files] if isinstance(files, str) else files
-    if not files:
-        text = "The demonstration corpus that rocbert_hf brings: about 1,200 hand-written sentences of several genres."
-    else:
-        text = "Trained on " + ", ".join(f"`{Path(file).name}`" for file in files) + "."
-    if arguments.get("held_out"):
-        text += f" {arguments['held_out']} sentences were held out for the measurements below."
-    return text
-
-
-def _attacks_section(arguments: dict) -> str:
-    from ..attacks import ATTACKS, PRESETS
-
-    if "attacks" not in arguments:
-        return "The attacks were not recorded in this folder."
-    chosen = arguments["attacks"]
-    if not chosen:
-        return "None: it was trained on unattacked text."
-    if isinstance(chosen, dict):  # the config of a synthesizer
-        kept = {name: value for name, value in chosen.items() if name != "attacks"}
-        names, lines = list(chosen.get("attacks", ())), [f"With the config `{json.dumps(kept, ensure_ascii=False)}`:\n"]
-    elif chosen in PRESETS:
-        names, lines = list(PRESETS[chosen]["attacks"]), [f"The preset `{chosen}` of `rocbert_hf.attacks`:\n"]
-    else:
-        names, lines = str(chosen).split(","), []
-    for name in names:
-        documentation = getattr(ATTACKS.get(name), "__doc__", None) or ""
-        lines.append(f"- `{name}`" + (f": {documentation.strip().splitlines()[0]}" if documentation else ""))
-    return "\n".join(lines)
-
-
-def _results_section(results: dict) -> str:
-    leaves = list(_leaves(results))
-    if not leaves:
-        return "No results were recorded in this folder."
-    columns = list(dict.fromkeys(place for place, _, _ in leaves))
-    metrics = list(dict.fromkeys(metric for _, metric, _ in leaves))
-    cells = {(place, metric): value for place, metric, value in leaves}
-    rows = [[metric, *(cells.get((place, metric), "") for place in columns)] for metric in metrics]
-    return _table(["", *(place or "value" for place in columns)], rows)
-
-
-def _leaves(results: dict, place: tuple[str, ...] = ()):
-    """(where, metric, value) of all numbers and strings in nested results."""
-    for name, value in results.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*place, str(name)))
-        elif isinstance(value, (int, float, str)):
-            yield " ".join(place), str(name), value
-
-
-def _limits_section(config: dict, described: dict[str, Any]) -> str:
-    limits = [
-        f"It reads at most {config['max_position_embeddings']} tokens.",
-        "It was made robust to changes of single characters and words such as those above; paraphrases, typos of other "
-        "kinds and attacks that look into the model are another matter.",
-        "Attackers adapt: measure on the attacks that you expect before you rely on it to moderate text.",
-        "It repeats what its texts say about people, true or not.",
-    ]
-    if described["tokenizer"].get("of") == "characters":
-        limits.insert(1, "It has tokens for single characters only; emoji and rare characters are [UNK].")
-    if described["weights"] and described["weights"]["parameters"] < 20_000_000:
-        limits.insert(0, "It is a small model, to try things out with.")
-    return "\n".join(f"- {limit}" for limit in limits)
-
-
-def _table(header: list[str], rows: list[list]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")

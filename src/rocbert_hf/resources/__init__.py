@@ -67,13 +67,19 @@ def pronunciations() -> tuple[str, ...]:
 @cache
 def shape_ids() -> dict[str, int]:
     """Token -> row of its image in `glyph_images()`."""
-    return json.loads(path("word_shape.json").read_text(encoding="utf-8"))
+    return _ids_of_tokens("word_shape.json")
 
 
 @cache
 def pronunciation_ids() -> dict[str, int]:
     """Token -> position of its pronunciation in `pronunciations()`."""
-    return json.loads(path("word_pronunciation.json").read_text(encoding="utf-8"))
+    return _ids_of_tokens("word_pronunciation.json")
+
+
+def _ids_of_tokens(name: str) -> dict[str, int]:
+    """Of the vocabulary's tokens; the file also has characters that are no tokens but look like one."""
+    ids = json.loads(path(name).read_text(encoding="utf-8"))
+    return {token: ids[token] for token in vocabulary()}
 
 
 @cache
