@@ -142,7 +142,7 @@ class Synonym(Attack):
     has been attacked already.
 
     Args:
-        vectors: path of word2vec or GloVe vectors, a `WordVectors`, or gensim's `KeyedVectors`; by default the packaged
+        vectors: path of word2vec or GloVe vectors or of a file that `rocbert vectors` wrote, a `WordVectors`, or gensim's `KeyedVectors`; by default the packaged
             thesaurus is used.
         threshold: cosine that two words of the vectors must exceed.
     """
