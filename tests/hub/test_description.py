@@ -14,12 +14,8 @@ from huggingface_hub import CommitOperationAdd
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertForSequenceClassification, RoCBertTokenizer
-<<<<<<< HEAD
 from rocbert_hf.configuration_rocbert import CODE_FILES
-from rocbert_hf.hub.description import describe, model_card
-=======
 from rocbert_hf.hub import describe
->>>>>>> 9ab5b1c (Let the visual channel see unknown look-alikes as the known character; split glyphs and hub; tokenizer without torch, safe in threads)
 
 from ..command_line import rocbert
 

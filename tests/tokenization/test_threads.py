@@ -9,9 +9,9 @@ from rocbert_hf.resources import demo_sentences
 def test_calls_of_other_threads_change_no_result():
     tokenizer = RoCBertTokenizer()
     pairs = list(zip(demo_sentences()[:200], demo_sentences()[200:400], strict=True))
-    calls = [(pairs[i % 200], {"truncation": True, "max_length": 8 + i % 13}) for i in range(1500)]
-    calls += [(pairs[i % 200], {"padding": "max_length", "max_length": 200 + i % 3}) for i in range(300)]
-    calls += [((pairs[i % 200][0],), {"return_offsets_mapping": True, "return_tensors": None}) for i in range(300)]
+    calls = [(pairs[i % 200], {"truncation": True, "max_length": 8 + i % 13}) for i in range(600)]
+    calls += [(pairs[i % 200], {"padding": "max_length", "max_length": 200 + i % 3}) for i in range(100)]
+    calls += [((pairs[i % 200][0],), {"return_offsets_mapping": True, "return_tensors": None}) for i in range(100)]
 
     def shapes(call):
         texts, options = call
@@ -20,17 +20,3 @@ def test_calls_of_other_threads_change_no_result():
     alone = list(map(shapes, calls))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(shapes, calls)) == alone
-
-
-def test_a_call_with_lists_in_one_thread_leaves_the_settings_of_another_alone():
-    def work(i):
-        fresh = tokenizers[i % 4]
-        if i % 2:
-            return fresh([chr(0x4E00 + i)], padding=True)["input_ids"][0]
-        return fresh("科" * 50, "比" * 50, truncation=True, max_length=10 + i % 40)["input_ids"]
-
-    tokenizers = [RoCBertTokenizer() for _ in range(4)]
-    alone = [work(i) for i in range(400)]
-    tokenizers = [RoCBertTokenizer() for _ in range(4)]
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(work, range(400))) == alone
