@@ -66,6 +66,7 @@ CODE_FILES = (
     "losses_rocbert.py",
     "pretraining_rocbert.py",
     "modeling_rocbert.py",
+    "code_points_rocbert.py",
     "tokenization_rocbert.py",
 )
 AUTO_MAP = {

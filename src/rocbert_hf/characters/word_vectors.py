@@ -100,17 +100,16 @@ class WordVectors:
         """
         file = Path(file)
         words, vectors = [], []
-        with open_vectors(file) as stream:
-            rows = _rows(stream, file)
-            try:
-                for number, (word, vector) in enumerate(rows):
+        try:
+            with open_vectors(file) as stream:
+                for number, (word, vector) in enumerate(_rows(stream, file)):
                     if limit is not None and number >= limit:
                         break
                     if keep is None or keep(word):
                         words.append(word)
                         vectors.append(vector)
-            except (EOFError, zlib.error) as error:
-                raise ValueError(f"{file} is damaged: {error}") from error
+        except (EOFError, zlib.error) as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
         if not words:
             raise ValueError(f"file must hold word vectors, found none to keep in {file}")
         return cls(words, np.stack(vectors))
