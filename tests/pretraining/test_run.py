@@ -22,7 +22,7 @@ from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.configuration_rocbert import PRESETS
 from rocbert_hf.files import locked_folder
 from rocbert_hf.glyphs.features import GlyphEncoder, save_glyph_features
-from rocbert_hf.hub.description import model_card
+from rocbert_hf.hub import model_card
 from rocbert_hf.options import CONFIGS, parse_options
 from rocbert_hf.pretraining import PretrainingArguments, read_log
 from rocbert_hf.pretraining.run import RunOptions

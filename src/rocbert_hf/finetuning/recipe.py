@@ -168,7 +168,7 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
     """The model card: a RoCBERT's own, or one that says of another model how it was made and how good it is."""
     from huggingface_hub import ModelCardData
 
-    from ..hub.description import model_card
+    from ..hub.model_card import model_card
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config["model_type"] == "rocbert":
