@@ -146,3 +146,20 @@ def test_help_names_the_commands():
     result = rocbert("--help")
     assert result.exit_code == 0
     assert "attack" in result.stdout
+
+
+def test_output_is_packed_by_its_suffix_and_lone_surrogates_can_be_read_again(tmp_path):
+    file, output = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"text": "\\ud800"}\n'))
+    assert rocbert("attack", "-i", file, "-o", output).exit_code == 0
+    assert json.loads(gzip.decompress(output.read_bytes()).decode("utf-8")) == {"text": "\ud800"}
+    assert rocbert("attack", "-i", output, "-o", tmp_path / "again.jsonl").exit_code == 0
+
+
+def test_a_line_without_end_is_refused(tmp_path):
+    file = tmp_path / "in.txt.gz"
+    file.write_bytes(gzip.compress(b"a" * 50_000_000))
+    result = rocbert("attack", "-i", file, "-o", tmp_path / "out.txt")
+    assert result.exit_code == 1
+    assert "line 1 is longer than" in result.stderr
+    assert not (tmp_path / "out.txt").exists()

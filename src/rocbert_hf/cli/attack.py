@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import sys
 from collections import deque
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 from ..attacks.config import PRESETS, PROTECTED
 from ..attacks.kinds import ATTACKS
-from ..files import DECOMPRESSION_ERRORS, written_whole
+from ..files import OPENERS, open_packed, text_lines, unpacked_name, written_whole
 from ..options import command, option
 
 
@@ -24,7 +23,7 @@ class AttackOptions:
 
     texts: list[str] = option([], "texts to attack; without any, --input or stdin", positional=True)
     input: Path | None = option(
-        None, "file with texts: .txt (one text per line), .tsv (with a header) or .jsonl; also .gz", short="-i"
+        None, "file with texts: .txt (one text per line), .tsv (with a header) or .jsonl; also packed", short="-i"
     )
     column: str = option("text", "column of a .tsv or key of a .jsonl that holds the text")
     output: Path | None = option(
@@ -105,29 +104,24 @@ def _open_rows(texts: Sequence[str] | None, file: Path | None, column: str) -> t
             raise ValueError("give texts, or --input, or pipe lines in")
         return "", ((line, str) for line in _lines(sys.stdin.buffer, "stdin"))
     readers = {".txt": _plain_rows, ".tsv": _tsv_rows, ".jsonl": _jsonl_rows}
-    suffix = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+    suffix = unpacked_name(file).suffix
     if suffix not in readers:
-        raise ValueError(f"--input must end in {', '.join(readers)} (or these with .gz), got {file}")
+        raise ValueError(
+            f"--input must end in {', '.join(readers)} (or these packed: {', '.join(OPENERS)}), got {file}"
+        )
     if not file.is_file():
         raise OSError(f"--input: there is no file {file}")
     return readers[suffix](_file_lines(file), file, column)
 
 
 def _file_lines(file: Path) -> Iterator[str]:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+    with open_packed(file) as stream:
         yield from _lines(stream, file)
 
 
 def _lines(stream: IO[bytes], name: Path | str) -> Iterator[str]:
-    """The lines without their ends. Only at \\n: str.splitlines would also split at U+2028 and others inside a text."""
-    try:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{name} line {number} is not UTF-8: {error.reason}") from error
-    except DECOMPRESSION_ERRORS as error:
-        raise OSError(f"{name} is damaged: {error}") from error
+    """The lines without their ends."""
+    return (line.rstrip("\r\n") for _, line in text_lines(stream, name))
 
 
 def _plain_rows(lines: Iterator[str], file: Path, column: str) -> tuple[str, Iterator[Row]]:
