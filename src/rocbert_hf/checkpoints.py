@@ -1,12 +1,23 @@
-"""Checkpoints that a user names: where one cannot be loaded, one line says which and why."""
+"""Checkpoints that a user names: loading them, their devices, and what tells one from another."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from .files import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_LAYERS = 10_000
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
 @contextmanager
@@ -27,6 +38,8 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise OSError(f"{what} {source} cannot be loaded: the folder has no config.json")
     try:
+        if folder.is_dir():
+            check_sizes(read_json(folder / "config.json"), _bytes_of_weights(folder))
         yield
     except ValueError as error:
         raise ValueError(f"{what} {source} cannot be used: {_first_line(error)}") from error
@@ -36,9 +49,46 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
             f"{what} {source} cannot be loaded: its weights are a pickle that holds more than numbers, or is damaged; "
             "weights in safetensors can be loaded safely"
         ) from None
-    # a damaged file of weights is a SafetensorError, one of other sizes a RuntimeError
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise OSError(f"{what} {source} cannot be loaded: {_first_line(error)}") from error
+    # Damaged weights are a SafetensorError, weights of other sizes a RuntimeError; odd values in a JSON file show as
+    # TypeError, AttributeError, KeyError ... from deep inside transformers.
+    except Exception as error:
+        told = _first_line(error) if isinstance(error, (OSError, RuntimeError, SafetensorError)) else _kind(error)
+        raise OSError(f"{what} {source} cannot be loaded: {told}") from error
+
+
+def check_sizes(config: Mapping[str, Any], bytes_of_weights: int) -> None:
+    """Refuse a config whose model would not fit its weights, before memory is taken for it.
+
+    Args:
+        config: what config.json holds.
+        bytes_of_weights: size of the files of weights; 0 if that is not known.
+
+    Raises:
+        ValueError: a size is not a whole number above 0, or the model would have over eight parameters for each byte.
+    """
+    sizes = {name: config[name] for name in SIZES if config.get(name) is not None}
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} in config.json must be a whole number above 0, got {value!r}")
+    layers, hidden = sizes.get("num_hidden_layers", 0), sizes.get("hidden_size", 0)
+    if layers > MAX_LAYERS:
+        raise ValueError(f"num_hidden_layers in config.json must be at most {MAX_LAYERS:,}, got {layers:,}")
+    embedding = config.get("embedding_size") if isinstance(config.get("embedding_size"), int) else hidden
+    parameters = sizes.get("vocab_size", 0) * embedding
+    parameters += layers * hidden * (4 * hidden + 2 * sizes.get("intermediate_size", 0))
+    if bytes_of_weights and parameters > 8 * bytes_of_weights:
+        raise ValueError(
+            f"config.json describes a model of {parameters:,} parameters, but the files of weights hold "
+            f"{bytes_of_weights:,} bytes"
+        )
+
+
+def _bytes_of_weights(folder: Path) -> int:
+    return sum(file.stat().st_size for suffix in ("safetensors", "bin") for file in folder.glob(f"*.{suffix}"))
+
+
+def _kind(error: Exception) -> str:
+    return f"its files are damaged or of another kind of model ({type(error).__name__}: {_first_line(error)})"
 
 
 def checked_device(device: str | None) -> str | None:
@@ -57,6 +107,83 @@ def checked_device(device: str | None) -> str | None:
                 f"device must be one that torch can use here, such as cpu, got {device!r}: {_first_line(error)}"
             ) from error
     return device
+
+
+def device_for(device: str | torch.device | None) -> str | torch.device:
+    """Where a model that is loaded here computes: where it was told to, or else on a GPU if there is one."""
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_with_head(auto_class: Any, source: str | os.PathLike, head: str) -> Any:
+    """A model whose head was trained: transformers makes one of random numbers where there is none.
+
+    Args:
+        auto_class: of transformers, for the kind of head.
+        source: folder or Hub id.
+        head: its name for the error, and what to do.
+
+    Raises:
+        ValueError: the head is missing. OSError: the model cannot be loaded.
+    """
+    model, found = auto_class.from_pretrained(source, output_loading_info=True)
+    # a pooler or position ids inside the base model may be missing for good reasons, and so may a new bias
+    base = f"{model.base_model_prefix}."
+    missing = sorted(key for key in found["missing_keys"] if key.endswith("weight") and not key.startswith(base))
+    if missing:
+        raise ValueError(f"{str(source)!r} has no trained {head} (it lacks {', '.join(missing)})")
+    return model
+
+
+def model_fingerprint(
+    model: Any, tokenizer: Any = None, *settings: Any, leave_out: Collection[str] = frozenset()
+) -> str:
+    """A hash of all that a model's answers depend on, the same for what is saved and loaded again.
+
+    Args:
+        model: a torch module; its weights count, and of its config all but where it comes from and is kept as.
+        tokenizer: the model's, if it has one.
+        settings: anything else that can be written.
+        leave_out: names of weights that no answer depends on.
+    """
+    import torch
+
+    config = getattr(model, "config", None)
+    config = config.to_dict() if hasattr(config, "to_dict") else {}
+    parts = {
+        "class": type(model).__name__,
+        "settings": list(map(str, settings)),
+        "config": {str(key): value for key, value in config.items() if key not in _NO_BEHAVIOUR and key[0] != "_"},
+        "tokenizer": _tokenizer_state(tokenizer),
+    }
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        if name in leave_out:
+            continue
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+# Keys of a config that saving sets; the type of the weights shows in their bytes.
+_NO_BEHAVIOUR = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version"})
+
+
+def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
+    """What a tokenizer makes its tokens by; padding and truncation, which each call sets anew, are left out."""
+    # the tables of RoCBERT's channels stand outside the compiled part
+    names = ("padding_side", "truncation_side", "split_special_tokens", "word_shape", "word_pronunciation")
+    state = {name: getattr(tokenizer, name, None) for name in names}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        compiled = json.loads(backend.to_str())
+        return state | {name: part for name, part in compiled.items() if name not in ("padding", "truncation")}
+    if hasattr(tokenizer, "get_vocab"):
+        settings = getattr(tokenizer, "init_kwargs", {}).items()
+        state["settings"] = {name: str(value) for name, value in settings if not name.endswith(("_file", "_path"))}
+        state["vocabulary"] = tokenizer.get_vocab()
+    return state
 
 
 def _first_line(error: Exception) -> str:

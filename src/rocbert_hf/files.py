@@ -140,6 +140,24 @@ def json_value(text: str | bytes, where: str) -> Any:
         raise ValueError(f"{where} is not usable JSON: it is nested too deeply") from error
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """A file with one JSON object.
+
+    Raises:
+        OSError: the file cannot be read. ValueError: it does not hold a JSON object.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not JSON: it is not UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise OSError(f"{file} cannot be read ({error.strerror}); a checkpoint folder must have it") from error
+    content = json_value(text, str(file))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a JSON object, it holds a {type(content).__name__}")
+    return content
+
+
 # ------------------------------------------------------------------------------------------------ writing
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
-from rocbert_hf.attackers import AttackerSpec, Example, ModelClassifier
+from rocbert_hf.attackers import AttackerSpec, ModelClassifier
 from rocbert_hf.attacks import AdversarialSynthesizer
-from rocbert_hf.defences import CorrectorSpec, MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented
+from rocbert_hf.defences import CorrectorSpec, MaskedLMCorrector, PycorrectorCorrector, SpellChecked
 from rocbert_hf.defences.spelling import plain_forms, rewritings
 from rocbert_hf.evaluation import RobustnessEvaluator
 from rocbert_hf.resources import demo_sentences
@@ -182,15 +182,6 @@ def test_several_threads_may_ask_a_defended_classifier_at_once():
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(defended, asked))
     assert all((answer == 1).all() for answer in answers)
-
-
-def test_augmented_examples_keep_label_and_pair():
-    examples = [Example("这家店的服务很好", 1, "环境也不错"), Example("房间太小了，还有味道", 0, "不会再来")]
-    more = augmented(examples, n=2, seed=1)
-    assert [(e.label, e.text_pair) for e in more] == [(1, "环境也不错")] * 3 + [(0, "不会再来")] * 3
-    assert more[0] == examples[0]
-    assert len({example.text for example in more}) == 6
-    assert augmented(examples, n=2, seed=1) == more
 
 
 @pytest.mark.parametrize("spec", ["spelling", "spelling=", "grammar", "pycorrector=x"])

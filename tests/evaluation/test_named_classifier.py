@@ -9,7 +9,8 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 import rocbert_hf
 from rocbert_hf import RoCBertForSequenceClassification, RoCBertTokenizer
 from rocbert_hf.attackers import MaskedLanguageModelSynonyms, ModelClassifier
-from rocbert_hf.attackers.victim import fingerprint_of, model_fingerprint
+from rocbert_hf.attackers.victim import fingerprint_of
+from rocbert_hf.checkpoints import model_fingerprint
 from rocbert_hf.defences import MaskedLMCorrector, SpellChecked
 from rocbert_hf.evaluation import MeanPooledEncoder
 from rocbert_hf.resources import vocabulary

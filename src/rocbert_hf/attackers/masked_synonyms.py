@@ -11,8 +11,8 @@ import numpy as np
 
 from ..attacks.attacked_text import CHINESE
 from ..characters.words import word_frequencies
+from ..checkpoints import device_for, load_with_head, model_fingerprint
 from .draft import Words
-from .victim import device_for, load_with_head, model_fingerprint
 
 if TYPE_CHECKING:
     import torch

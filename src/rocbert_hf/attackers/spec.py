@@ -12,11 +12,10 @@ from typing import Any
 
 from ..attacks import ATTACKS, PRESETS, AdversarialSynthesizer, CausalLMScorer, Scorer
 from ..characters.word_vectors import WordVectors
-from ..checkpoints import loading
+from ..checkpoints import loading, model_fingerprint
 from .driver import BlackBoxAttacker
 from .masked_synonyms import MaskedLanguageModelSynonyms
 from .recipes import ATTACKERS
-from .victim import model_fingerprint
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from ..checkpoints import device_for, load_with_head, model_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -204,13 +205,6 @@ def _is_pipeline(victim: Any) -> bool:
     return all(hasattr(victim, part) for part in ("model", "tokenizer", "preprocess"))
 
 
-def device_for(device: str | torch.device | None) -> str | torch.device:
-    """Where a model that is loaded here computes: where it was told to, or else on a GPU if there is one."""
-    import torch
-
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
     """(model, tokenizer, device to move it to or None)."""
     if isinstance(model, (str, PathLike)):
@@ -232,26 +226,6 @@ def _load(model: Any, tokenizer: Any, device: Any) -> tuple[Any, Any, Any]:
     return model, tokenizer, device
 
 
-def load_with_head(auto_class: Any, source: str | PathLike, head: str) -> Any:
-    """A model whose head was trained: transformers makes one of random numbers where there is none.
-
-    Args:
-        auto_class: of transformers, for the kind of head.
-        source: folder or Hub id.
-        head: its name for the error, and what to do.
-
-    Raises:
-        ValueError: the head is missing. OSError: the model cannot be loaded.
-    """
-    model, found = auto_class.from_pretrained(source, output_loading_info=True)
-    # a pooler or position ids inside the base model may be missing for good reasons, and so may a new bias
-    base = f"{model.base_model_prefix}."
-    missing = sorted(key for key in found["missing_keys"] if key.endswith("weight") and not key.startswith(base))
-    if missing:
-        raise ValueError(f"{str(source)!r} has no trained {head} (it lacks {', '.join(missing)})")
-    return model
-
-
 def _digest(tokens: np.ndarray) -> bytes:
     """A key of all that the model sees of one text, (inputs, tokens)."""
     return hashlib.blake2b(tokens.tobytes(), digest_size=16).digest()
@@ -267,53 +241,3 @@ def batches_of_similar_length(lengths: dict[int, int], batch_size: int, slack: f
             shortest = lengths[key]
         batches[-1].append(key)
     return batches
-
-
-def model_fingerprint(
-    model: Any, tokenizer: Any = None, *settings: Any, leave_out: Collection[str] = frozenset()
-) -> str:
-    """A hash of all that a model's answers depend on, the same for what is saved and loaded again.
-
-    Args:
-        model: a torch module; its weights count, and of its config all but where it comes from and is kept as.
-        tokenizer: the model's, if it has one.
-        settings: anything else that can be written.
-        leave_out: names of weights that no answer depends on.
-    """
-    import torch
-
-    config = getattr(model, "config", None)
-    config = config.to_dict() if hasattr(config, "to_dict") else {}
-    parts = {
-        "class": type(model).__name__,
-        "settings": list(map(str, settings)),
-        "config": {str(key): value for key, value in config.items() if key not in _NO_BEHAVIOUR and key[0] != "_"},
-        "tokenizer": _tokenizer_state(tokenizer),
-    }
-    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        if name in leave_out:
-            continue
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-# Keys of a config that saving sets; the type of the weights shows in their bytes.
-_NO_BEHAVIOUR = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version"})
-
-
-def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer makes its tokens by; padding and truncation, which each call sets anew, are left out."""
-    # the tables of RoCBERT's channels stand outside the compiled part
-    names = ("padding_side", "truncation_side", "split_special_tokens", "word_shape", "word_pronunciation")
-    state = {name: getattr(tokenizer, name, None) for name in names}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        compiled = json.loads(backend.to_str())
-        return state | {name: part for name, part in compiled.items() if name not in ("padding", "truncation")}
-    if hasattr(tokenizer, "get_vocab"):
-        settings = getattr(tokenizer, "init_kwargs", {}).items()
-        state["settings"] = {name: str(value) for name, value in settings if not name.endswith(("_file", "_path"))}
-        state["vocabulary"] = tokenizer.get_vocab()
-    return state

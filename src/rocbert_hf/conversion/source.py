@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..comparison import refuse_not_finite
+from ..files import read_json
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 # Largest difference between the outputs before and after a conversion; a converter that exceeds it writes nothing.
@@ -77,23 +77,6 @@ def read_config(folder: Path) -> dict:
         OSError: there is none. ValueError: it is not a JSON object.
     """
     return read_json(folder / "config.json")
-
-
-def read_json(file: Path) -> dict:
-    """A JSON object.
-
-    Raises:
-        OSError: the file cannot be read. ValueError: it does not hold a JSON object.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OSError(f"{file} cannot be read ({error.strerror}); a checkpoint folder must have it") from error
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, it holds a {type(content).__name__}")
-    return content
 
 
 def weight_files(folder: Path) -> list[Path]:

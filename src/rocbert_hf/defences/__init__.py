@@ -1,5 +1,15 @@
 """Defences: spelling put right before a classifier reads, and training examples attacked."""
 
-from .spelling import CorrectorSpec, MaskedLMCorrector, PycorrectorCorrector, SpellChecked, augmented
+from .adversarial_augmentation import augmented, augmented_against
+from .pycorrector import PycorrectorCorrector
+from .spec import CorrectorSpec
+from .spelling import MaskedLMCorrector, SpellChecked
 
-__all__ = ["CorrectorSpec", "MaskedLMCorrector", "PycorrectorCorrector", "SpellChecked", "augmented"]
+__all__ = [
+    "CorrectorSpec",
+    "MaskedLMCorrector",
+    "PycorrectorCorrector",
+    "SpellChecked",
+    "augmented",
+    "augmented_against",
+]

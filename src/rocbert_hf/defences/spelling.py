@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import unicodedata
@@ -14,16 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..attackers.driver import Example
 from ..attackers.masked_synonyms import load_masked_language_model
-from ..attackers.victim import Classifier, Query, fingerprint_of, model_fingerprint, probabilities_of
-from ..attacks import AdversarialSynthesizer, augment
+from ..attackers.victim import Classifier, Query, fingerprint_of, probabilities_of
 from ..characters.confusables import confusables_of
 from ..characters.near_sounds import characters_by_syllable, near_homophones_of
 from ..characters.parts import splits_of
 from ..characters.pinyin import homophones_of
 from ..characters.similarity import lookalikes_of
-from ..checkpoints import loading
+from ..checkpoints import model_fingerprint
 from ..resources import character_readings, vocabulary
 
 
@@ -287,98 +284,6 @@ class MaskedLMCorrector:
         return self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt", **options
         )
-
-
-class PycorrectorCorrector:
-    """pycorrector's corrector, where it is installed (tried with version 1.1.4).
-
-    Args:
-        corrector: an object of pycorrector with `correct_batch` (`ConfusionCorrector`, `ProperCorrector`,
-            `MacBertCorrector` ...); by default its `Corrector`, of statistics and dictionaries, which downloads a
-            language model of 2.95 GB on first use: `Corrector(language_model_path=...)` takes a smaller one.
-
-    Raises:
-        ValueError: pycorrector, or kenlm that its default needs, is not installed.
-    """
-
-    name = "pycorrector"
-
-    def __init__(self, corrector: Any = None):
-        if corrector is None:
-            try:
-                import kenlm  # noqa: F401  # else it would be missed only when the first text is corrected
-                from pycorrector import Corrector as Default
-            except ImportError as error:
-                raise ValueError(
-                    f"the defence pycorrector needs its package: pip install pycorrector kenlm ({error})"
-                ) from error
-            corrector = Default()
-        self.corrector = corrector
-
-    @property
-    def fingerprint(self) -> str:
-        """Its kind, and a hash of its neural model, or of the file of its language model and its confusion set."""
-        kind, model = type(self.corrector).__name__, getattr(self.corrector, "model", None)
-        if hasattr(model, "state_dict"):
-            return f"{kind}/{model_fingerprint(model, getattr(self.corrector, 'tokenizer', None))}"
-        settings = [getattr(self.corrector, name, None) for name in ("language_model_path", "custom_confusion")]
-        return f"{kind}/{hashlib.blake2b(repr(settings).encode(), digest_size=8).hexdigest()}"
-
-    def correct(self, texts: Sequence[str]) -> list[str]:
-        return [found["target"] for found in self.corrector.correct_batch(list(texts))]
-
-
-@dataclass(frozen=True)
-class CorrectorSpec:
-    """Which corrector.
-
-    Args:
-        kind: "spelling", a `MaskedLMCorrector`, or "pycorrector", a `PycorrectorCorrector`.
-        source: folder or Hub id of the masked language model.
-    """
-
-    kind: str
-    source: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> CorrectorSpec:
-        """What the command line names: "spelling=DIR_OR_ID" or "pycorrector".
-
-        Raises:
-            ValueError: it is neither.
-        """
-        kind, _, source = text.partition("=")
-        if text != PycorrectorCorrector.name and not (kind == MaskedLMCorrector.name and source):
-            raise ValueError(
-                f"must be {MaskedLMCorrector.name}=DIR_OR_ID (of a masked language model) or "
-                f"{PycorrectorCorrector.name}, got {text!r}"
-            )
-        return cls(kind, source or None)
-
-    def load(self, device: str | None = None) -> Corrector:
-        """The corrector.
-
-        Raises:
-            ValueError: the model is not of that kind. OSError: it cannot be loaded, or pycorrector is missing.
-        """
-        if self.source is None:
-            return PycorrectorCorrector()
-        with loading("the model of the defence", self.source):
-            return MaskedLMCorrector(self.source, device=device)
-
-
-def augmented(
-    examples: Sequence[Example],
-    n: int = 1,
-    seed: int = 0,
-    synthesizer: AdversarialSynthesizer | str | Mapping[str, Any] = "paper",
-) -> list[Example]:
-    """Adversarial data augmentation (AdvTrain of the paper's section 5): each example, and `n` attacked forms behind it.
-
-    Of a pair only the first text is attacked.
-    """
-    texts, rows = augment([example.text for example in examples], range(len(examples)), n, seed, synthesizer)
-    return [Example(text, examples[i].label, examples[i].text_pair) for text, i in zip(texts, rows, strict=True)]
 
 
 # --------------------------------------------------------------------------------------------- attacks turned around

@@ -11,13 +11,13 @@ from typing import Any
 
 from ..attackers import AttackerSpec, GivenAttacks, ModelClassifier, SynonymSource
 from ..attackers.driver import Attacker
-from ..attackers.victim import device_for
 from ..attacks import ATTACKS, PRESETS, CausalLMScorer, read_attacks
 from ..attacks.selection import SCORERS
-from ..checkpoints import checked_device, loading
+from ..checkpoints import checked_device, device_for, loading
 from ..data.labelled import Columns, LabelledTexts, read_labelled
 from ..data.tasks import TASKS, task_of
-from ..defences.spelling import Corrector, CorrectorSpec, SpellChecked
+from ..defences.spec import CorrectorSpec
+from ..defences.spelling import Corrector, SpellChecked
 from ..options import REQUIRED, check_choices, option
 from .evaluator import RobustnessEvaluator
 from .similarity import MeanPooledEncoder

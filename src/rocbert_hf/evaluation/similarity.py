@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..attackers.victim import device_for, model_fingerprint
 from ..attacks import AttackedText
+from ..checkpoints import device_for, model_fingerprint
 
 
 class MeanPooledEncoder:

@@ -1,0 +1,50 @@
+"""Damaged folders end in one clear error, before memory is taken for what they claim to be."""
+
+import json
+import shutil
+
+import pytest
+
+from rocbert_hf.attackers import ModelClassifier
+from rocbert_hf.checkpoints import check_sizes, loading
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 10**9}, "describes a model of .* parameters, but the files of weights hold"),
+        ({"vocab_size": 10**9}, "describes a model of .* parameters, but the files of weights hold"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers in config.json must be at most 10,000"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers in config.json must be a whole number above 0, got -1"),
+        ({"hidden_size": "much"}, "hidden_size in config.json must be a whole number above 0, got 'much'"),
+        ({"num_attention_heads": 1.5}, "num_attention_heads in config.json must be a whole number above 0"),
+        ({"hidden_size": None}, "cannot be (loaded|used)"),
+        ({"hidden_act": {"a": 1}}, "cannot be (loaded|used)"),
+        ({"id2label": 3}, "cannot be (loaded|used)"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["ours", "bert"])
+def test_odd_configs_are_one_error(tmp_path, folders, kind, change, message):
+    folder = tmp_path / "model"
+    shutil.copytree(folders[kind], folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
+    with pytest.raises((ValueError, OSError), match=message), loading("the model", folder):
+        ModelClassifier(folder)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"{", b"\xff", b""])
+def test_what_is_no_json_object_is_one_error(tmp_path, folders, content):
+    folder = tmp_path / "model"
+    shutil.copytree(folders["bert"], folder)
+    (folder / "config.json").write_bytes(content)
+    with (
+        pytest.raises(ValueError, match=r"the model .*model cannot be used: .*config\.json"),
+        loading("the model", folder),
+    ):
+        ModelClassifier(folder)
+
+
+def test_models_that_share_layers_or_factor_their_embeddings_are_not_refused():
+    albert_xxlarge = {"vocab_size": 21128, "embedding_size": 128, "hidden_size": 4096, "num_hidden_layers": 12}
+    check_sizes({**albert_xxlarge, "intermediate_size": 16384, "num_attention_heads": 16}, 2 * 210_000_000)
