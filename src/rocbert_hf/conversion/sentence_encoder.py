@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..configuration_rocbert import RoCBertConfig
-from .source import read_json
+from ..files import read_json
 
 POOLING_FOLDER = "1_Pooling"
 POOLINGS = ("cls_token", "mean_tokens", "max_tokens")
