@@ -18,7 +18,7 @@ def test_presets_have_the_sizes_of_the_design():
         for name, preset in PRESETS.items()
     }
     assert sizes == {"tiny": (2, 128), "mini": (4, 256), "small": (6, 384), "base": (12, 768), "large": (48, 1024)}
-    assert RoCBertConfig.from_preset("base").fusion_layer == 1
+    assert RoCBertConfig.from_preset("base").fusion_layer == RoCBertConfig.from_preset("tiny").fusion_layer == 1
     assert RoCBertConfig.from_preset("large").fusion_layer == 3
     assert RoCBertConfig.from_preset("tiny", hidden_dropout_prob=0.0).hidden_dropout_prob == 0.0
 
@@ -27,11 +27,11 @@ def test_presets_have_the_sizes_of_the_design():
     ("fields", "named"),
     [
         ({"fusion": "magic"}, ["fusion", "magic", "layer_insert"]),
-        ({"fusion_layer": 12}, ["fusion_layer", "12", "0..11"]),
-        ({"fusion_layer": -1}, ["fusion_layer", "-1", "0..11"]),
-        ({"fusion": "attention", "fusion_layer": -2}, ["fusion_layer", "-2", "-1..11", "attention"]),
+        ({"fusion_layer": 13}, ["fusion_layer", "13", "0..12"]),
+        ({"fusion_layer": -1}, ["fusion_layer", "-1", "0..12"]),
+        ({"fusion": "attention", "fusion_layer": -1}, ["fusion_layer", "-1", "0..12", "attention"]),
         ({"merge_input_way": "mean"}, ["merge_input_way", "mean", "concat, plus, attention"]),
-        ({"merge_input_way": "attention", "additional_attention_layer": 13}, ["fusion_layer", "12", "-1..11"]),
+        ({"merge_input_way": "attention", "additional_attention_layer": 13}, ["fusion_layer", "13", "0..12"]),
         ({"fusion_normalization": "none"}, ["fusion_normalization", "softmax"]),
         ({"phonetic_encoder": "rnn"}, ["phonetic_encoder", "rnn", "char_sum"]),
         ({"contrastive_pooling": "max"}, ["contrastive_pooling", "cls"]),
@@ -89,7 +89,7 @@ def test_the_authors_fields_choose_the_fusion(tmp_path, merge_input_way, fusion)
     assert config.fusion == fusion
     assert config.phonetic_encoder == "table"
     if fusion == "attention":
-        assert config.fusion_layer == 0
-        assert RoCBertConfig.from_dict(released).fusion_layer == -1  # the default there is 0: before all layers
+        assert config.fusion_layer == 1
+        assert RoCBertConfig.from_dict(released).fusion_layer == 0  # the default there is 0: before all layers
     config.save_pretrained(tmp_path)
     assert RoCBertConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()

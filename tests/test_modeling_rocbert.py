@@ -334,16 +334,16 @@ def test_linear_weights_stay_finite_where_the_scores_cancel(tiny_sizes):
 @pytest.mark.parametrize(
     ("fusion", "normalization", "layer"),
     [
-        *(("layer_insert", normalization, layer) for normalization in ("softmax", "linear") for layer in range(3)),
-        *(("attention", "softmax", layer) for layer in range(-1, 3)),
-        ("two_step", "softmax", -1),
+        *(("layer_insert", normalization, layer) for normalization in ("softmax", "linear") for layer in range(4)),
+        *(("attention", "softmax", layer) for layer in range(4)),
+        ("two_step", "softmax", 0),
     ],
 )
-def test_the_fusion_reads_the_output_of_the_layer_it_names(tiny_sizes, make_inputs, fusion, normalization, layer):
+def test_the_fusion_reads_the_input_of_the_layer_it_names(tiny_sizes, make_inputs, fusion, normalization, layer):
     config = RoCBertConfig(
         **tiny_sizes,
         fusion=fusion,
-        fusion_layer=max(layer, 0) if fusion == "two_step" else layer,
+        fusion_layer=layer,
         fusion_normalization=normalization,
         output_hidden_states=True,
     )
@@ -356,7 +356,8 @@ def test_the_fusion_reads_the_output_of_the_layer_it_names(tiny_sizes, make_inpu
     same = [torch.equal(a, b) for a, b in zip(fused_states, plain_states, strict=True)]
     last = config.num_hidden_layers
     # the last hidden state is what the model returns, so it shows the fusion of the last layer too
-    assert same == [index <= layer + (layer >= 0) and index < last for index in range(last + 1)]
+    # the layers before decide the weights; a fused input is recorded as the output of the layer before, if there is one
+    assert same == [index <= layer and (layer > 0) and index < last for index in range(last + 1)]
 
 
 def test_a_syllable_is_the_sum_of_its_letters_and_letters_are_shared_with_text():
@@ -532,7 +533,7 @@ def test_every_head_learns(tiny_sizes, make_inputs):
     }
     for head, head_labels in labels.items():
         torch.manual_seed(0)
-        model = head(copy.deepcopy(config))
+        model = head(RoCBertConfig(**config.to_dict() | {"is_decoder": head is RoCBertForCausalLM}))
         loss = model(**head_inputs(head, inputs), **head_labels).loss
         loss.backward()
         without_gradient = [
@@ -549,7 +550,7 @@ def test_every_head_learns(tiny_sizes, make_inputs):
 @pytest.mark.parametrize("fusion", WEIGHING_FUSIONS)
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
 def test_heads_report_fusion_weights_that_sum_to_one(tiny_sizes, make_inputs, head, fusion):
-    config = RoCBertConfig(**tiny_sizes, fusion=fusion)
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion, is_decoder=head is RoCBertForCausalLM)
     inputs = head_inputs(head, make_inputs(config))
     output = head(config)(**inputs, output_fusion_weights=True)
     weights = output["fusion_weights"]
@@ -598,6 +599,60 @@ def test_generation_with_and_without_cache_agree(tiny_sizes, make_inputs):
     )
     assert cached.shape == (1, 17)
     assert torch.equal(cached, recomputed)
+
+
+def test_a_causal_model_that_reads_both_ways_is_refused(tiny_sizes):
+    with pytest.raises(ValueError, match="is_decoder=True"):
+        RoCBertForCausalLM(RoCBertConfig(**tiny_sizes))
+
+
+def test_shifted_labels_are_labels_shifted_by_the_caller(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes, is_decoder=True)
+    model, inputs = add_noise(RoCBertForCausalLM(config)).eval(), make_inputs(config)
+    labels = inputs["input_ids"]
+    shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    expected = model(**inputs, labels=labels).loss
+    assert torch.allclose(model(**inputs, shift_labels=shifted).loss, expected)
+    assert torch.allclose(model(**inputs, labels=labels, shift_labels=shifted).loss, expected)
+
+
+def test_generation_from_embeddings_is_that_from_their_ids(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes, is_decoder=True)
+    model, inputs = add_noise(RoCBertForCausalLM(config)).eval(), make_inputs(config, batch=1)
+    from_ids = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
+    from_embeds = model.generate(**inputs, inputs_embeds=embeds, max_new_tokens=6, do_sample=False)
+    assert torch.equal(from_ids[:, embeds.shape[1] :], from_embeds)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_masked_token_tells_nothing_by_its_other_ids(tiny_sizes, make_inputs, fusion):
+    """As after transformers' DataCollatorForLanguageModeling, which masks `input_ids` alone."""
+    model = add_noise(RoCBertForMaskedLM(RoCBertConfig(**tiny_sizes, fusion=fusion))).eval()
+    inputs = make_inputs(model.config)
+    inputs["input_ids"][:, 3] = model.config.mask_token_id
+    other = {name: ids.clone() for name, ids in inputs.items()}
+    other["input_shape_ids"][:, 3], other["input_pronunciation_ids"][:, 3] = 9, 11
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context:
+            assert torch.equal(model(**inputs).logits, model(**other).logits)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_boolean_masks_are_masks_in_pretraining(tiny_sizes, make_inputs, views):
+    config = RoCBertConfig(**tiny_sizes)
+    model, inputs = add_noise(RoCBertForPreTraining(config)).eval(), make_inputs(config)
+    batch = {**inputs, "labels": inputs["input_ids"]}
+    if views == 2:
+        batch |= {f"attack_{name}": ids.flip(0) for name, ids in inputs.items()}
+    boolean = {name: ids.bool() if name.endswith("attention_mask") else ids for name, ids in batch.items()}
+    assert torch.allclose(model(**boolean).loss, model(**batch).loss)
+
+
+def test_an_input_that_is_too_long_is_one_error_with_both_lengths(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes)
+    with pytest.raises(ValueError, match=r"65 tokens long.*`max_position_embeddings` is 64.*truncation=True"):
+        RoCBertModel(config)(**make_inputs(config, length=65))
 
 
 # -------------------------------------------------------------------------------------------- pretraining objective
@@ -785,7 +840,7 @@ def test_a_wrong_spelling_of_pronunciations_is_refused(tiny_sizes):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("fusion_layer", [0, 2])
+@pytest.mark.parametrize("fusion_layer", [0, 3])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_last_layer_at_some_positions_equals_the_whole_layer(
     tiny_sizes, make_inputs, fusion, fusion_layer, attention

@@ -26,7 +26,6 @@ PRESETS: dict[str, dict[str, int]] = {
         "hidden_size": 128,
         "num_attention_heads": 2,
         "intermediate_size": 512,
-        "fusion_layer": 0,
     },
     "mini": {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
     "small": {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
@@ -50,6 +49,9 @@ ROC_BERT_DEFAULTS: dict[str, Any] = {
     "concat_input": True,
     "phonetic_encoder": "table",
     "contrastive_pooling": "pooler",
+    "mask_token_id": None,
+    "mask_shape_id": None,
+    "mask_pronunciation_id": None,
 }
 
 # `merge_input_way` of the authors' released code, in our names.
@@ -103,15 +105,15 @@ class RoCBertConfig(PreTrainedConfig):
         pronunciation_embed_dim (`int`, *optional*, defaults to `hidden_size`):
             Width of the phonetic vectors. `layer_insert` and `sum` need `hidden_size`.
         fusion (`str`, defaults to `"layer_insert"`):
-            How the channels meet. `"layer_insert"`: in the output of encoder layer `fusion_layer`, by weights computed
+            How the channels meet. `"layer_insert"`: in the input of encoder layer `fusion_layer`, by weights computed
             from the hidden state (the paper's choice, section 4.1). `"attention"`: there too, by attention over the
             three channels (the authors' released code, `merge_input_way="attention"`). `"two_step"`: in the embeddings,
             weights first, then an encoding of the weighted channels. `"concat"`: embeddings concatenated and projected;
             `"sum"`: embeddings averaged (both exactly as transformers' `RoCBertModel`). `"none"`: a plain BERT.
         fusion_layer (`int`, defaults to 1):
-            For `layer_insert` and `attention`, the encoder layer, counted from 0, whose output is fused: 1 in the
-            paper's base model, 3 in its large one. With `attention`, -1 is the output of the embeddings (a released
-            configuration's `additional_attention_layer` is this plus 1, and is understood).
+            The paper's k: `layer_insert` and `attention` fuse the input of encoder layer k, so that layers 0 to k-1 decide
+            the weights. 0 is the embeddings' output, `num_hidden_layers` the last layer's; 1 in the paper's base model, 3
+            in its large one. (A released configuration's `additional_attention_layer` is k.)
         fusion_normalization (`str`, defaults to `"softmax"`):
             `"softmax"` normalises the three scores, scaled by `1/sqrt(hidden_size)`, with a softmax; `"linear"` divides
             them by their sum, as the paper prints it.
@@ -122,6 +124,10 @@ class RoCBertConfig(PreTrainedConfig):
         contrastive_pooling (`str`, defaults to `"cls"`):
             What `RoCBertForPreTraining` contrasts: the last hidden state of [CLS], or the `"pooler"`'s output (as
             transformers' class of that name does).
+        mask_token_id, mask_shape_id, mask_pronunciation_id (`int`, *optional*, default to the packaged vocabulary's):
+            The ids of [MASK] in the three channels. At every [MASK] the model reads the last two whatever shape and
+            pronunciation it is given, so that a collator that masks `input_ids` alone does not leave the answer in
+            sight. With `None` the given ids are read.
 
     Raises:
         ValueError: a value is unknown or two do not fit; the message names the field and what is allowed.
@@ -167,6 +173,9 @@ class RoCBertConfig(PreTrainedConfig):
     fusion_normalization: str = "softmax"
     phonetic_encoder: str = "char_sum"
     contrastive_pooling: str = "cls"
+    mask_token_id: int | None = 4
+    mask_shape_id: int | None = 4
+    mask_pronunciation_id: int | None = 4
 
     def __post_init__(self, **kwargs):
         concat_input = kwargs.pop("concat_input", None)
@@ -192,7 +201,7 @@ class RoCBertConfig(PreTrainedConfig):
             )
         self.fusion = RELEASED_FUSIONS[merge_input_way]
         if self.fusion == "attention":
-            self.fusion_layer = layer - 1
+            self.fusion_layer = layer
 
     def _validate(self) -> None:
         for field, allowed in (
@@ -208,11 +217,10 @@ class RoCBertConfig(PreTrainedConfig):
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
                 f"({self.num_attention_heads})."
             )
-        first = {"layer_insert": 0, "attention": -1}.get(self.fusion)
-        if first is not None and not first <= self.fusion_layer < self.num_hidden_layers:
+        if self.fusion in ("layer_insert", "attention") and not 0 <= self.fusion_layer <= self.num_hidden_layers:
             raise ValueError(
-                f"`fusion_layer` counts encoder layers from 0, so with `num_hidden_layers={self.num_hidden_layers}` it "
-                f'must be in {first}..{self.num_hidden_layers - 1} for `fusion="{self.fusion}"`; '
+                f"`fusion_layer` is the encoder layer whose input is fused, so with `num_hidden_layers="
+                f'{self.num_hidden_layers}` it must be in 0..{self.num_hidden_layers} for `fusion="{self.fusion}"`; '
                 f"got {self.fusion_layer}."
             )
         if self.fusion in ("layer_insert", "sum") and self.enable_pronunciation:

@@ -61,6 +61,10 @@ class RoCBertPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, RoCBertFusion):
             module.init_weights(std)
+        elif isinstance(module, RoCBertPooler):
+            # the same in every new model: an adapter that was trained on a new pooler and saved without it finds it again
+            weight = torch.randn(module.dense.weight.shape, generator=torch.Generator().manual_seed(0), device="cpu")
+            init.copy_(module.dense.weight, std * weight)
         elif isinstance(module, RoCBertEmbeddings):
             self._init_channels(module, std)
 
@@ -239,7 +243,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 pooler reads the first of them.
 
         Raises:
-            ValueError: an id is outside its table, the channels differ in shape, or `fusion_weights` are asked of a
+            ValueError: the input is longer than `max_position_embeddings`, an id is outside its table, the channels differ in shape, or `fusion_weights` are asked of a
                 fusion that has none.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -257,6 +261,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
         length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
         if position_ids is None:
             past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+            self._check_length(past_length + length)
             device = (input_ids if inputs_embeds is None else inputs_embeds).device
             position_ids = torch.arange(past_length, past_length + length, device=device).unsqueeze(0)
 
@@ -334,8 +339,14 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 like = text[0] if text[0] is not None else text[1]
                 given = torch.zeros(like.shape[:2], dtype=torch.long, device=like.device)
             if present and given is not None:
-                ids[name] = given
+                ids[name] = self._as_masked(text[0], given, getattr(self.config, f"mask_{name}_id"))
         return ids
+
+    def _as_masked(self, input_ids, ids: torch.LongTensor, mask_id: int | None) -> torch.LongTensor:
+        """A channel's ids with its own [MASK] wherever the text has [MASK], so that they cannot tell what is masked."""
+        if input_ids is None or mask_id is None or self.config.mask_token_id is None:
+            return ids
+        return ids.masked_fill(input_ids == self.config.mask_token_id, mask_id)
 
     def _may_skip_positions(self, options: dict) -> bool:
         """Whether the last layer may be computed for some positions alone, with the same result."""
@@ -345,6 +356,14 @@ class RoCBertModel(RoCBertPreTrainedModel):
         # other implementations of attention take masks of other shapes
         plain = self.config._attn_implementation in ("sdpa", "eager") and not self.config.is_decoder
         return plain and not recorded and not fused_last
+
+    def _check_length(self, length: int) -> None:
+        longest = self.config.max_position_embeddings
+        if not torch.compiler.is_compiling() and length > longest:
+            raise ValueError(
+                f"The input is {length} tokens long, but `max_position_embeddings` is {longest}: tokenize with "
+                f"`truncation=True, max_length={longest}`."
+            )
 
     def _check_ids(self, input_ids, inputs_embeds, shape_ids, pronunciation_ids, token_type_ids) -> None:
         expected = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]

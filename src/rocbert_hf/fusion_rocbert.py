@@ -45,7 +45,7 @@ class RoCBertFusion(nn.Module):
 
     def __init__(self, config: RoCBertConfig):
         super().__init__()
-        self.layer = config.fusion_layer + 1
+        self.layer = config.fusion_layer
 
     def forward(
         self, hidden_states: torch.Tensor, vectors: dict[str, torch.Tensor]

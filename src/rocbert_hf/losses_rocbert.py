@@ -1,9 +1,16 @@
-"""Eq. 5, the in-batch contrastive loss: of sentences and of glyphs, with the negatives that one chooses."""
+"""
+The losses of RoCBERT's heads: Eq. 5 with the negatives that one chooses, and what the heads of downstream tasks minimise.
+
+`num_items_in_batch` is what transformers' `Trainer` passes: how many labels the batches of one optimizer step have
+together. The sum over the labels is then divided by it, so that the step's losses add up to the mean over all of them.
+"""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 NEGATIVES = ("attacked", "originals", "both")
 
@@ -90,3 +97,51 @@ def views_contrastive_loss(
 def _normalized(vectors: torch.Tensor) -> torch.Tensor:
     """Of length 1, in float32 at least: cosines are divided by 0.01, which half precision has no digits for."""
     return nn.functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
+
+
+def mean_over_items(
+    loss: Callable[..., torch.Tensor],
+    predicted: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """
+    A loss of `torch.nn.functional`, averaged over its items or over those of the whole optimizer step.
+
+    Args:
+        loss: takes predictions, labels and `reduction`.
+        num_items_in_batch: items of all batches of the step; without it, of this batch.
+    """
+    if num_items_in_batch is None:
+        return loss(predicted, labels)
+    if torch.is_tensor(num_items_in_batch):
+        num_items_in_batch = num_items_in_batch.to(predicted.device)
+    return loss(predicted, labels, reduction="sum") / num_items_in_batch
+
+
+def sequence_classification_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    config: PreTrainedConfig,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """
+    Cross-entropy, mean squared error or binary cross-entropy, by `config.problem_type`, which is set as in transformers
+    if it is None: regression for one label, one of several for integer labels, several at once for others.
+
+    Args:
+        logits: (batch, num_labels).
+        labels: (batch,) of ids, or of numbers with one label; (batch, num_labels) with several numbers.
+    """
+    if config.problem_type is None:
+        integers = labels.dtype in (torch.long, torch.int)
+        several = "single_label_classification" if integers else "multi_label_classification"
+        config.problem_type = "regression" if config.num_labels == 1 else several
+    labels = labels.to(logits.device)
+    if config.problem_type == "single_label_classification":
+        return mean_over_items(nn.functional.cross_entropy, logits, labels.view(-1), num_items_in_batch)
+    losses = {
+        "regression": nn.functional.mse_loss,
+        "multi_label_classification": nn.functional.binary_cross_entropy_with_logits,
+    }
+    return mean_over_items(losses[config.problem_type], logits, labels.view(logits.shape), num_items_in_batch)

@@ -26,7 +26,12 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_rocbert import RoCBertConfig
 from .encoder_rocbert import RoCBertModel, RoCBertModelOutput, RoCBertPreTrainedModel, with_fusion_weights
-from .losses_rocbert import in_batch_contrastive_loss, views_contrastive_loss
+from .losses_rocbert import (
+    in_batch_contrastive_loss,
+    mean_over_items,
+    sequence_classification_loss,
+    views_contrastive_loss,
+)
 from .pretraining_rocbert import RoCBertForPreTraining, RoCBertForPreTrainingOutput
 
 
@@ -84,12 +89,22 @@ class RoCBertForMaskedLM(RoCBertPreTrainedModel):
 
 
 class RoCBertForCausalLM(RoCBertPreTrainedModel, GenerationMixin):
-    """Predicts the next token, left to right (`is_decoder=True`); `labels` (batch, sequence) are shifted inside."""
+    """
+    Predicts the next token, left to right; `labels` (batch, sequence) are shifted inside, `shift_labels` are not.
+
+    Raises:
+        ValueError: the configuration does not say `is_decoder=True`.
+    """
 
     _tied_weights_keys = RoCBertForPreTraining._tied_weights_keys
 
     def __init__(self, config: RoCBertConfig):
         super().__init__(config)
+        if not config.is_decoder:
+            raise ValueError(
+                "`RoCBertForCausalLM` needs `is_decoder=True` in its configuration, got False: it would read in both "
+                "directions and see the token that it is to predict."
+            )
         self.roc_bert = RoCBertModel(config, add_pooling_layer=False)
         self.cls = RoCBertOnlyMLMHead(config)
         self.post_init()
@@ -112,6 +127,7 @@ class RoCBertForCausalLM(RoCBertPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         labels: torch.LongTensor | None = None,
+        shift_labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithCrossAttentions:
@@ -133,8 +149,10 @@ class RoCBertForCausalLM(RoCBertPreTrainedModel, GenerationMixin):
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.cls(outputs.last_hidden_state[:, kept])
         loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=num_items)
+        if labels is not None or shift_labels is not None:
+            loss = self.loss_function(
+                logits, labels, self.config.vocab_size, num_items_in_batch=num_items, shift_labels=shift_labels
+            )
         output = CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
@@ -151,20 +169,26 @@ class RoCBertForCausalLM(RoCBertPreTrainedModel, GenerationMixin):
         next_sequence_length: int | None = None,
         input_shape_ids: torch.LongTensor | None = None,
         input_pronunciation_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
         **kwargs,
     ) -> dict:
         """
         Adds the channels of the prompt. A token generated after it has no sound or shape here, since only the tokenizer
         knows them: it reads as padding in these two channels, as in transformers.
         """
-        inputs = super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
-        length = inputs["input_ids"].shape[1]
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
+        )
+        text = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+        length = text.shape[1]
+        # `input_ids` has no prompt if that came as embeddings
+        so_far = input_ids.shape[1] + (0 if inputs_embeds is None else inputs_embeds.shape[1])
         for name, ids in (
             ("input_shape_ids", input_shape_ids),
             ("input_pronunciation_ids", input_pronunciation_ids),
         ):
             if ids is not None:
-                padding = (0, max(input_ids.shape[1] - ids.shape[1], 0))
+                padding = (0, max(so_far - ids.shape[1], 0))
                 inputs[name] = nn.functional.pad(ids, padding, value=self.config.pad_token_id or 0)[:, -length:]
         return inputs
 
@@ -207,7 +231,7 @@ class RoCBertForSequenceClassification(RoCBertPreTrainedModel):
         logits = self.classifier(self.dropout(outputs.pooler_output))
         loss = None
         if labels is not None:
-            loss = self.loss_function(labels, logits, self.config, num_items_in_batch=num_items)
+            loss = sequence_classification_loss(logits, labels, self.config, num_items)
         output = SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -282,7 +306,7 @@ class RoCBertForMultipleChoice(RoCBertPreTrainedModel):
         labels: torch.LongTensor | None = None,
         **kwargs,
     ) -> MultipleChoiceModelOutput:
-        kwargs.pop("num_items_in_batch", None)
+        num_items = kwargs.pop("num_items_in_batch", None)
         choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
 
         def flat(tensor):
@@ -299,7 +323,9 @@ class RoCBertForMultipleChoice(RoCBertPreTrainedModel):
             **kwargs,
         )
         logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, choices)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        loss = None
+        if labels is not None:
+            loss = mean_over_items(nn.functional.cross_entropy, logits, labels, num_items)
         output = MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

@@ -136,6 +136,8 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             return_representations: return what would be contrasted, and leave the contrastive loss to the caller, who
                 may have negatives from other batches (`rocbert_hf.pretraining.contrastive`).
             kwargs: a third view and a correction, see `RoCBertFurtherInputs`; and what any model of transformers takes.
+                With `num_items_in_batch`, the labels of all batches of an optimizer step (`Trainer` passes it), every loss
+                is weighed by this batch's share of them, so that the step's losses add up to their mean.
 
         Raises:
             ValueError: `inputs_embeds` are given with an attacked form, or `attack_labels` without labels and an attacked
@@ -145,6 +147,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             raise ValueError("`inputs_embeds` cannot be given with `attack_input_ids`: all views are encoded from ids.")
         clean = {name: kwargs.pop(f"labels_{name}", None) for name in VIEW_INPUTS}
         attack_labels = kwargs.pop("attack_labels", None)
+        num_items = kwargs.pop("num_items_in_batch", None)
         if labels is None:
             labels = clean["input_ids"]
         if attack_labels is not None and (labels is None or attack_input_ids is None):
@@ -201,6 +204,12 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             representations = sentence.unflatten(0, (len(views), batch_size)).transpose(0, 1)
             if not return_representations:
                 contrastive_loss, contrastive_accuracy = views_contrastive_loss(representations, temperature)
+        if num_items is not None and labels is not None:
+            # what this batch adds to the step: its share of the labels of the step's batches
+            share = (labels != -100).sum() / torch.as_tensor(num_items, device=labels.device)
+            mlm_loss, correction_loss, contrastive_loss = (
+                None if loss is None else share * loss for loss in (mlm_loss, correction_loss, contrastive_loss)
+            )
         losses = [loss for loss in (mlm_loss, correction_loss, contrastive_loss) if loss is not None]
         output = RoCBertForPreTrainingOutput(
             loss=sum(losses) if losses else None,
@@ -255,7 +264,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         if attention_mask is None:
             first = torch.zeros(rows, 1, dtype=torch.long, device=labelled.device)
         else:
-            first = attention_mask.argmax(1, keepdim=True)  # the first of equals
+            first = attention_mask.long().argmax(1, keepdim=True)  # the first of equals
         counts = labelled.sum(1, keepdim=True)
         width = 1 + int(counts.max())
         most = min(width + -width % 8, 1 + labelled.shape[1]) - 1  # few shapes, as of `kernel_rows`

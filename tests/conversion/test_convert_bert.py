@@ -188,7 +188,7 @@ def test_what_is_no_chinese_bert_is_refused(tmp_path, make_bert):
     with pytest.raises(ValueError, match="vocabulary must be one of"):
         warm_start(source, tmp_path / "ours", vocabulary="words")
     with pytest.raises(ValueError, match="`fusion_layer`"):
-        warm_start(source, tmp_path / "ours", "source", fusion_layer=3)
+        warm_start(source, tmp_path / "ours", "source", fusion_layer=4)
     for change, message in (
         ({"model_type": "gpt2"}, "needs bert"),
         ({"position_embedding_type": "relative_key"}, "only absolute"),

@@ -82,7 +82,7 @@ def test_zero_shares_the_optimizer_and_more_devices_share_the_work():
     assert one.days("H100") < one.days()
 
 
-@pytest.mark.parametrize(("layers", "fusion_layer", "share"), [(8, 1, 0.8), (2, 0, 1.3)])
+@pytest.mark.parametrize(("layers", "fusion_layer", "share"), [(8, 2, 0.8), (2, 1, 1.3)])
 def test_checkpointing_saves_memory_for_arithmetic(layers, fusion_layer, share):
     config = RoCBertConfig(num_hidden_layers=layers, fusion_layer=fusion_layer, **SMALL)
     without, checkpointed = (estimate(config, run(gradient_checkpointing=value)) for value in (False, True))

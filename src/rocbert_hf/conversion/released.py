@@ -90,9 +90,7 @@ def from_released(
     tokenizer = word_piece_tokenizer(folder)
     notes = [f"merge_input_way={raw_config['merge_input_way']!r} became fusion={config.fusion!r}"]
     if config.fusion == "attention":
-        notes[0] += (
-            f" at the output of {'the embeddings' if config.fusion_layer < 0 else f'layer {config.fusion_layer}'}"
-        )
+        notes[0] += f" at the input of layer {config.fusion_layer}"
     if tokenizer is None:
         notes.append("the source has no tokenizer files, so the output has none; outputs compared on random ids")
 
@@ -138,7 +136,7 @@ def our_names(weights: dict[str, torch.Tensor], config: RoCBertConfig) -> dict[s
     """The authors' weights under our names: the fusion out of the stack of layers, the later layers one earlier."""
     if config.fusion != "attention":
         return dict(weights)
-    inserted = config.fusion_layer + 1
+    inserted = config.fusion_layer
     renamed = {}
     for name, tensor in weights.items():
         match = LAYER.match(name)

@@ -136,6 +136,7 @@ def warm_start(
             "shape_vocab_size": len(shape_ids()),
             "pronunciation_vocab_size": len(pronunciations()),
             "pad_token_id": tokenizer.pad_token_id,
+            "mask_token_id": tokenizer.mask_token_id,
             "fusion": "layer_insert",
         }
         | STARTS[channels]

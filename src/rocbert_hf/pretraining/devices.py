@@ -69,7 +69,7 @@ def _reads_last_layer_in_part(config: PreTrainedConfig) -> bool:
     """Whether the model skips positions of the last layer in pretraining, see `RoCBertModel.forward`."""
     if not isinstance(config, RoCBertConfig) or config._attn_implementation not in (None, "sdpa", "eager"):
         return False
-    return config.fusion not in ("layer_insert", "attention") or config.fusion_layer < config.num_hidden_layers - 1
+    return config.fusion not in ("layer_insert", "attention") or config.fusion_layer < config.num_hidden_layers
 
 
 def _fusion_flops(config: PreTrainedConfig, tokens: int) -> int:

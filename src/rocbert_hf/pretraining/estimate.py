@@ -268,7 +268,7 @@ def activation_bytes(
     # All layers but the last keep only their input, and one of them at a time computes the rest again. What the last one
     # and the heads kept is free by then, which is not counted on.
     deeper = copy.deepcopy(config)
-    deeper.num_hidden_layers = max(config.num_hidden_layers, config.fusion_layer + 3)
+    deeper.num_hidden_layers = max(config.num_hidden_layers, config.fusion_layer + 2)
     count = _ActivationCount(deeper, arguments, length, precision, on_gpu=device != "CPU")
     layers = len(count.model.base_model.encoder.layer)
     a_layer = count.of(rows) - _with_layers(count.model, layers - 1, lambda: count.of(rows))
@@ -388,7 +388,7 @@ def _small_model(config: RoCBertConfig, dropout: bool, attention: str) -> RoCBer
     They are those up to the fusion's, one behind it, the last one, which computes less than the others, and the one more.
     """
     config = copy.deepcopy(config)
-    config.num_hidden_layers = min(config.num_hidden_layers, config.fusion_layer + 3)
+    config.num_hidden_layers = min(config.num_hidden_layers, config.fusion_layer + 2)
     if not dropout:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config._attn_implementation = attention

@@ -1,0 +1,175 @@
+"""The model in others' hands: LoRA by peft, weights offloaded by accelerate, weights sharded by FSDP2."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
+from rocbert_hf.configuration_rocbert import FUSIONS
+
+WEIGHING = ("layer_insert", "attention", "two_step")
+
+
+def noisy(model, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+def lora(model, *targets, seed: int = 1):
+    """An adapter on the modules of these names that changes what they compute."""
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=list(targets)))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return adapted.eval()
+
+
+@pytest.mark.parametrize("fusion", [*WEIGHING, "concat", "sum"])
+def test_an_adapter_on_the_channels_counts_in_training_and_inference(tiny_sizes, make_inputs, fusion):
+    model = noisy(RoCBertModel(RoCBertConfig(**tiny_sizes, fusion=fusion)))
+    inputs = make_inputs(model.config)
+    with torch.no_grad():
+        plain = model(**inputs).last_hidden_state
+        targets = {
+            "two_step": ["pronunciation_embed", "gate", "encode"],
+            "attention": ["pronunciation_embed", "key_shape"],
+        }
+        adapted = lora(model, *targets.get(fusion, ["pronunciation_embed"]))
+        inferred = adapted(**inputs).last_hidden_state
+    trained = adapted(**inputs).last_hidden_state
+    assert not torch.allclose(inferred, plain, atol=1e-2)
+    assert torch.allclose(inferred, trained, atol=1e-4)
+    trained.square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for name, p in adapted.named_parameters() if "lora_" in name)
+
+
+@pytest.mark.parametrize("fusion", [*WEIGHING, "concat"])
+def test_switching_and_merging_adapters_switches_what_inference_computes(tiny_sizes, make_inputs, fusion):
+    peft = pytest.importorskip("peft")
+    model = noisy(RoCBertModel(RoCBertConfig(**tiny_sizes, fusion=fusion)))
+    inputs = make_inputs(model.config)
+
+    def inferred(model):
+        with torch.no_grad():
+            return model(**inputs).last_hidden_state
+
+    plain = inferred(model)
+    adapted = lora(model, "pronunciation_embed")
+    first = inferred(adapted)
+    with adapted.disable_adapter():
+        assert torch.allclose(inferred(adapted), plain, atol=1e-4)
+    adapted.add_adapter("second", peft.LoraConfig(r=2, target_modules=["pronunciation_embed"], init_lora_weights=False))
+    adapted.set_adapter("second")
+    second = inferred(adapted)
+    assert not torch.allclose(second, first, atol=1e-2)
+    adapted.set_adapter("default")
+    assert torch.allclose(inferred(adapted), first, atol=1e-4)
+    merged = adapted.merge_and_unload()
+    assert torch.allclose(inferred(merged), first, atol=1e-3)
+
+
+def test_an_adapter_of_a_classifier_is_whole_without_its_new_pooler(tmp_path, tiny_sizes, make_inputs):
+    """A pretraining checkpoint has no pooler, and peft saves none: both times the same new one is made."""
+    peft = pytest.importorskip("peft")
+    RoCBertForPreTraining(RoCBertConfig(**tiny_sizes)).save_pretrained(tmp_path / "base")
+    torch.manual_seed(1)
+    base = RoCBertForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"]))
+    inputs = make_inputs(base.config)
+    optimizer = torch.optim.Adam((p for p in adapted.parameters() if p.requires_grad), lr=0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        adapted(**inputs, labels=torch.tensor([0, 1, 2])).loss.backward()
+        optimizer.step()
+    adapted.save_pretrained(tmp_path / "adapter")
+    torch.manual_seed(2)
+    again = RoCBertForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
+    loaded = peft.PeftModel.from_pretrained(again, tmp_path / "adapter")
+    with torch.no_grad():
+        assert torch.allclose(loaded.eval()(**inputs).logits, adapted.eval()(**inputs).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_offloaded_weights_give_the_same_hidden_states(tmp_path, tiny_sizes, make_inputs, fusion, where):
+    from accelerate import cpu_offload, disk_offload
+
+    encoder = "char_cnn" if where == "cpu" else "char_sum"
+    model = noisy(RoCBertModel(RoCBertConfig(**tiny_sizes, fusion=fusion, phonetic_encoder=encoder)))
+    inputs = make_inputs(model.config)
+    with torch.no_grad():
+        expected = model(**inputs)
+        offloaded = copy.deepcopy(model)
+        if where == "cpu":
+            cpu_offload(offloaded, execution_device="cpu")
+        else:
+            disk_offload(offloaded, str(tmp_path), execution_device="cpu")
+        assert next(offloaded.parameters()).device.type == "meta"
+        got = offloaded(**inputs)
+    assert torch.allclose(got.last_hidden_state, expected.last_hidden_state, atol=1e-5)
+    assert torch.allclose(got.pooler_output, expected.pooler_output, atol=1e-5)
+
+
+SHARDED = """
+import sys, torch, torch.distributed as dist
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM
+fusion, sizes = sys.argv[1], eval(sys.argv[2])
+plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
+torch.manual_seed(0)
+model = RoCBertForMaskedLM(RoCBertConfig(**sizes, fusion=fusion, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+generator = torch.Generator().manual_seed(1)
+sizes = {"input_ids": 97, "input_shape_ids": 61, "input_pronunciation_ids": 41}
+batch = {name: torch.randint(5, size, (2, 9), generator=generator) for name, size in sizes.items()}
+expected = model(**batch, labels=batch["input_ids"]).loss
+with torch.no_grad():
+    expected_logits = model.eval()(**batch).logits
+model.train()
+model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+loss = model(**batch, labels=batch["input_ids"]).loss
+assert torch.allclose(loss, expected, atol=1e-4), (loss, expected)
+model.eval()
+with torch.no_grad():
+    assert torch.allclose(model(**batch).logits, expected_logits, atol=1e-4)
+model.train()
+loss = model(**batch, labels=batch["input_ids"]).loss
+accelerator.backward(loss)
+optimizer.step()
+optimizer.zero_grad()
+assert model(**batch, labels=batch["input_ids"]).loss < loss
+if accelerator.is_main_process:
+    print("sharded as whole")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_two_processes_of_fsdp2_train_what_one_does(tmp_path, tiny_sizes, fusion):
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--standalone",
+        str(script),
+        fusion,
+        repr(tiny_sizes),
+    ]
+    done = subprocess.run(
+        [sys.executable, *launch], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert "sharded as whole" in done.stdout, done.stderr[-3000:]
