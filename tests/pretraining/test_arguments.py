@@ -1,7 +1,5 @@
 """Options of a run: a YAML file, flags that override it, and one clear error for everything else."""
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from rocbert_hf.options import parse_options
@@ -68,28 +66,3 @@ def test_a_missing_config_file_and_an_unknown_flag(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(tmp_path, "seed: 1", "--sed", "2")
     assert "--sed" in capsys.readouterr().err
-
-
-@dataclass
-class Lists:
-    train_file: list[str] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=lambda: [0])
-    rates: list[float] | None = None
-
-
-def test_lists_of_a_file_have_items_of_their_type(tmp_path, capsys):
-    def read(text):
-        (tmp_path / "lists.yaml").write_text(text)
-        return parse_options([Lists], ["--config", str(tmp_path / "lists.yaml")])[0]
-
-    assert read("train_file: [1, a.txt]\nseeds: [0, 1]") == Lists(["1", "a.txt"], [0, 1])
-    assert read("train_file: a.txt\nseeds: 3\nrates: [1e-4, 2]") == Lists(["a.txt"], [3], [1e-4, 2.0])
-    assert read("rates: null").rates is None
-    for text, message in (
-        ("seeds: [a]", "lists.yaml: seeds must be a whole number, got 'a'"),
-        ("seeds: [0, null]", "lists.yaml: seeds must be one value of type int, got None"),
-        ("train_file: null", "lists.yaml: train_file must have a value, got null"),
-    ):
-        with pytest.raises(SystemExit):
-            read(text)
-        assert message in capsys.readouterr().err

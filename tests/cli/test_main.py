@@ -1,0 +1,95 @@
+"""What all commands of `rocbert` share: help, version, modules, signals, pipes and errors."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import rocbert_hf
+from rocbert_hf.attacks import ATTACKS
+from rocbert_hf.cli import COMMANDS
+
+from ..command_line import rocbert
+
+KOBE = "科比的精神值得永远学习"
+
+
+def test_version_and_help():
+    assert rocbert("--version").stdout == f"rocbert {rocbert_hf.__version__}\n"
+    overview = rocbert("--help").stdout
+    assert all(re.search(rf"^  {name} +\w", overview, re.MULTILINE) for name in COMMANDS)
+    assert set(ATTACKS) <= set(re.findall(r"\w+", rocbert("attack", "--help").stdout))
+
+
+@pytest.mark.parametrize("module", ["rocbert_hf", "rocbert_hf.cli"])
+def test_both_modules_are_the_command(module):
+    run = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("rocbert ")
+
+
+def test_help_imports_neither_torch_nor_transformers():
+    code = "import sys; from rocbert_hf.cli import main; main(['--help']); print({'torch', 'transformers'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.endswith("set()\n")
+
+
+def test_threads_sleep_while_they_wait_unless_told_otherwise():
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = "import os; from rocbert_hf.cli import main; main(['--version']); print(os.environ['OMP_WAIT_POLICY'])"
+    for given, seen in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment | given
+        )
+        assert run.stdout.endswith(f"{seen}\n")
+
+
+def test_a_misspelt_command_or_flag_is_named_first():
+    assert "there is no command atack; did you mean attack?" in rocbert("atack").stderr
+    assert (
+        "there is no option --outptu; did you mean --output?"
+        in rocbert("attack", KOBE, "--seed", "x", "--outptu").stderr
+    )
+
+
+def test_a_blank_after_a_comma_is_no_part_of_a_name():
+    spaced = rocbert("attack", KOBE, "--attacks", "phonetic, split", "--seed", 3)
+    assert spaced.exit_code == 0, spaced.stderr
+    assert spaced.stdout == rocbert("attack", KOBE, "--attacks", "phonetic,split", "--seed", 3).stdout
+
+
+def test_a_terminal_that_cannot_show_a_character_does_not_end_the_run():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "rocbert_hf", "attack", KOBE]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "\\u7cbe\\u795e" in run.stdout  # 精神
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
+def test_sigterm_leaves_no_unfinished_file(tmp_path):
+    command = [sys.executable, "-m", "rocbert_hf", "attack", "-o", tmp_path / "out.txt"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdin.write(f"{KOBE}\n" * 100_000)  # blocks until it reads
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+        process.stdin = None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pipe of a shell")
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"yes {KOBE} | head -2000 | {sys.executable} -m rocbert_hf attack | head -1"
+    run = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=300)
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["info", "/nope"], ["card", "/nope"], ["convert", "/nope", "out"], ["pretrain", "--model", "/nope"]]
+)
+def test_a_folder_that_does_not_exist_is_said_so(arguments):
+    outcome = rocbert(*arguments)
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith("error: ")
+    assert "/nope" in outcome.stderr
