@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -71,10 +72,13 @@ def test_a_terminal_that_cannot_show_a_character_does_not_end_the_run():
 def test_sigterm_leaves_no_unfinished_file(tmp_path):
     command = [sys.executable, "-m", "rocbert_hf", "attack", "-o", tmp_path / "out.txt"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        process.stdin.write(f"{KOBE}\n" * 100_000)  # blocks until it reads
+        process.stdin.write(f"{KOBE}\n" * 10)
+        process.stdin.flush()
+        while not list(tmp_path.iterdir()):  # it has begun to write, and waits for more lines
+            assert process.poll() is None
+            time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
-        process.stdin = None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,7 +28,9 @@ def installed(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     subprocess.run(
-        [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", wheel], check=True, capture_output=True
+        [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", wheel],
+        check=True,
+        capture_output=True,
     )
     # What the package needs is there already. A path of PYTHONPATH comes without its .pth files, and so without the clone.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
