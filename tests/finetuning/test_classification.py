@@ -18,7 +18,7 @@ from rocbert_hf.finetuning.classification import (
     AugmentationOptions,
     ClassificationRecipe,
     RowOptions,
-    read_rows,
+    read_classification_rows,
     weighted_loss,
 )
 from rocbert_hf.finetuning.optimization import OptimizationOptions, parameter_groups
@@ -52,7 +52,7 @@ def test_from_scratch_and_again_from_the_folder(tmp_path, files, architecture):
     classifier = ModelClassifier(first)
     assert classifier.max_length == 24
     assert classifier.model.config.id2label == {0: "正面", 1: "负面"}
-    test = read_rows(RowOptions(train_file=files[1], test_file=files[3])).test
+    test = read_classification_rows(RowOptions(train_file=files[1], test_file=files[3])).test
     right = classifier([example.text for example in test]).argmax(-1) == [example.label for example in test]
     assert results["test"]["accuracy"] == pytest.approx(right.mean())
     assert f"{results['test']['accuracy']:.4g}" in (first / "README.md").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_a_named_positive_label_is_what_is_scored_and_chosen_by(tmp_path, files)
     first = scores_of("--positive-label", "正面", "--metric", "f1")
     second = scores_of("--positive-label", "负面", "--metric", "f1")
     macro = scores_of()
-    test = read_rows(RowOptions(train_file=files[1], test_file=files[3])).test
+    test = read_classification_rows(RowOptions(train_file=files[1], test_file=files[3])).test
     folder = tmp_path / "_".join(("out", "--positive-label", "正面", "--metric", "f1")).replace("-", "")
     predictions = ModelClassifier(folder)([example.text for example in test]).argmax(-1)
     labels = [example.label for example in test]
@@ -101,7 +101,7 @@ def test_options_that_do_not_fit_end_it_at_once(tmp_path, files, capsys, flags, 
 
 
 def test_rows_are_sampled_by_label_and_divided(files):
-    rows = read_rows(RowOptions(train_file=files[1], limit_per_label=15, split=(0.8, 0.1, 0.1)))
+    rows = read_classification_rows(RowOptions(train_file=files[1], limit_per_label=15, split=(0.8, 0.1, 0.1)))
     assert [len(part) for part in (rows.train, rows.dev, rows.test)] == [24, 3, 3]
     texts = [example.text for part in (rows.train, rows.dev, rows.test) for example in part]
     assert len(set(texts)) == 30

@@ -1,8 +1,8 @@
 """Defences: spelling put right before a classifier reads, and training examples attacked."""
 
 from .adversarial_augmentation import augmented, augmented_against
+from .defence_spec import CorrectorSpec
 from .pycorrector import PycorrectorCorrector
-from .spec import CorrectorSpec
 from .spelling import MaskedLMCorrector, SpellChecked
 
 __all__ = [

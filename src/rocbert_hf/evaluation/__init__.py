@@ -2,6 +2,6 @@
 
 from .evaluator import RobustnessEvaluator
 from .metrics import Bootstrap, mcnemar
-from .similarity import MeanPooledEncoder
+from .sentence_similarity import MeanPooledEncoder
 
 __all__ = ["Bootstrap", "MeanPooledEncoder", "RobustnessEvaluator", "mcnemar"]

@@ -24,7 +24,7 @@ from .named_classifier import NamedClassifier
 from .preparation import PreparedTask, digest, prepare, victim_of
 from .records import Cell, JsonLines
 from .report import write_report
-from .similarity import similarity
+from .sentence_similarity import similarity
 from .summary import CLEAN, perturbed_share, summarise
 
 LONG_TEXTS = ("error", "cut")

@@ -16,11 +16,11 @@ from ..attacks.selection import SCORERS
 from ..checkpoints import checked_device, device_for, loading
 from ..data.labelled import Columns, LabelledTexts, read_labelled
 from ..data.tasks import TASKS, task_of
-from ..defences.spec import CorrectorSpec
+from ..defences.defence_spec import CorrectorSpec
 from ..defences.spelling import Corrector, SpellChecked
 from ..options import REQUIRED, check_choices, option
 from .evaluator import RobustnessEvaluator
-from .similarity import MeanPooledEncoder
+from .sentence_similarity import MeanPooledEncoder
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class ClassificationRecipe(FinetuningRecipe):
         self.positive: int | None = None
 
     def read(self) -> str:
-        self.rows = rows = read_rows(self.row_options)
+        self.rows = rows = read_classification_rows(self.row_options)
         self.positive = positive_number(self.row_options, rows.labels)
         counts = (len(rows.train), len(rows.dev), len(rows.test or []))
         told = "{:,} train, {:,} dev, {:,} test rows; ".format(*counts) + f"{len(rows.labels)} labels"
@@ -206,7 +206,7 @@ class ClassificationRecipe(FinetuningRecipe):
         return {name: float(score) for name, score in classification_scores(confusion, self.positive).items()}
 
 
-def read_rows(options: RowOptions) -> ClassificationRows:
+def read_classification_rows(options: RowOptions) -> ClassificationRows:
     """All rows, with their labels checked.
 
     Raises:

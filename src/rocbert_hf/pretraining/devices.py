@@ -185,7 +185,7 @@ def make_accelerator(arguments: PretrainingArguments, output_dir: str | os.PathL
     return accelerator
 
 
-def describe(accelerator: Accelerator, arguments: PretrainingArguments) -> str:
+def describe_devices(accelerator: Accelerator, arguments: PretrainingArguments) -> str:
     """One line for the start of a run: processes, precision, attention, and why."""
     kind = "DistributedDataParallel" if accelerator.num_processes > 1 else "alone"
     if accelerator.distributed_type == "DEEPSPEED":

@@ -55,7 +55,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """What `estimate` found; printed by rich as tables.
 
     parameters, trainable: of the model; the difference is frozen (the glyph table).
@@ -152,7 +152,7 @@ def estimate(
     device: str = "A100",
     mean_length: int | None = None,
     mfu: float = MFU,
-) -> Estimate:
+) -> RunEstimate:
     """What a run needs.
 
     Args:
@@ -188,7 +188,7 @@ def estimate(
     trainable, parameters = sum(sizes), model.num_parameters()
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     activations = activation_bytes(config, arguments, arguments.batch_size, arguments.max_length, precision, device)
-    return Estimate(
+    return RunEstimate(
         parameters=parameters,
         trainable=trainable,
         precision=precision,

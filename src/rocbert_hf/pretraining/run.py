@@ -26,7 +26,7 @@ from .arguments import PretrainingArguments
 from .collator import DataCollatorForRoCBertPretraining
 from .corpus.batches import sample_sentences
 from .curves import plot_training_curves
-from .devices import describe, make_accelerator
+from .devices import describe_devices, make_accelerator
 from .estimate import estimate
 from .held_out import HeldOutEvaluation
 from .reporting import read_log
@@ -111,7 +111,7 @@ def _train(
     set_seed(arguments.seed)
     tokenizer, model = starting_point(run, arguments.attn_implementation)
     model.to(accelerator.device)
-    console.print(describe(accelerator, arguments), markup=False, highlight=False)
+    console.print(describe_devices(accelerator, arguments), markup=False, highlight=False)
     console.print(
         f"training on {run.corpus_name(held_out)}; {len(held_out):,} sentences held out; "
         f"{run.model or run.preset}: {model.num_parameters():,} parameters"

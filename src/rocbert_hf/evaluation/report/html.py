@@ -57,46 +57,46 @@ def page(sections: Iterable[Section], charts: Mapping[str, bytes]) -> str:
     return _PAGE.format(body="\n".join(_section(section, charts) for section in sections))
 
 
-def plain(text: str) -> str:
+def _escaped(text: str) -> str:
     """Any text: nothing in it is markup, and what cannot be seen is named."""
     return escape(mark_unseen(text))
 
 
 def _section(section: Section, charts: Mapping[str, bytes]) -> str:
-    parts = [f"<h{section.level}>{plain(section.title)}</h{section.level}>"]
+    parts = [f"<h{section.level}>{_escaped(section.title)}</h{section.level}>"]
     if section.text:
-        parts.append('<ul class="words">' + "".join(f"<li>{plain(line)}</li>" for line in section.text) + "</ul>")
+        parts.append('<ul class="words">' + "".join(f"<li>{_escaped(line)}</li>" for line in section.text) + "</ul>")
     if section.code:
-        parts.append(f"<details><summary>as JSON</summary><pre>{plain(section.code)}</pre></details>")
+        parts.append(f"<details><summary>as JSON</summary><pre>{_escaped(section.code)}</pre></details>")
     parts += map(_table, section.tables)
     for name, what in section.charts:
         image = base64.b64encode(charts[name]).decode("ascii")
-        parts.append(f'<img src="data:image/png;base64,{image}" alt="{plain(what)}">')
+        parts.append(f'<img src="data:image/png;base64,{image}" alt="{_escaped(what)}">')
     if section.examples:
         parts.append(_legend())
     for whose, examples in section.examples:
-        parts.append(f"<h4>{plain(whose)}</h4>")
+        parts.append(f"<h4>{_escaped(whose)}</h4>")
         parts.append('<ol class="texts">' + "".join(map(_example, examples)) + "</ol>")
     return "\n".join(parts)
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{plain(cell)}</th>" for cell in table.header)
+    head = "".join(f"<th>{_escaped(cell)}</th>" for cell in table.header)
     rows = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
-    note = f'<p class="note">{plain(table.note)}</p>' if table.note else ""
+    note = f'<p class="note">{_escaped(table.note)}</p>' if table.note else ""
     return f'<div class="wide"><table><tr>{head}</tr>\n{rows}</table></div>{note}'
 
 
 def _cell(cell: str | Measured) -> str:
     if isinstance(cell, str):
-        return f"<td>{plain(cell)}</td>"
-    value = f"<b>{plain(cell.value)}</b>" if cell.best else plain(cell.value)
-    interval = f' <span class="interval">{plain(cell.interval)}</span>' if cell.interval else ""
+        return f"<td>{_escaped(cell)}</td>"
+    value = f"<b>{_escaped(cell.value)}</b>" if cell.best else _escaped(cell.value)
+    interval = f' <span class="interval">{_escaped(cell.interval)}</span>' if cell.interval else ""
     return f'<td class="number">{value}{interval}</td>'
 
 
 def _example(shown: Shown) -> str:
-    return f'<li><span class="verdict">{plain(shown.verdict)}</span>{shown.attacked.to_html()}</li>'
+    return f'<li><span class="verdict">{_escaped(shown.verdict)}</span>{shown.attacked.to_html()}</li>'
 
 
 def _legend() -> str:

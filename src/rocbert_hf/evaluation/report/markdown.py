@@ -15,22 +15,22 @@ def markdown(sections: Iterable[Section]) -> str:
     """The sections as Markdown."""
     blocks: list[str] = []
     for section in sections:
-        blocks.append("#" * section.level + " " + plain(section.title))
-        blocks += map(plain, section.text)
+        blocks.append("#" * section.level + " " + _escaped(section.title))
+        blocks += map(_escaped, section.text)
         if section.code:
             blocks.append("\n".join(f"    {mark_unseen(line)}" for line in section.code.split("\n")))
         for table in section.tables:
             blocks.append(_table(table))
             if table.note:
-                blocks.append(plain(table.note))
-        blocks += [f"![{plain(what)}]({name})" for name, what in section.charts]
+                blocks.append(_escaped(table.note))
+        blocks += [f"![{_escaped(what)}]({name})" for name, what in section.charts]
         for whose, examples in section.examples:
-            blocks.append(f"**{plain(whose)}**")
+            blocks.append(f"**{_escaped(whose)}**")
             blocks.append("\n".join(map(_example, examples)))
     return "\n\n".join(blocks) + "\n"
 
 
-def plain(text: str) -> str:
+def _escaped(text: str) -> str:
     """Any text on one line: nothing in it is markup, and what cannot be seen is named."""
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(_one_line(mark_unseen(text)), quote=False))
 
@@ -48,13 +48,13 @@ def _table(table: Table) -> str:
 
 def _cell(cell: str | Measured) -> str:
     if isinstance(cell, str):
-        return plain(cell)
-    value = f"**{plain(cell.value)}**" if cell.best else plain(cell.value)
-    return f"{value} {plain(cell.interval)}" if cell.interval else value
+        return _escaped(cell)
+    value = f"**{_escaped(cell.value)}**" if cell.best else _escaped(cell.value)
+    return f"{value} {_escaped(cell.interval)}" if cell.interval else value
 
 
 def _example(shown: Shown) -> str:
-    return f"- {plain(shown.verdict)}: {_marked(shown.attacked)}"
+    return f"- {_escaped(shown.verdict)}: {_marked(shown.attacked)}"
 
 
 def _marked(attacked: AttackedText) -> str:
@@ -62,7 +62,7 @@ def _marked(attacked: AttackedText) -> str:
     pieces = []
     for before, after, edit in attacked.pieces():
         if edit is None:
-            pieces.append(plain(after))
+            pieces.append(_escaped(after))
         else:
-            pieces.append((f"~~{plain(before)}~~" if before else "") + f" **{plain(visible(after))}** ")
+            pieces.append((f"~~{_escaped(before)}~~" if before else "") + f" **{_escaped(visible(after))}** ")
     return "".join(pieces)
