@@ -22,7 +22,17 @@ EXTRAS = {
         "fonttools>=4.50",
         "opencc-python-reimplemented>=0.1.7",
     ],
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "scipy>=1.11", "build>=1.2"],
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.9",
+        "scipy>=1.11",
+        "build>=1.2",
+        "pytorch-crf>=0.7.2",
+        "seqeval>=1.2.2",
+        "nervaluate>=1.2",
+    ],
 }
 
 setup(

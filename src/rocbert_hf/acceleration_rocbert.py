@@ -53,33 +53,40 @@ class RoCBertEncoderAttention(RoCBertSelfAttention):
             return super().forward(hidden_states, attention_mask, past_key_values, **kwargs)
         return self.attend(hidden_states, hidden_states, attention_mask), None
 
-    def attend(self, queried: torch.Tensor, hidden_states: torch.Tensor, attention_mask=None) -> torch.Tensor:
+    def attend(
+        self, queried: torch.Tensor, hidden_states: torch.Tensor, attention_mask=None, positions=None
+    ) -> torch.Tensor:
         """
         What the positions `queried`, (batch, n, hidden), see of all `hidden_states`, (batch, sequence, hidden).
 
         Args:
             attention_mask: (batch, 1, 1 or n, sequence), as transformers makes it for the implementation.
+            positions: (batch, n), where in the text they are; only attention that knows positions reads it.
 
         Returns:
             (batch, n, hidden).
         """
-        query, key, value = (
+        return self.mix(*self.project(queried, hidden_states), attention_mask)[0].flatten(-2)
+
+    def project(self, queried: torch.Tensor, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries (batch, heads, n, size) of the one, keys and values (batch, heads, sequence, size) of the other."""
+        return tuple(
             projected.unflatten(-1, (-1, self.attention_head_size)).transpose(1, 2)
             for projected in (self.query(queried), self.key(hidden_states), self.value(hidden_states))
         )
-        if self._drops_out_here(hidden_states):
+
+    def mix(self, query, key, value, attention_mask=None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The values by their weights, (batch, n, heads, size), and the weights where the implementation tells them."""
+        if self._drops_out_here(query):
             scores = (query * self.scaling) @ key.transpose(-1, -2)
             if attention_mask is not None and attention_mask.dtype == torch.bool:
                 scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
             elif attention_mask is not None:
                 scores = scores + attention_mask
-            return (self.dropout(scores.softmax(-1)) @ value).transpose(1, 2).flatten(-2)
+            return (self.dropout(scores.softmax(-1)) @ value).transpose(1, 2), None
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.dropout.p if self.training else 0.0
-        context, _ = attend(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False
-        )
-        return context.flatten(-2)
+        return attend(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False)
 
     def _drops_out_here(self, hidden_states: torch.Tensor) -> bool:
         return self.dropout.draws_itself(hidden_states) and self.config._attn_implementation == "sdpa"
@@ -108,7 +115,7 @@ def layer_at(
     selected = at_positions(hidden_states, positions)
     # in an encoder every query may look at the same keys
     mask = None if attention_mask is None else attention_mask[:, :, :1]
-    context = layer.attention.self.attend(selected, hidden_states, mask)
+    context = layer.attention.self.attend(selected, hidden_states, mask, positions)
     return layer.feed_forward(layer.attention.output(context, selected))
 
 

@@ -109,7 +109,9 @@ class RoCBertEmbeddings(nn.Module):
         self.fusion = config.fusion
         self.pad_token_id = config.pad_token_id
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.position_embeddings = None
+        if config.position_embedding_type == "absolute":
+            self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = RoCBertDropout(config.hidden_dropout_prob)
@@ -165,7 +167,9 @@ class RoCBertEmbeddings(nn.Module):
         words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if token_type_ids is None:
             token_type_ids = torch.zeros(1, 1, dtype=torch.long, device=words.device)
-        places = self.token_type_embeddings(token_type_ids) + self.position_embeddings(position_ids)
+        places = self.token_type_embeddings(token_type_ids)
+        if self.position_embeddings is not None:
+            places = places + self.position_embeddings(position_ids)
         if self.fusion == "concat":
             words = self._concatenate(words, input_shape_ids, input_pronunciation_ids)
         embeddings = self.dropout(self.LayerNorm(words + places))

@@ -17,6 +17,10 @@ FUSIONS = (*WEIGHING_FUSIONS, "concat", "sum", "none")
 FUSION_NORMALIZATIONS = ("softmax", "linear")
 PHONETIC_ENCODERS = ("char_sum", "char_cnn", "table")
 CONTRASTIVE_POOLINGS = ("cls", "pooler")
+POSITION_EMBEDDING_TYPES = ("absolute", "functional_relative")
+LAYER_FUSIONS = ("last", "dynamic")
+CLASSIFIER_HEADS = ("linear", "crf", "bilstm_crf")
+TAGGING_SCHEMES = (None, "BIO", "BMES", "IOBES")
 
 # The sizes that `RoCBertConfig.from_preset` knows. "large" has 16 heads where the paper prints 24:
 # 1,024 is not divisible by 24.
@@ -63,7 +67,10 @@ CODE_FILES = (
     "fusion_rocbert.py",
     "acceleration_rocbert.py",
     "channels_rocbert.py",
+    "relative_rocbert.py",
+    "layer_mix_rocbert.py",
     "layers_rocbert.py",
+    "crf_rocbert.py",
     "encoder_rocbert.py",
     "losses_rocbert.py",
     "pretraining_rocbert.py",
@@ -128,6 +135,20 @@ class RoCBertConfig(PreTrainedConfig):
             The ids of [MASK] in the three channels. At every [MASK] the model reads the last two whatever shape and
             pronunciation it is given, so that a collator that masks `input_ids` alone does not leave the answer in
             sight. With `None` the given ids are read.
+        position_embedding_type (`str`, defaults to `"absolute"`):
+            `"absolute"`: learned vectors of the positions. `"functional_relative"`: sines of the distance of two tokens,
+            without parameters, in the attention of every layer (NEZHA); texts may be longer than in training.
+        max_relative_position (`int`, *optional*):
+            Clip that distance, as NEZHA does (64); `None` for no clipping.
+        layer_fusion (`str`, defaults to `"last"`):
+            What the encoder puts out: its last layer, or (`"dynamic"`) a learned mean of all layers.
+        classifier_head (`str`, defaults to `"linear"`):
+            Of `RoCBertForTokenClassification`: one linear layer; with a CRF behind it (`"crf"`); and with a BiLSTM before
+            that (`"bilstm_crf"`).
+        lstm_hidden_size (`int`, defaults to 128):
+            Width of that LSTM, in each direction.
+        tagging_scheme (`str`, *optional*):
+            `"BIO"`, `"BMES"` or `"IOBES"`: a CRF then decodes no tag sequence that the scheme forbids.
 
     Raises:
         ValueError: a value is unknown or two do not fit; the message names the field and what is allowed.
@@ -176,6 +197,12 @@ class RoCBertConfig(PreTrainedConfig):
     mask_token_id: int | None = 4
     mask_shape_id: int | None = 4
     mask_pronunciation_id: int | None = 4
+    position_embedding_type: str = "absolute"
+    max_relative_position: int | None = None
+    layer_fusion: str = "last"
+    classifier_head: str = "linear"
+    lstm_hidden_size: int = 128
+    tagging_scheme: str | None = None
 
     def __post_init__(self, **kwargs):
         concat_input = kwargs.pop("concat_input", None)
@@ -209,9 +236,15 @@ class RoCBertConfig(PreTrainedConfig):
             ("fusion_normalization", FUSION_NORMALIZATIONS),
             ("phonetic_encoder", PHONETIC_ENCODERS),
             ("contrastive_pooling", CONTRASTIVE_POOLINGS),
+            ("position_embedding_type", POSITION_EMBEDDING_TYPES),
+            ("layer_fusion", LAYER_FUSIONS),
+            ("classifier_head", CLASSIFIER_HEADS),
+            ("tagging_scheme", TAGGING_SCHEMES),
         ):
             if getattr(self, field) not in allowed:
-                raise ValueError(f"`{field}` must be one of {', '.join(allowed)}; got {getattr(self, field)!r}.")
+                raise ValueError(
+                    f"`{field}` must be one of {', '.join(map(str, allowed))}; got {getattr(self, field)!r}."
+                )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
@@ -227,6 +260,23 @@ class RoCBertConfig(PreTrainedConfig):
             self._require_hidden_size("pronunciation_embed_dim")
         if self.fusion == "sum" and self.enable_shape:
             self._require_hidden_size("shape_embed_dim")
+        self._validate_positions()
+
+    def _validate_positions(self) -> None:
+        if self.max_relative_position is not None and self.max_relative_position < 1:
+            raise ValueError(f"`max_relative_position` must be at least 1, or None; got {self.max_relative_position}.")
+        if self.position_embedding_type == "functional_relative":
+            if self.is_decoder:
+                raise ValueError(
+                    '`position_embedding_type="functional_relative"` is for encoders; got `is_decoder=True`.'
+                )
+            if self.hidden_size // self.num_attention_heads % 2:
+                raise ValueError(
+                    '`position_embedding_type="functional_relative"` needs heads of an even size; got '
+                    f"{self.hidden_size // self.num_attention_heads}."
+                )
+        if self.layer_fusion == "dynamic" and self.num_hidden_layers < 1:
+            raise ValueError('`layer_fusion="dynamic"` needs at least one layer; got `num_hidden_layers=0`.')
 
     def _require_hidden_size(self, field: str) -> None:
         if getattr(self, field) != self.hidden_size:

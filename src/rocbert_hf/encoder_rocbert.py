@@ -28,7 +28,9 @@ from .channels_rocbert import (
     pixel_glyph_features,
 )
 from .configuration_rocbert import WEIGHING_FUSIONS, RoCBertConfig
+from .crf_rocbert import RoCBertCRF
 from .fusion_rocbert import CHANNELS, RoCBertFusion, make_fusion
+from .layer_mix_rocbert import RoCBertLayerMix
 from .layers_rocbert import RoCBertEncoder, RoCBertLayer
 
 
@@ -65,6 +67,8 @@ class RoCBertPreTrainedModel(PreTrainedModel):
             # the same in every new model: an adapter that was trained on a new pooler and saved without it finds it again
             weight = torch.randn(module.dense.weight.shape, generator=torch.Generator().manual_seed(0), device="cpu")
             init.copy_(module.dense.weight, std * weight)
+        elif isinstance(module, RoCBertLayerMix | RoCBertCRF):
+            module.init_weights()
         elif isinstance(module, RoCBertEmbeddings):
             self._init_channels(module, std)
 
@@ -172,16 +176,20 @@ class RoCBertModelOutput(BaseModelOutputWithPoolingAndCrossAttentions):
     Args:
         fusion_weights (`torch.FloatTensor` of shape (batch, sequence, 3), with `output_fusion_weights=True`):
             How much of text, sound and shape went into each token.
+        layer_weights (`torch.FloatTensor` of shape (layers,), with `output_layer_weights=True`):
+            The softmax of `layer_fusion="dynamic"`: how much of each layer went into the output.
         others: as in `BaseModelOutputWithPoolingAndCrossAttentions`.
     """
 
     fusion_weights: torch.FloatTensor | None = None
+    layer_weights: torch.FloatTensor | None = None
 
 
 def with_fusion_weights(output: ModelOutput, encoder_output: "RoCBertModelOutput") -> ModelOutput:
-    """A head's output, with the encoder's fusion weights in it if they were asked for."""
-    if encoder_output.fusion_weights is not None:
-        output["fusion_weights"] = encoder_output.fusion_weights
+    """A head's output, with the encoder's fusion and layer weights in it if they were asked for."""
+    for name in ("fusion_weights", "layer_weights"):
+        if (weights := getattr(encoder_output, name)) is not None:
+            output[name] = weights
     return output
 
 
@@ -226,6 +234,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         output_fusion_weights: bool | None = None,
+        output_layer_weights: bool | None = None,
         output_positions: torch.LongTensor | None = None,
         **kwargs,
     ) -> RoCBertModelOutput:
@@ -238,6 +247,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
             inputs_embeds: (batch, sequence, hidden), instead of `input_ids`.
             encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache: as in `BertModel`.
             output_fusion_weights: whether to return the (batch, sequence, 3) weights of text, sound and shape.
+            output_layer_weights: whether to return the (layers,) weights of `layer_fusion="dynamic"`.
             output_positions: (batch, n), the only positions whose last hidden state is wanted. `last_hidden_state` is
                 then (batch, n, hidden), the last layer is computed for them alone where that can be done, and the
                 pooler reads the first of them.
@@ -252,6 +262,10 @@ class RoCBertModel(RoCBertPreTrainedModel):
             raise ValueError(
                 f"`output_fusion_weights` needs a fusion that weighs ({', '.join(WEIGHING_FUSIONS)}); this is "
                 f'"{self.config.fusion}".'
+            )
+        if output_layer_weights and self.encoder.layer_mix is None:
+            raise ValueError(
+                f'`output_layer_weights` needs `layer_fusion="dynamic"`; this is "{self.config.layer_fusion}".'
             )
         self._check_ids(input_ids, inputs_embeds, input_shape_ids, input_pronunciation_ids, token_type_ids)
 
@@ -324,6 +338,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
             pooler_output=pooled,
             past_key_values=past_key_values if use_cache else None,
             fusion_weights=_of_all_channels(fusion_weights, ids) if output_fusion_weights else None,
+            layer_weights=self.encoder.layer_mix.weights() if output_layer_weights else None,
         )
 
     def _channel_ids(self, pronunciation_ids, shape_ids, text) -> dict[str, torch.LongTensor]:
@@ -355,10 +370,12 @@ class RoCBertModel(RoCBertPreTrainedModel):
         fused_last = self.fusion is not None and self.fusion.layer == self.config.num_hidden_layers
         # other implementations of attention take masks of other shapes
         plain = self.config._attn_implementation in ("sdpa", "eager") and not self.config.is_decoder
-        return plain and not recorded and not fused_last
+        return plain and not recorded and not fused_last and self.encoder.layer_mix is None
 
     def _check_length(self, length: int) -> None:
         longest = self.config.max_position_embeddings
+        if self.embeddings.position_embeddings is None:  # relative positions have no end
+            return
         if not torch.compiler.is_compiling() and length > longest:
             raise ValueError(
                 f"The input is {length} tokens long, but `max_position_embeddings` is {longest}: tokenize with "

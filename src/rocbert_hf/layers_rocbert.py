@@ -11,6 +11,8 @@ from transformers.pytorch_utils import apply_chunking_to_forward
 
 from .acceleration_rocbert import RoCBertDropout, RoCBertEncoderAttention, layer_at
 from .configuration_rocbert import RoCBertConfig
+from .layer_mix_rocbert import RoCBertLayerMix
+from .relative_rocbert import RoCBertRelativeAttention
 
 
 class RoCBertSublayerOutput(nn.Module):
@@ -47,7 +49,9 @@ class RoCBertLayer(GradientCheckpointingLayer):
     def __init__(self, config: RoCBertConfig, layer_idx: int):
         super().__init__()
         self.chunk_size_feed_forward = config.chunk_size_feed_forward
-        attention = RoCBertEncoderAttention(config, is_causal=config.is_decoder, layer_idx=layer_idx)
+        relative = config.position_embedding_type == "functional_relative"
+        kind = RoCBertRelativeAttention if relative else RoCBertEncoderAttention
+        attention = kind(config, is_causal=config.is_decoder, layer_idx=layer_idx)
         self.attention = RoCBertAttention(config, attention)
         self.crossattention = None
         if config.add_cross_attention:
@@ -109,6 +113,7 @@ class RoCBertEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.layer = nn.ModuleList([RoCBertLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)])
+        self.layer_mix = RoCBertLayerMix(config.num_hidden_layers) if config.layer_fusion == "dynamic" else None
 
     def forward(
         self,
@@ -127,9 +132,11 @@ class RoCBertEncoder(nn.Module):
             fuse_before: the layer whose input is fused; the number of layers for the last one's output.
 
         Returns:
-            The last hidden states (batch, sequence or n, hidden), and the fusion's weights, if there is one.
+            The last hidden states (batch, sequence or n, hidden), or the mean of all layers' with `layer_mix`; and the fusion's weights, if there is one.
         """
         fusion_weights = None
+        shares = None if self.layer_mix is None else self.layer_mix()
+        mixed = 0
         for index, layer in enumerate(self.layer):
             if index == fuse_before:
                 hidden_states, fusion_weights = fuse(hidden_states)
@@ -137,6 +144,8 @@ class RoCBertEncoder(nn.Module):
                 hidden_states = layer_at(layer, hidden_states, attention_mask, last_positions)
             else:
                 hidden_states = layer(hidden_states, attention_mask, encoder_hidden_states, **kwargs)
-        if fuse_before == len(self.layer):
-            hidden_states, fusion_weights = fuse(hidden_states)
-        return hidden_states, fusion_weights
+            if index == len(self.layer) - 1 and fuse_before == len(self.layer):
+                hidden_states, fusion_weights = fuse(hidden_states)
+            if shares is not None:
+                mixed = mixed + shares[index].to(hidden_states.dtype) * hidden_states
+        return hidden_states if shares is None else mixed, fusion_weights

@@ -25,6 +25,7 @@ from transformers.models.roc_bert.modeling_roc_bert import RoCBertOnlyMLMHead
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_rocbert import RoCBertConfig
+from .crf_rocbert import RoCBertTaggingHead
 from .encoder_rocbert import RoCBertModel, RoCBertModelOutput, RoCBertPreTrainedModel, with_fusion_weights
 from .losses_rocbert import (
     in_batch_contrastive_loss,
@@ -239,14 +240,22 @@ class RoCBertForSequenceClassification(RoCBertPreTrainedModel):
 
 
 class RoCBertForTokenClassification(RoCBertPreTrainedModel):
-    """Labels every token, as for named entities; `labels` (batch, sequence), -100 where there is none."""
+    """
+    Labels every token, as for named entities; `labels` (batch, sequence), -100 where there is none.
+
+    With `classifier_head="crf"` or `"bilstm_crf"` see [`RoCBertTaggingHead`]: every token between [CLS] and [SEP] must then
+    have a label, and in evaluation the highest logit of each token is the tag on the best path.
+    """
 
     def __init__(self, config: RoCBertConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.roc_bert = RoCBertModel(config, add_pooling_layer=False)
         self.dropout = _classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        if config.classifier_head == "linear":
+            self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        else:
+            self.tagger = RoCBertTaggingHead(config)
         self.post_init()
 
     @can_return_tuple
@@ -273,10 +282,13 @@ class RoCBertForTokenClassification(RoCBertPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        logits = self.classifier(self.dropout(outputs.last_hidden_state))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, self.config, num_items_in_batch=num_items)
+        states = self.dropout(outputs.last_hidden_state)
+        if self.config.classifier_head != "linear":
+            logits, loss = self.tagger(states, attention_mask, labels, num_items)
+        else:
+            logits, loss = self.classifier(states), None
+            if labels is not None:
+                loss = self.loss_function(logits, labels, self.config, num_items_in_batch=num_items)
         output = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

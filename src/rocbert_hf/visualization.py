@@ -100,3 +100,35 @@ def plot_fusion_weights(
     if path is not None:
         figure.savefig(path)
     return figure
+
+
+def plot_layer_weights(model, path: str | os.PathLike | None = None) -> Figure:
+    """
+    Draws how much of each encoder layer goes into the output of a model with `layer_fusion="dynamic"`, one bar per layer.
+
+    Args:
+        model: any RoCBERT model or head.
+        path: where to save the picture (`.png`, `.svg`, `.pdf`); nowhere if not given.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: the model puts out its last layer.
+    """
+    from matplotlib.figure import Figure
+
+    mix = model.base_model.encoder.layer_mix
+    if mix is None:
+        raise ValueError(f'`model` must have `layer_fusion="dynamic"`; got "{model.config.layer_fusion}".')
+    weights = mix.weights().detach().float().cpu().tolist()
+    figure = Figure(figsize=(1.5 + 0.5 * len(weights), 3), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(1, len(weights) + 1), weights)
+    axes.axhline(1 / len(weights), color="#999", linewidth=0.8, linestyle="--")
+    axes.set_xticks(range(1, len(weights) + 1))
+    axes.set_xlabel("encoder layer")
+    axes.set_ylabel("weight")
+    if path is not None:
+        figure.savefig(path)
+    return figure

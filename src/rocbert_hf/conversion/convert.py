@@ -40,7 +40,7 @@ def _converter_of(config: dict):
         from .released import from_released
 
         return from_released, ("shape_features", "pronunciations")
-    if kind in ("bert", "ernie", "roberta", "xlm-roberta"):
+    if kind in ("bert", "ernie", "roberta", "xlm-roberta", "nezha"):
         from .warm_start import warm_start
 
         return warm_start, tuple(inspect.signature(warm_start).parameters)[2:]
@@ -49,5 +49,5 @@ def _converter_of(config: dict):
 
         return (from_transformers if kind == "roc_bert" else to_transformers), ()
     raise ValueError(
-        f"model_type={kind!r} cannot be converted; bert, ernie, roberta, xlm-roberta, roc_bert and rocbert can"
+        f"model_type={kind!r} cannot be converted; bert, ernie, roberta, xlm-roberta, nezha, roc_bert and rocbert can"
     )

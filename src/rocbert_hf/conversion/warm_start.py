@@ -38,6 +38,7 @@ from ..modeling_rocbert import RoCBertForPreTraining, RoCBertModel
 from ..resources import demo_sentences, pronunciation_ids, pronunciations, shape_ids
 from ..resources import vocabulary as packaged_vocabulary
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
+from . import nezha
 from .channels import close_channels, fit_head, open_channels
 from .pieces import SPECIAL_TOKENS, ids_by_token
 from .sentence_encoder import write_modules
@@ -61,10 +62,11 @@ STARTS = {
     "open": {"fusion_normalization": "softmax", "phonetic_encoder": "table"},
 }
 # Which kinds of model can be the source, and the numbers of the positions that they leave unused before the first.
-MODEL_TYPES = ("bert", "ernie", "roberta", "xlm-roberta")
+MODEL_TYPES = ("bert", "ernie", "roberta", "xlm-roberta", nezha.KIND)
+POSITIONS = "embeddings.position_embeddings.weight"
 SHIFTED_POSITIONS = ("roberta", "xlm-roberta")
 # The prefixes of these models in transformers, and the names that the first conversions from TensorFlow gave.
-PREFIX = re.compile(r"^(bert|ernie|roberta)\.")
+PREFIX = re.compile(r"^(bert|ernie|roberta|nezha)\.")
 OLD_NAMES = ((".gamma", ".weight"), (".beta", ".bias"))
 # The masked language modelling head of RoBERTa and XLM-R under BERT's names.
 HEAD_NAMES = {
@@ -118,9 +120,11 @@ def warm_start(
     _check_options(vocabulary, channels, phonetic_encoder, prefix, sentence_encoder)
     folder = local_folder(source)
     _refuse_other_models(folder, read_config(folder), vocabulary)
-    source_tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    is_nezha = read_config(folder)["model_type"] == nezha.KIND
+    tokenizer_class = transformers.BertTokenizer if is_nezha else transformers.AutoTokenizer
+    source_tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
     tokenizer = RoCBertTokenizer() if vocabulary == "characters" else with_word_pieces(source_tokenizer)
-    source_config = transformers.AutoConfig.from_pretrained(folder)
+    source_config = nezha.nezha_config(folder) if is_nezha else transformers.AutoConfig.from_pretrained(folder)
     weights = encoder_weights(read_weights(folder), source_config)
     kept = _kept_layers(layers, source_config.num_hidden_layers)
     weights = _with_layers(weights, kept)
@@ -130,7 +134,6 @@ def warm_start(
         **carried
         | {
             "num_hidden_layers": len(kept),
-            "max_position_embeddings": len(weights["embeddings.position_embeddings.weight"]),
             "type_vocab_size": len(weights["embeddings.token_type_embeddings.weight"]),
             "vocab_size": len(tokenizer),
             "shape_vocab_size": len(shape_ids()),
@@ -139,6 +142,7 @@ def warm_start(
             "mask_token_id": tokenizer.mask_token_id,
             "fusion": "layer_insert",
         }
+        | (nezha.our_fields(source_config) if is_nezha else {"max_position_embeddings": len(weights[POSITIONS])})
         | STARTS[channels]
         | {name: value for name, value in given.items() if value is not None}
     )
@@ -159,8 +163,7 @@ def warm_start(
             fit_head(model, tokenizer, demo_sentences())
     if vocabulary == "characters":
         notes.append(str(recipe))
-    source_model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-    source_model.encoder.layer = nn.ModuleList(source_model.encoder.layer[index] for index in kept)
+    source_model = _source_model(folder, source_config, weights, kept)
     pooler = {f"roc_bert.{name}": weights[name] for name in weights if name.startswith("pooler.")}
     if not pooler:
         notes.append("the source has no pooler: a classifier starts from a new one")
@@ -176,6 +179,16 @@ def warm_start(
         refuse_difference(difference, "the hidden states of source and output")
         notes.append(_gradient_note(model, tokenizer, sentences[:4]))
     return Conversion(output, difference, len(sentences), tuple(notes))
+
+
+def _source_model(folder: Path, config, weights: dict[str, torch.Tensor], kept: list[int]) -> nn.Module:
+    """The source with the layers that are kept, to compare with."""
+    if config.model_type == nezha.KIND:
+        config.num_hidden_layers = len(kept)
+        return nezha.nezha_model(config, weights)
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model.encoder.layer = nn.ModuleList(model.encoder.layer[index] for index in kept)
+    return model
 
 
 def _check_options(
@@ -232,7 +245,7 @@ def _refuse_other_models(folder: Path, config: dict, vocabulary: str) -> None:
     if kind not in MODEL_TYPES:
         raise ValueError(
             f"{folder} is of model_type={kind!r}; a warm start needs bert (which MacBERT, RoBERTa-wwm and E5-small are, "
-            "too), ernie, roberta or xlm-roberta"
+            "too), ernie, roberta, xlm-roberta or nezha"
         )
     if vocabulary == "source" and kind in SHIFTED_POSITIONS:
         raise ValueError(f"vocabulary='source' keeps word pieces, and a {kind} has none: choose 'characters'")
@@ -261,8 +274,9 @@ def encoder_weights(weights: dict[str, torch.Tensor], config) -> dict[str, torch
         for old, new in HEAD_NAMES.items():
             name = new + name.removeprefix(old) if name.startswith(old) else name
         renamed[name] = tensor.float() if tensor.is_floating_point() else tensor
-    positions, segments = "embeddings.position_embeddings.weight", "embeddings.token_type_embeddings.weight"
-    if missing := [name for name in (positions, segments) if name not in renamed]:
+    positions, segments = POSITIONS, "embeddings.token_type_embeddings.weight"
+    needed = (segments,) if config.model_type == nezha.KIND else (positions, segments)
+    if missing := [name for name in needed if name not in renamed]:
         raise ValueError(f"the source lacks {missing[0]}")
     tasks = renamed.pop("embeddings.task_type_embeddings.weight", None)
     if tasks is not None:

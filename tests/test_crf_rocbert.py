@@ -1,0 +1,136 @@
+"""The tagging head: CRF against pytorch-crf and brute force, BiLSTM against torch's, schemes, padding on either side."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rocbert_hf.configuration_rocbert import RoCBertConfig
+from rocbert_hf.crf_rocbert import RoCBertBiLSTM, RoCBertCRF, scheme_penalties
+from rocbert_hf.data.entities import check_tags, label_names
+from rocbert_hf.modeling_rocbert import RoCBertForTokenClassification
+
+LENGTHS = torch.tensor([6, 1, 4, 2])
+
+
+def a_batch(labels: int, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    emissions = torch.randn(4, 6, labels, generator=generator, dtype=dtype)
+    tags = torch.randint(labels, (4, 6), generator=generator)
+    return emissions, tags, torch.arange(6) < LENGTHS[:, None]
+
+
+def a_crf(labels, scheme=None) -> RoCBertCRF:
+    torch.manual_seed(1)
+    crf = RoCBertCRF(labels, scheme).double()
+    for parameter in crf.parameters():
+        nn.init.normal_(parameter)
+    return crf
+
+
+def test_loss_gradients_and_path_are_those_of_pytorch_crf():
+    torchcrf = pytest.importorskip("torchcrf")
+    emissions, tags, mask = a_batch(5)
+    ours, theirs = a_crf("OABCD"), torchcrf.CRF(5, batch_first=True).double()
+    theirs.load_state_dict(ours.state_dict())
+    a, b = emissions.clone().requires_grad_(), emissions.clone().requires_grad_()
+    loss, expected = ours(a, tags, mask), -theirs(b, tags, mask=mask, reduction="none")
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    loss.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs.get_parameter(name).grad, rtol=1e-10, atol=1e-12)
+    path = ours.decode(emissions, mask)
+    assert [row[:n].tolist() for row, n in zip(path, LENGTHS, strict=True)] == theirs.decode(emissions, mask=mask)
+
+
+@pytest.mark.parametrize("scheme", [None, "BIO", "BMES", "IOBES"])
+def test_the_path_is_the_best_that_the_scheme_allows(scheme):
+    labels = label_names(["X"], scheme or "BMES")
+    emissions, _, mask = a_batch(len(labels))
+    crf = a_crf(labels, scheme)
+    start, transitions, end = (
+        p.detach().numpy() for p in (crf.start_transitions, crf.transitions, crf.end_transitions)
+    )
+    path, through = crf.decode(emissions, mask), crf.max_marginals(emissions, mask)
+    for row, n in enumerate(LENGTHS.tolist()):
+        scored = {}
+        for tags in itertools.product(range(len(labels)), repeat=n):
+            if scheme is not None:
+                try:
+                    check_tags([labels[tag] for tag in tags], scheme, [""] * n)
+                except ValueError:
+                    continue
+            score = start[tags[0]] + end[tags[-1]] + sum(transitions[a, b] for a, b in itertools.pairwise(tags))
+            scored[tags] = score + sum(emissions[row, at, tag].item() for at, tag in enumerate(tags))
+        best = max(scored, key=scored.get)
+        assert tuple(path[row, :n].tolist()) == best
+        assert tuple(through[row, :n].argmax(-1).tolist()) == best
+        for at, tag in itertools.product(range(n), range(len(labels))):
+            via = [score for tags, score in scored.items() if tags[at] == tag]
+            if via:  # otherwise the scheme forbids it
+                assert through[row, at, tag].item() == pytest.approx(max(via) - scored[best], abs=1e-4)
+            else:
+                assert through[row, at, tag] < -1000
+
+
+def test_penalties_and_the_check_of_files_agree_on_what_may_follow():
+    for scheme in ("BIO", "BMES", "IOBES"):
+        labels = label_names(["X", "Y"], scheme)
+        first, pairs, last = scheme_penalties(labels, scheme)
+        for a, b in itertools.product(range(len(labels)), repeat=2):
+            try:
+                check_tags([labels[a], labels[b]], scheme, ["", ""])
+                allowed = True
+            except ValueError:
+                allowed = False
+            assert (first[a] + pairs[a, b] + last[b] == 0) == allowed, (labels[a], labels[b])
+
+
+def test_bilstm_is_that_of_torch_over_packed_sentences():
+    torch.manual_seed(0)
+    ours, theirs = RoCBertBiLSTM(7, 5), nn.LSTM(7, 5, batch_first=True, bidirectional=True)
+    for name, parameter in ours.named_parameters():
+        direction, weight = name.split(".")
+        parameter.data = theirs.get_parameter(weight + ("_reverse" if direction == "backwards" else "")).data
+    states, _, mask = a_batch(7, torch.float32)
+    packed = nn.utils.rnn.pack_padded_sequence(states, LENGTHS, batch_first=True, enforce_sorted=False)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    torch.testing.assert_close(ours(states, mask)[mask], expected[mask])
+
+
+@pytest.mark.parametrize("head", ["crf", "bilstm_crf"])
+def test_a_tagger_is_saved_whole_and_does_not_see_padding(tmp_path, head):
+    labels = label_names(["PER", "LOC"], "BMES")
+    config = RoCBertConfig.from_preset(
+        "tiny",
+        classifier_head=head,
+        tagging_scheme="BMES",
+        id2label=dict(enumerate(labels)),
+        fusion="none",
+        position_embedding_type="functional_relative",
+    )
+    torch.manual_seed(0)
+    RoCBertForTokenClassification(config).save_pretrained(tmp_path)
+    model = RoCBertForTokenClassification.from_pretrained(tmp_path).eval()
+    ids = torch.randint(10, 1000, (1, 9))
+    alone = model(ids).logits
+    for padding in ((0, 4), (4, 0)):
+        padded, mask = (nn.functional.pad(x, padding) for x in (ids, torch.ones_like(ids)))
+        logits = model(padded, attention_mask=mask).logits[:, padding[0] : padding[0] + 9]
+        torch.testing.assert_close(logits, alone, atol=1e-4, rtol=1e-4)
+    check_tags([labels[i] for i in alone[0].argmax(-1).tolist()], "BMES", [""] * 9)
+
+
+def test_the_loss_is_a_mean_per_label_that_adds_up_over_micro_batches():
+    config = RoCBertConfig.from_preset("tiny", classifier_head="crf", num_labels=5, fusion="none")
+    model = RoCBertForTokenClassification(config).eval()
+    ids, labels = torch.randint(10, 1000, (4, 6)), torch.randint(5, (4, 6))
+    labels[:, 0] = -100
+    whole = model(ids, labels=labels).loss
+    parts = [model(ids[i : i + 2], labels=labels[i : i + 2], num_items_in_batch=20).loss for i in (0, 2)]
+    torch.testing.assert_close(sum(parts), whole)
+    assert np.isfinite(whole.item())
