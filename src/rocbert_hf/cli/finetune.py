@@ -17,7 +17,7 @@ def _types(argv: Sequence[str]) -> list[type]:
 
 @command(_types, example="rocbert finetune --model rocbert-tiny --train-file train.tsv --output-dir classifier")
 def finetune(run, *options) -> None:
-    """Finetune a text classifier on a task or on your own file
+    """Finetune a text classifier, or (--task-type tagging) a tagger of named entities
 
     Start from a checkpoint (--model) or from random weights (--preset). The output folder gets the model, its tokenizer,
     all_results.json and a model card; rocbert evaluate then tells how robust the classifier is.

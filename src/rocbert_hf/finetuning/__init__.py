@@ -11,6 +11,7 @@ from .starting_point import StartOptions
 # what `--task-type` names -> where its class is; imported when it is asked for
 RECIPES: dict[str, str] = {
     "classification": "classification.ClassificationRecipe",
+    "tagging": "tagging.TaggingRecipe",
 }
 
 

@@ -1,0 +1,312 @@
+"""
+Train a tagger of named entities: RoCBERT, or any token classifier of transformers, on a file of labelled texts.
+
+After "Study on Chinese Named Entity Recognition Based on Dynamic Fusion and Adversarial Training" (2022): relative
+positions, a mean of all layers, BiLSTM and CRF, and adversarial training, each of them an option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    EarlyStoppingCallback,
+    set_seed,
+)
+
+from ..checkpoints import loading
+from ..configuration_rocbert import CLASSIFIER_HEADS, LAYER_FUSIONS, POSITION_EMBEDDING_TYPES, RoCBertConfig
+from ..data.entities import SCHEMES, EntityText, EntityTexts, label_names
+from ..data.entity_files import read_entities
+from ..data.entity_metrics import entity_scores
+from ..modeling_rocbert import RoCBertForTokenClassification
+from ..options import REQUIRED, check_choices, option
+from ..tokenization_rocbert import RoCBertTokenizer
+from .adversarial import ADVERSARIAL_METHODS, AdversarialMethod, AdversarialTrainer, make_adversarial
+from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
+from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json
+from .starting_point import StartOptions
+from .tagger import EntityTagger, scores_of_rows, tagged_rows
+
+# `--preset bilstm`: the network without an encoder that NER papers compare with
+NO_ENCODER = "bilstm"
+BILSTM_SIZES = {"num_hidden_layers": 0, "hidden_size": 100, "num_attention_heads": 1, "intermediate_size": 100}
+# with a checkpoint (the paper's), and from random weights
+ENCODER_RATE = 5e-5
+HEAD_RATES = {"model": 1e-4, "preset": 1e-3}
+
+
+@dataclass
+class EntityRowOptions:
+    """Which texts to train and to measure on."""
+
+    train_file: str = option(REQUIRED, "columns (BMES, BIO, IOBES), .jsonl with spans, a saved dataset, or demo")
+    dev_file: str | None = option(None, "texts to choose the best epoch by; default: a share of the train texts")
+    test_file: str | None = option(None, "texts to measure on at the end")
+    dev_share: float = option(0.1, "share of the train texts to choose by if there is no dev file")
+    limit: int | None = option(None, "train texts to use, from the first on; default: all")
+    file_scheme: str | None = option(None, "tags of the files; default: recognised", choices=SCHEMES)
+    scheme: str | None = option(None, "tags that the model learns; default: those of the train file", choices=SCHEMES)
+    skip_malformed: bool = option(False, "leave out sentences whose tags break the scheme, instead of stopping")
+
+    def __post_init__(self):
+        check_choices(self)
+        if not 0 < self.dev_share < 1:
+            raise ValueError(f"dev_share must lie between 0 and 1, got {self.dev_share}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
+
+
+@dataclass
+class TaggerOptions:
+    """What the tagger is made of. `--preset bilstm` has no encoder, but vectors of 100 numbers."""
+
+    classifier_head: str = option("bilstm_crf", "what is above the encoder", choices=CLASSIFIER_HEADS)
+    position_embedding_type: str | None = option(
+        None, "positions in the encoder; default: the model's", choices=POSITION_EMBEDDING_TYPES
+    )
+    max_relative_position: int | None = option(None, "clip the distance of relative positions to this")
+    layer_fusion: str | None = option(
+        None, "what the encoder puts out: its last layer or (dynamic) a mean of all", choices=LAYER_FUSIONS
+    )
+
+    def __post_init__(self):
+        check_choices(self)
+
+
+@dataclass
+class TaggingOptimization(OptimizationOptions):
+    """How to train the tagger."""
+
+    learning_rate: float | None = option(None, "of the encoder; default: 5e-5, or from random weights by size")
+    head_learning_rate: float | None = option(None, "of BiLSTM and classifier; default: 1e-4, or 1e-3 with --preset")
+    crf_learning_rate: float = option(0.5, "of the CRF's transitions")
+    epochs: float | None = option(8.0, "passes over the train texts, at most")
+    batch_size: int | None = option(16, "texts per step")
+    warmup_ratio: float = option(0.05, "share of the steps in which the learning rates rise")
+    adversarial: str | None = option(None, "adversarial training", choices=ADVERSARIAL_METHODS)
+    epsilon: float | None = option(None, "of --adversarial: size of the perturbation; default: the method's")
+    alpha: float | None = option(None, "of --adversarial pgd and freelb: size of a step; default: the method's")
+    steps: int | None = option(None, "of --adversarial pgd and freelb: how many; default: the method's")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choices(self)
+        if not self.crf_learning_rate > 0:
+            raise ValueError(f"crf_learning_rate must be above 0, got {self.crf_learning_rate}")
+        self.method()
+
+    def method(self) -> AdversarialMethod | None:
+        """The adversarial method; None for plain training."""
+        given = {"epsilon": self.epsilon, "alpha": self.alpha, "steps": self.steps}
+        if self.adversarial is not None:
+            return make_adversarial(self.adversarial, **given)
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{', '.join(unused)} needs adversarial, one of {', '.join(ADVERSARIAL_METHODS)}")
+        return None
+
+
+@dataclass(frozen=True)
+class TaggingTexts:
+    """Labelled texts of a run; `test` may be None."""
+
+    train: tuple[EntityText, ...]
+    dev: tuple[EntityText, ...]
+    test: tuple[EntityText, ...] | None
+    types: tuple[str, ...]
+    scheme: str
+
+
+class TaggingTrainer(AdversarialTrainer, HeadTrainer):
+    """`AdversarialTrainer` and `HeadTrainer` in one; transitions do not decay."""
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        return [name for name in super().get_decay_parameter_names(model) if "transitions" not in name]
+
+
+class TaggingRecipe(FinetuningRecipe):
+    """One tag per token; an evaluation per epoch, the best epoch by strict F1 on the dev texts.
+
+    Example::
+
+        >>> recipe = TaggingRecipe(StartOptions(preset="tiny"), EntityRowOptions(train_file="demo"))
+        >>> results = finetune(recipe, FinetuningOptions(output_dir="tagger"))  # doctest: +SKIP
+    """
+
+    OPTIONS = (StartOptions, EntityRowOptions, TaggerOptions, TaggingOptimization)
+
+    def __init__(
+        self,
+        start: StartOptions,
+        row_options: EntityRowOptions,
+        tagger_options: TaggerOptions | None = None,
+        optimization: TaggingOptimization | None = None,
+    ):
+        self.start = start
+        self.row_options = row_options
+        self.tagger_options = tagger_options or TaggerOptions()
+        self.optimization = optimization or TaggingOptimization()
+        self.texts: TaggingTexts | None = None
+
+    def read(self) -> str:
+        self.texts = texts = read_texts(self.row_options)
+        counts = (len(texts.train), len(texts.dev), len(texts.test or ()))
+        return "{:,} train, {:,} dev, {:,} test texts; ".format(*counts) + f"{', '.join(texts.types)}; {texts.scheme}"
+
+    def settings(self) -> dict[str, Any]:
+        rows = hashlib.sha256(repr(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
+        return {
+            **options_as_json(self.start, self.row_options, self.tagger_options, self.optimization),
+            "rows": rows,
+        }
+
+    def train(self, seed: int, folder: Path, resume: bool) -> tuple[Any, Any, dict[str, Any]]:
+        set_seed(seed)
+        texts, start = self.texts, self.start
+        labels = label_names(texts.types, texts.scheme)
+        model, tokenizer = make_tagger(start, self.tagger_options, labels, texts.scheme)
+        optimization = self.optimization
+        if optimization.learning_rate is None and start.model is not None:
+            optimization = dataclasses.replace(optimization, learning_rate=ENCODER_RATE)
+        head_rate = optimization.head_learning_rate or HEAD_RATES["preset" if start.model is None else "model"]
+        arguments = optimization.training_arguments(
+            folder / CHECKPOINTS, seed, start, model.config.hidden_size, metric="f1"
+        )
+        rows = {
+            name: tagged_rows(part, tokenizer, labels, texts.scheme, tokenizer.model_max_length)
+            for name, part in (("train", texts.train), ("dev", texts.dev))
+        }
+        trainer = TaggingTrainer(
+            model,
+            arguments,
+            adversarial=optimization.method(),
+            learning_rates={"": head_rate, "tagger.crf.": optimization.crf_learning_rate},
+            train_dataset=rows["train"],
+            eval_dataset=rows["dev"],
+            processing_class=tokenizer,
+            data_collator=DataCollatorForTokenClassification(tokenizer),
+            compute_metrics=lambda predicted: scores_of_rows(predicted, labels, texts.scheme),
+            preprocess_logits_for_metrics=lambda logits, _: logits.argmax(-1),
+            callbacks=[EarlyStoppingCallback(optimization.patience)],
+        )
+        training = trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS) if resume else None)
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        tagger = EntityTagger(model, tokenizer, texts.scheme)
+        results = {
+            "arguments": {
+                **options_as_json(start, self.row_options, self.tagger_options, optimization),
+                "seed": seed,
+                "types": texts.types,
+                "scheme": texts.scheme,
+                "learning_rate": arguments.learning_rate,
+                "head_learning_rate": head_rate,
+                "max_length": tokenizer.model_max_length,
+            },
+            "training": {
+                "epochs": trainer.state.epoch,
+                "loss": training.training_loss,
+                "seconds": training.metrics["train_runtime"],
+            },
+            "dev": measured(tagger, texts.dev),
+        }
+        if texts.test is not None:
+            results["test"] = measured(tagger, texts.test)
+        return model, tokenizer, results
+
+
+def read_texts(options: EntityRowOptions) -> TaggingTexts:
+    """
+    The texts of a run.
+
+    Raises:
+        ValueError, OSError: see `read_entities`; or the dev or test texts have a type that the train texts have not.
+    """
+
+    def read(source: str | None, split: str) -> EntityTexts | None:
+        return source and read_entities(source, options.file_scheme, split, options.skip_malformed)
+
+    train = read(options.train_file, "train")
+    dev, test = read(options.dev_file, "validation"), read(options.test_file, "test")
+    types = train.types()
+    if not types:
+        raise ValueError(f"{train.name} must have at least one entity, it has none")
+    for part in (dev, test):
+        if part:
+            part.check_types(types)
+    kept, held_out = (train.texts, dev.texts) if dev else _held_out(train, options.dev_share)
+    scheme = options.scheme or train.scheme or "BMES"
+    return TaggingTexts(kept[: options.limit], held_out, test.texts if test else None, types, scheme)
+
+
+def _held_out(train: EntityTexts, share: float) -> tuple[tuple[EntityText, ...], tuple[EntityText, ...]]:
+    """Every n-th text is held out, so that the split needs no seed."""
+    if len(train) < 2:
+        raise ValueError(f"{train.name} must have at least two texts, one of them to choose by, got {len(train)}")
+    every = max(2, round(1 / share))
+    held_out = range(min(every, len(train)) - 1, len(train), every)
+    return (
+        tuple(text for i, text in enumerate(train.texts) if i not in held_out),
+        tuple(train.texts[i] for i in held_out),
+    )
+
+
+def make_tagger(start: StartOptions, options: TaggerOptions, labels: Sequence[str], scheme: str) -> tuple[Any, Any]:
+    """
+    (model, tokenizer) for these tags; the tokenizer's `model_max_length` is the length that texts are cut to.
+
+    With `architecture="bert"` the encoder is RoCBERT's without sound and shape, so that it can have every head.
+
+    Raises:
+        ValueError: an option is RoCBERT's, and the checkpoint is of another kind.
+    """
+    named = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
+    given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+    ours = {**given, "tagging_scheme": scheme}
+    if start.preset is not None:
+        if start.architecture == "bert":
+            ours["fusion"] = "none"
+        if start.preset == NO_ENCODER:
+            ours |= {**BILSTM_SIZES, "fusion": "none", "position_embedding_type": "functional_relative"}
+            config = RoCBertConfig(**ours, **named)
+        else:
+            config = RoCBertConfig.from_preset(start.preset, **ours, **named)
+        tokenizer, model = RoCBertTokenizer(), RoCBertForTokenClassification(config)
+    else:
+        tokenizer, model = _from_checkpoint(start.model, ours, named)
+    limits = [start.max_length or 512, tokenizer.model_max_length]
+    if getattr(model.config, "position_embedding_type", "absolute") == "absolute":
+        limits.append(model.config.max_position_embeddings)
+    tokenizer.model_max_length = min(limits)
+    return model, tokenizer
+
+
+def _from_checkpoint(source: str, ours: dict[str, Any], named: dict[str, Any]) -> tuple[Any, Any]:
+    with loading("the model", source):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source)
+        if config.model_type == RoCBertConfig.model_type:
+            config = RoCBertConfig.from_dict({**config.to_dict(), **ours, **named})
+        else:
+            if set(ours) != {"classifier_head", "tagging_scheme"} or ours["classifier_head"] != "linear":
+                raise ValueError(
+                    f"{', '.join(sorted(set(ours) - {'tagging_scheme'}))} are options of RoCBERT, and this is a "
+                    f"{config.model_type}: give --classifier-head linear alone, or `rocbert convert` it first"
+                )
+            config = AutoConfig.from_pretrained(source, **named)
+        model = AutoModelForTokenClassification.from_pretrained(source, config=config, ignore_mismatched_sizes=True)
+    return tokenizer, model
+
+
+def measured(tagger: EntityTagger, texts: Sequence[EntityText]) -> dict[str, float]:
+    """Strict scores of the tagger on labelled texts."""
+    found = tagger([text.text for text in texts])
+    return entity_scores([text.entities for text in texts], found).to_dict()

@@ -1,0 +1,159 @@
+"""Training a tagger: from packaged sentences to a folder that transformers loads, with spans exact to the character."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
+
+from rocbert_hf.configuration_rocbert import RoCBertConfig
+from rocbert_hf.data.entities import EntityText, entities_of, label_names
+from rocbert_hf.data.entity_files import read_entities
+from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
+from rocbert_hf.finetuning.tagger import EntityTagger, tagged_rows
+from rocbert_hf.finetuning.tagging import (
+    EntityRowOptions,
+    TaggerOptions,
+    TaggingOptimization,
+    TaggingRecipe,
+    TaggingTrainer,
+    make_tagger,
+)
+from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
+from rocbert_hf.visualization import plot_layer_weights
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tagger that has learnt eight packaged sentences by heart, and its results."""
+    folder = tmp_path_factory.mktemp("tagger")
+    few = folder / "few.jsonl"
+    texts = read_entities("demo").texts[:8]
+    few.write_text("".join(json.dumps({"text": t.text, "entities": t.entities}) + "\n" for t in texts))
+    recipe = TaggingRecipe(
+        StartOptions(preset="tiny"),
+        EntityRowOptions(train_file=str(few), dev_file=str(few), test_file=str(few)),
+        TaggerOptions(position_embedding_type="functional_relative", layer_fusion="dynamic"),
+        TaggingOptimization(
+            learning_rate=2e-3,
+            head_learning_rate=5e-3,
+            crf_learning_rate=0.05,
+            epochs=40,
+            batch_size=4,
+            patience=40,
+            adversarial="fgm",
+            epsilon=0.1,
+        ),
+    )
+    results = finetune(recipe, FinetuningOptions(output_dir=folder / "out"))
+    return folder / "out", results, texts
+
+
+def test_it_learns_and_its_folder_gives_the_scores_that_it_reports(trained):
+    folder, results, texts = trained
+    assert results["test"]["f1"] > 0.9
+    tagger = EntityTagger.from_pretrained(str(folder))
+    found = tagger([text.text for text in texts])
+    right = sum(len(set(a) & set(t.entities)) for a, t in zip(found, texts, strict=True))
+    assert right == results["test"]["right"]
+    assert json.loads((folder / "all_results.json").read_text())["test"] == results["test"]
+    assert plot_layer_weights(tagger.model) is not None
+
+
+def test_the_pipeline_gives_the_same_spans_to_the_character(trained):
+    folder, _, texts = trained
+    model, tokenizer = AutoModelForTokenClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tag = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="none")
+    tagger = EntityTagger(model, tokenizer)
+    for text in texts[:4]:
+        tokens = tag(text.text)
+        spans = [(token["start"], token["end"]) for token in tokens]
+        found = entities_of([token["entity"] for token in tokens], tagger.scheme, spans)
+        assert found == tagger([text.text])[0]
+        for token in tokens:
+            assert text.text[token["start"] : token["end"]] == token["word"]
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BMES"])
+def test_aggregated_spans_are_the_entities(scheme):
+    """With BIO transformers groups as we do; of other schemes it groups neighbours of one type."""
+    labels = label_names(["X"], scheme)
+    config = RoCBertConfig.from_preset(
+        "tiny", fusion="none", classifier_head="crf", tagging_scheme=scheme, id2label=dict(enumerate(labels))
+    )
+    torch.manual_seed(0)
+    model = AutoModelForTokenClassification.from_config(config)
+    tokenizer = RoCBertTokenizer()
+    tag = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="simple")
+    text = "李雷在北京大学读书，韩梅梅在南京。"
+    for group in tag(text):
+        assert text[group["start"] : group["end"]] == group["word"].replace(" ", "")
+    if scheme == "BIO":
+        found = [(e.start, e.end) for e in EntityTagger(model, tokenizer)([text])[0]]
+        assert [(group["start"], group["end"]) for group in tag(text)] == found
+
+
+def test_a_folder_loads_by_trust_remote_code_without_the_package(trained, tmp_path):
+    folder, _, texts = trained
+    script = tmp_path / "load.py"
+    script.write_text(
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('rocbert_hf', 'torchcrf', 'seqeval', 'nervaluate'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from transformers import AutoModelForTokenClassification, AutoTokenizer\n"
+        "folder, text = sys.argv[1:]\n"
+        "model = AutoModelForTokenClassification.from_pretrained(folder, trust_remote_code=True).eval()\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)\n"
+        "print(model(**tokenizer(text, return_tensors='pt')).logits.argmax(-1)[0].tolist())\n"
+    )
+    command = [sys.executable, str(script), str(folder), texts[0].text]
+    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path).stdout
+    tagger = EntityTagger.from_pretrained(str(folder))
+    expected = tagger.model(**tagger.tokenizer(texts[0].text, return_tensors="pt")).logits.argmax(-1)[0].tolist()
+    assert json.loads(told.strip().split("\n")[-1]) == expected
+
+
+def test_long_texts_are_found_whole_wherever_they_are_cut():
+    labels = label_names(["X"], "BMES")
+    model, tokenizer = make_tagger(StartOptions(preset="tiny", max_length=20), TaggerOptions(), labels, "BMES")
+    text = "李雷在北京大学读书，韩梅梅在南京。" * 6
+    tagger = EntityTagger(model, tokenizer, "BMES")
+    assert tagger.max_length == 20
+    for entity in tagger([text])[0]:
+        assert 0 <= entity.start < entity.end <= len(text)
+    rows = tagged_rows([EntityText(text)], tokenizer, labels, "BMES", 20)
+    assert len(rows) > 5
+    assert all(len(row["input_ids"]) <= 20 for row in rows)
+    assert all(label == -100 for row in rows for label in (row["labels"][0], row["labels"][-1]))
+    assert EntityTagger(model, tokenizer, "BMES")(["", " "]) == [(), ()]
+
+
+def test_encoder_head_and_transitions_have_learning_rates_of_their_own(tmp_path):
+    labels = label_names(["X"], "BMES")
+    start = StartOptions(preset="tiny")
+    model, _ = make_tagger(start, TaggerOptions(), labels, "BMES")
+    optimization = TaggingOptimization(learning_rate=1e-5, head_learning_rate=1e-4, crf_learning_rate=0.5)
+    arguments = optimization.training_arguments(tmp_path, 0, start, 128, "f1")
+    trainer = TaggingTrainer(model, arguments, learning_rates={"": 1e-4, "tagger.crf.": 0.5}, eval_dataset=[{}])
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in trainer.create_optimizer().param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            expected = 0.5 if "transitions" in name else 1e-5 if name.startswith("roc_bert") else 1e-4
+            assert group["lr"] == expected, name
+            assert group["weight_decay"] == 0 or "transitions" not in name
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(ValueError, match="epsilon needs adversarial, one of fgm"):
+        TaggingOptimization(epsilon=1.0)
+    with pytest.raises(ValueError, match="adversarial"):
+        TaggingOptimization(adversarial="vat")
+    with pytest.raises(ValueError, match="classifier_head"):
+        TaggerOptions(classifier_head="softmax")
