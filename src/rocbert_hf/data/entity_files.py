@@ -157,6 +157,8 @@ def _columns(lines: list[str], path: Path, scheme: str | None, skip_malformed: b
     places: list[str] = []
     while lines and not lines[-1].strip():
         lines.pop()
+    if not lines:
+        return EntityTexts(path.name, (), scheme)
     for number, line in enumerate([*lines, ""], 1):
         where = f"{path}, line {number}"
         if not line.strip():
