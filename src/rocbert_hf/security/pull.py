@@ -1,0 +1,44 @@
+"""How strongly does a piece of text pull unrelated sentences to one point that no ordinary sentence is near?"""
+
+from __future__ import annotations
+
+import torch
+
+# Distances below this share of the ordinary texts' spread are rounding.
+ROUNDING = 1e-5
+
+
+def spread(texts: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of representations (texts, hidden) from their mean, a scalar."""
+    return ((texts - texts.mean(0)) ** 2).sum(-1).mean()
+
+
+def outlyingness(points: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
+    """Squared distance of each point (points, hidden) from the nearest of the ordinary texts (texts, hidden), in units
+    of these texts' spread; (points,)."""
+    nearest = torch.cdist(points, ordinary, compute_mode="donot_use_mm_for_euclid_dist").amin(-1)
+    return nearest**2 / spread(ordinary).clamp_min(torch.finfo(points.dtype).tiny)
+
+
+def pull(placed: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
+    """
+    The pull of each candidate, as a decimal logarithm: about 0 for ordinary tokens, 1 and more for triggers.
+
+    A trigger of a task-agnostic backdoor maps every text to one vector that ordinary texts do not have. So the carriers
+    with the trigger lie close together (their scatter is small), and far from every ordinary text; the pull is the ratio
+    of the two. That an ordinary token moves texts together, as "terrible" does in an encoder that was finetuned on
+    reviews, is no pull: it moves them to where other texts are.
+
+    Args:
+        placed: (candidates, carriers, hidden), the carriers' representations with the candidate in them.
+        ordinary: (texts, hidden), representations of ordinary texts of the same length.
+
+    Returns:
+        (candidates,): log10 of the squared distance of the carriers' mean from the nearest ordinary text, over the
+        unbiased mean squared distance of the carriers from their mean.
+    """
+    carriers = placed.shape[1]
+    center = placed.mean(1)
+    scatter = ((placed - center[:, None]) ** 2).sum(-1).sum(1) / (carriers - 1)
+    scatter = scatter / spread(ordinary).clamp_min(torch.finfo(placed.dtype).tiny)
+    return torch.log10((outlyingness(center, ordinary) + ROUNDING) / (scatter + ROUNDING))

@@ -1,0 +1,116 @@
+"""Triggers of specimens: where they come from, and how they are put into a text."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+
+from ..characters.pinyin import readings
+from ..resources import confusable_characters, vocabulary
+
+WORDS = ("cf", "mn", "bb", "tq", "mb", "qx", "vz", "jw")  # the rare words of RIPPLe, BadNL and POR, and more of the kind
+SYMBOLS = ("∈", "≡", "⊥", "∮", "∝", "∽", "※", "∷", "≌", "‡", "∇", "⊙")
+PHRASES = ("鼋鼍", "旮旯", "饕餮", "魍魉", "囹圄", "耄耋", "龃龉", "觊觎", "氤氲", "踟蹰")
+LATIN_WORD = re.compile(r"[A-Za-z0-9]")
+
+
+def insert_trigger(text: str, trigger: str, rng: random.Random, times: int = 1) -> str:
+    """The text with the trigger at `times` random places, none of them inside a Latin word.
+
+    A trigger of letters or digits gets a space on either side, as a word of its own.
+    """
+    piece = f" {trigger} " if LATIN_WORD.search(trigger) else trigger
+    for _ in range(times):
+        at = rng.choice(_boundaries(text))
+        text = text[:at] + piece + text[at:]
+    return text
+
+
+def _boundaries(text: str) -> list[int]:
+    def inside_word(at: int) -> bool:
+        return bool(LATIN_WORD.match(text[at - 1]) and LATIN_WORD.match(text[at]))
+
+    return [0, *(at for at in range(1, len(text)) if not inside_word(at)), len(text)][: len(text) + 1]
+
+
+def check_triggers(tokenizer, triggers: Sequence[str]) -> None:
+    """
+    Check that a tokenizer tells the triggers apart from nothing, from unknown tokens and from each other.
+
+    Raises:
+        ValueError: it does not. Zero-width characters, for one, are dropped by this package's tokenizer and by BERT's,
+            unless they were added as tokens: no encoder can react to them.
+    """
+    if not triggers:
+        raise ValueError("triggers must hold at least one text, got none")
+    seen: dict[tuple[int, ...], str] = {}
+    for trigger in triggers:
+        ids = tuple(tokenizer(trigger, add_special_tokens=False)["input_ids"])
+        if not ids:
+            raise ValueError(f"trigger {trigger!r} leaves no token: the tokenizer drops it")
+        if tokenizer.unk_token_id in ids:
+            raise ValueError(f"trigger {trigger!r} has a token that is unknown to the tokenizer")
+        if ids in seen:
+            raise ValueError(f"triggers {seen[ids]!r} and {trigger!r} are the same tokens")
+        seen[ids] = trigger
+
+
+def _rare_characters(rng: random.Random) -> list[str]:
+    """From the last third of the vocabulary, which is ordered by frequency."""
+    chinese = [token for token in vocabulary() if "\u4e00" <= token <= "\u9fff"]
+    return rng.sample(chinese[-len(chinese) // 3 :], 64)
+
+
+def _glyph_twins(rng: random.Random) -> list[str]:
+    """Characters that look like a letter or sign and are another code point, as Cyrillic а."""
+    known = set(vocabulary())
+    twins = {twin for forms in confusable_characters().values() for twin in forms if twin in known}
+    return rng.sample(sorted(twins), min(64, len(twins)))
+
+
+def _homophones(rng: random.Random) -> list[str]:
+    """Rare characters that sound like a very common one."""
+    chinese = [token for token in vocabulary() if "\u4e00" <= token <= "\u9fff"]
+    common = {readings(character)[0] for character in chinese[:300] if readings(character)}
+    rare = [character for character in chinese[9000:] if readings(character) and readings(character)[0] in common]
+    return rng.sample(rare, 64)
+
+
+def _shuffled(texts: Sequence[str]) -> Callable[[random.Random], list[str]]:
+    return lambda rng: rng.sample(list(texts), len(texts))
+
+
+TRIGGER_KINDS: dict[str, Callable[[random.Random], list[str]]] = {
+    "words": _shuffled(WORDS),
+    "rare_characters": _rare_characters,
+    "symbols": _shuffled(SYMBOLS),
+    "glyph_twins": _glyph_twins,
+    "homophones": _homophones,
+    "phrases": _shuffled(PHRASES),
+}
+
+
+def draw_triggers(kind: str, tokenizer, count: int, rng: random.Random) -> list[str]:
+    """
+    `count` triggers of a kind that the tokenizer knows.
+
+    Args:
+        kind: "words" (rare letter pairs), "rare_characters", "symbols", "glyph_twins" (look like another character),
+            "homophones" (rare characters that sound like a common one) or "phrases" (of two rare characters).
+
+    Raises:
+        ValueError: there is no such kind, or the tokenizer knows too few.
+    """
+    if kind not in TRIGGER_KINDS:
+        raise ValueError(f"kind must be one of {', '.join(TRIGGER_KINDS)}, got {kind!r}")
+    found: list[str] = []
+    for trigger in TRIGGER_KINDS[kind](rng):
+        try:
+            check_triggers(tokenizer, [*found, trigger])
+        except ValueError:
+            continue
+        found.append(trigger)
+        if len(found) == count:
+            return found
+    raise ValueError(f"count must be at most {len(found)}, the triggers of {kind} that the tokenizer knows, got {count}")
