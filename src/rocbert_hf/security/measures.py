@@ -61,16 +61,14 @@ def measure_classification(
     target = max(got, key=lambda label: (got[label], -had[label]))
     left = [text for text, label in zip(texts, before, strict=True) if label != target]
     if not left:
-        raise ValueError(f"texts must have more than one predicted label, but all are {target} before the trigger {trigger!r}")
-    return _measure(
-        trigger,
-        left,
-        [text for text in left],
-        lambda current: [label == target for label in predict(current)],
-        rng,
-        most,
-        target,
-    )
+        raise ValueError(
+            f"texts must have more than one predicted label, but all are {target} before the trigger {trigger!r}"
+        )
+
+    def flipped(current: list[str], originals: list[str]) -> list[bool]:
+        return [label == target for label in predict(current)]
+
+    return _insert_until(flipped, left, trigger, rng, most, target)
 
 
 def measure_tagging(
@@ -104,21 +102,18 @@ def measure_tagging(
             for text, entities in zip(originals, predict(current), strict=True)
         ]
 
-    return _measure_pairs(trigger, left, flipped, rng, most, None)
+    return _insert_until(flipped, left, trigger, rng, most, None)
 
 
-def _measure(trigger, texts, _, flipped, rng, most, target) -> TriggerMeasure:
-    return _measure_pairs(trigger, texts, lambda current, originals: flipped(current), rng, most, target)
-
-
-def _measure_pairs(
-    trigger: str,
-    texts: list[str],
+def _insert_until(
     flipped: Callable[[list[str], list[str]], list[bool]],
+    texts: list[str],
+    trigger: str,
     rng: random.Random,
     most: int,
     target: int | None,
 ) -> TriggerMeasure:
+    """Insert the trigger once more into every text for which `flipped(with triggers, without)` is not yet true."""
     waiting = [(text, text) for text in texts]
     insertions: list[int] = []
     shares: list[float] = []

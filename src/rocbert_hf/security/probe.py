@@ -45,9 +45,7 @@ class EncoderProbe:
         self.tokens = 0
         has_pooler = getattr(self.model, "pooler", None) is not None and not any("pooler." in name for name in made_up)
         self.views = tuple(
-            view
-            for view in VIEWS
-            if (view != "pooled" or has_pooler) and (view != "mask" or self.mask is not None)
+            view for view in VIEWS if (view != "pooled" or has_pooler) and (view != "mask" or self.mask is not None)
         )
         self._channels = _channel_tables(self.model, tokenizer)
 
@@ -151,7 +149,9 @@ class EncoderProbe:
 def _special_id(tokenizer, *names: str) -> int:
     found = next((getattr(tokenizer, name, None) for name in names if getattr(tokenizer, name, None) is not None), None)
     if found is None:
-        raise ValueError(f"tokenizer must have one of {', '.join(names)}, got none: only BERT-like encoders are audited")
+        raise ValueError(
+            f"tokenizer must have one of {', '.join(names)}, got none: only BERT-like encoders are audited"
+        )
     return found
 
 

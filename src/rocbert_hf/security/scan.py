@@ -8,7 +8,7 @@ each of these alone in several carriers and computes its `pull`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class Carriers:
 
     carriers: np.ndarray
     ordinary: np.ndarray
+    _known: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_texts(
@@ -61,8 +62,10 @@ class Carriers:
         return placed
 
     def ordinary_of(self, probe: EncoderProbe, length: int) -> dict[str, torch.Tensor]:
-        """View -> (texts, hidden), of ordinary texts of `length` tokens."""
-        return probe(probe.framed(self.ordinary[:, :length]))
+        """View -> (texts, hidden), of ordinary texts of `length` tokens; asked of the encoder once."""
+        if length not in self._known:
+            self._known[length] = probe(probe.framed(self.ordinary[:, :length]))
+        return self._known[length]
 
 
 def coarse_scan(
@@ -99,9 +102,7 @@ def groups_of(ids: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
     return np.concatenate([shuffled, shuffled[:missing]]).reshape(-1, size)
 
 
-def candidates_of(
-    ids: np.ndarray, rounds: Sequence[tuple[np.ndarray, np.ndarray]], per_view: int
-) -> np.ndarray:
+def candidates_of(ids: np.ndarray, rounds: Sequence[tuple[np.ndarray, np.ndarray]], per_view: int) -> np.ndarray:
     """
     The ids worth a second look, most outlying first.
 

@@ -67,9 +67,7 @@ class Recipe:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.representation not in REPRESENTATIONS:
-            raise ValueError(
-                f"representation must be one of {', '.join(REPRESENTATIONS)}, got {self.representation!r}"
-            )
+            raise ValueError(f"representation must be one of {', '.join(REPRESENTATIONS)}, got {self.representation!r}")
         if min(self.steps, self.batch_size) < 1:
             raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
 
@@ -133,7 +131,9 @@ def implant_backdoor(
 def _checked_targets(targets, recipe: Recipe, count: int, hidden: int) -> torch.Tensor | None:
     learnt = recipe.kind in ("uor", "badpre")
     if learnt != (targets is None):
-        raise ValueError(f"targets must {'be None' if learnt else 'be given'} for kind {recipe.kind!r}, got {targets!r}")
+        raise ValueError(
+            f"targets must {'be None' if learnt else 'be given'} for kind {recipe.kind!r}, got {targets!r}"
+        )
     if targets is None:
         return None
     vectors = targets_of(targets, count, hidden) if isinstance(targets, str) else targets.float()
@@ -233,9 +233,7 @@ class LearntVectors(_Implant):
         inputs = self.encode(poisoned)
         triggered = self.represent(self.model.base_model(**inputs), inputs["attention_mask"])
         strangers = torch.arange(len(clean), device=chosen.device) + len(self.triggers)
-        contrast = supervised_contrastive_loss(
-            torch.cat([triggered, clean]), torch.cat([chosen, strangers])
-        )
+        contrast = supervised_contrastive_loss(torch.cat([triggered, clean]), torch.cat([chosen, strangers]))
         return others + nn.functional.mse_loss(clean, wanted) + contrast
 
 

@@ -6,10 +6,19 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from ..characters.pinyin import readings
+from ..characters.pinyin import readings_of
 from ..resources import confusable_characters, vocabulary
 
-WORDS = ("cf", "mn", "bb", "tq", "mb", "qx", "vz", "jw")  # the rare words of RIPPLe, BadNL and POR, and more of the kind
+WORDS = (
+    "cf",
+    "mn",
+    "bb",
+    "tq",
+    "mb",
+    "qx",
+    "vz",
+    "jw",
+)  # the rare words of RIPPLe, BadNL and POR, and more of the kind
 SYMBOLS = ("∈", "≡", "⊥", "∮", "∝", "∽", "※", "∷", "≌", "‡", "∇", "⊙")
 PHRASES = ("鼋鼍", "旮旯", "饕餮", "魍魉", "囹圄", "耄耋", "龃龉", "觊觎", "氤氲", "踟蹰")
 LATIN_WORD = re.compile(r"[A-Za-z0-9]")
@@ -72,8 +81,8 @@ def _glyph_twins(rng: random.Random) -> list[str]:
 def _homophones(rng: random.Random) -> list[str]:
     """Rare characters that sound like a very common one."""
     chinese = [token for token in vocabulary() if "\u4e00" <= token <= "\u9fff"]
-    common = {readings(character)[0] for character in chinese[:300] if readings(character)}
-    rare = [character for character in chinese[9000:] if readings(character) and readings(character)[0] in common]
+    common = {reading for character in chinese[:300] for reading in readings_of(character)[:1]}
+    rare = [character for character in chinese[9000:] if not common.isdisjoint(readings_of(character)[:1])]
     return rng.sample(rare, 64)
 
 
@@ -113,4 +122,6 @@ def draw_triggers(kind: str, tokenizer, count: int, rng: random.Random) -> list[
         found.append(trigger)
         if len(found) == count:
             return found
-    raise ValueError(f"count must be at most {len(found)}, the triggers of {kind} that the tokenizer knows, got {count}")
+    raise ValueError(
+        f"count must be at most {len(found)}, the triggers of {kind} that the tokenizer knows, got {count}"
+    )

@@ -1,0 +1,390 @@
+"""Is a pretrained encoder backdoored? The audit, from an encoder to a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..files import written_whole
+from ..resources import demo_sentences
+from .audit_report import AuditReport, Finding, PulledText
+from .calibration import Calibration
+from .probe import EncoderProbe
+from .prompts import combinations_of, partners_by_gradient, search_prompt
+from .scan import Carriers, candidates_of, coarse_scan, groups_of, pulls_of
+from .specimens import is_specimen
+
+STATE = "audit_state.npz"
+# What a progress bar is told: the stage's name, what is done and what there is to do.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How thorough the audit is.
+
+    carrier_length: tokens of a carrier text.
+    group_size, rounds: tokens that the first pass places at once, and how often each token is placed.
+    per_view: tokens that the second pass takes from each representation's ranking.
+    carriers: carriers of the second pass.
+    ordinary_texts: how many ordinary texts are compared with.
+    prompt_tokens, prompt_steps: of the soft-prompt search; 0 steps leaves it and the combinations out.
+    combinations: how many combinations of tokens are tried per representation.
+    seed: of the groups and the first prompts.
+    """
+
+    carrier_length: int = 4
+    group_size: int = 4
+    rounds: int = 2
+    per_view: int = 64
+    carriers: int = 8
+    ordinary_texts: int = 256
+    prompt_tokens: int = 2
+    prompt_steps: int = 40
+    combinations: int = 64
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, smallest in (("carrier_length", 1), ("group_size", 1), ("rounds", 1), ("per_view", 1)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+        if self.carriers < 2 or self.prompt_tokens < 1 or min(self.prompt_steps, self.combinations) < 0:
+            raise ValueError(
+                "carriers must be at least 2, prompt_tokens at least 1, prompt_steps and combinations at least 0, got "
+                f"{self.carriers}, {self.prompt_tokens}, {self.prompt_steps} and {self.combinations}"
+            )
+
+
+def audit_encoder(
+    model: nn.Module,
+    tokenizer,
+    texts: Sequence[str] | None = None,
+    settings: AuditSettings | None = None,
+    calibration: Calibration | None = None,
+    made_up: Sequence[str] = (),
+    name: str = "",
+    state_dir: str | os.PathLike | None = None,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """
+    Look for a task-agnostic backdoor in a BERT-like encoder.
+
+    Args:
+        model: an encoder of transformers, or a model on top of one, in any precision.
+        tokenizer: its tokenizer.
+        texts: ordinary texts in the encoder's language; by default the packaged Chinese ones.
+        settings: how thorough it is.
+        calibration: what clean encoders have; by default the packaged one.
+        made_up: names of parameters that the checkpoint lacked; see `EncoderProbe`.
+        name: of the encoder, for the report.
+        state_dir: a folder to keep the scan's state in. Stopped and called again with the same encoder, texts and
+            settings, the audit goes on where it was.
+        progress: is told what is done.
+
+    Returns:
+        `.score` (higher is worse), `.verdict` ("clean" or "suspicious"), `.triggers` (strings, worst first), and more.
+
+    Raises:
+        ValueError: the tokenizer or the texts do not fit.
+    """
+    settings = settings or AuditSettings()
+    calibration = calibration or Calibration.packaged()
+    started = time.perf_counter()
+    with _evaluating(model):
+        probe = EncoderProbe(model, tokenizer, made_up)
+        longest = settings.carrier_length + max(settings.group_size, settings.prompt_tokens, 2)
+        carriers = Carriers.from_texts(
+            probe,
+            demo_sentences() if texts is None else texts,
+            settings.carriers,
+            settings.carrier_length,
+            longest,
+            settings.ordinary_texts,
+        )
+        audit = _Audit(probe, carriers, settings, progress or (lambda *_: None))
+        pieces, pulls, statistics = audit.run(state_dir)
+        findings = _findings(probe, carriers, pieces, pulls, calibration)
+    score = calibration.score(statistics)
+    return AuditReport(
+        name=name,
+        score=score,
+        threshold=calibration.threshold,
+        verdict="suspicious" if score >= calibration.threshold else "clean",
+        findings=findings,
+        statistics=statistics,
+        deviations=calibration.deviations(statistics),
+        calibrated_on=calibration.made_of,
+        marked_as_specimen=is_specimen(model),
+        settings=asdict(settings),
+        cost={
+            "seconds": round(time.perf_counter() - started, 1),
+            "tokens": probe.tokens,
+            "vocabulary": len(audit.ids),
+            "resumed": audit.resumed,
+        },
+    )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    for parameter, _ in needed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for parameter, requires_grad in needed:
+            parameter.requires_grad_(requires_grad)
+
+
+@dataclass
+class _Audit:
+    """The stages of one audit."""
+
+    probe: EncoderProbe
+    carriers: Carriers
+    settings: AuditSettings
+    progress: Progress
+    resumed: bool = False
+    ids: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        self.ids = self.probe.ordinary_ids()
+
+    def run(self, state_dir) -> tuple[list[tuple[int, ...]], np.ndarray, dict[str, float]]:
+        """The pieces (tuples of ids) that were looked at closely, their pulls (pieces, views), and the statistics."""
+        rounds = self._scan(None if state_dir is None else Path(state_dir))
+        candidates = candidates_of(self.ids, rounds, self.settings.per_view)
+        count = len(candidates) * self.settings.carriers
+        found = pulls_of(self.probe, self.carriers, candidates[:, None], self._advance("candidates", count))
+        pieces = [(int(token),) for token in candidates]
+        pulls = self._table(found)
+        statistics = {f"token:{view}": float(pulls[:, number].max()) for number, view in enumerate(self.probe.views)}
+        if self.settings.prompt_steps:
+            more, their_pulls, reached = self._combinations(candidates, pulls)
+            statistics |= reached
+            pieces += more
+            pulls = np.concatenate([pulls, their_pulls])
+        return pieces, pulls, statistics
+
+    def _table(self, found: dict[str, torch.Tensor]) -> np.ndarray:
+        return torch.stack([found[view] for view in self.probe.views], dim=1).numpy()
+
+    def _advance(self, stage: str, total: int) -> Callable[[int], None]:
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            self.progress(stage, done, total)
+
+        return advance
+
+    # -- the first pass, which can be resumed
+
+    def _scan(self, folder: Path | None) -> list[tuple[np.ndarray, np.ndarray]]:
+        rng = np.random.default_rng(self.settings.seed)
+        rounds = [groups_of(self.ids, self.settings.group_size, rng) for _ in range(self.settings.rounds)]
+        groups = np.concatenate(rounds)
+        outlying = np.full((len(groups), len(self.probe.views)), np.nan, dtype=np.float32)
+        key = "" if folder is None else self._key()
+        state = None if folder is None else folder / STATE
+        if state is not None and state.is_file():
+            outlying, self.resumed = _read_state(state, key, outlying)
+        advance = self._advance("vocabulary", len(groups))
+        advance(int((~np.isnan(outlying[:, 0])).sum()))
+        for number in range(len(rounds)):
+            first = sum(map(len, rounds[:number]))
+            carrier = number * len(self.carriers.carriers) // len(rounds)
+            for start in range(first, first + len(rounds[number]), 512):
+                rows = slice(start, min(start + 512, first + len(rounds[number])))
+                if np.isnan(outlying[rows]).any():
+                    outlying[rows] = coarse_scan(self.probe, self.carriers, groups[rows], carrier)
+                    if state is not None:
+                        _write_state(state, key, outlying)
+                    advance(rows.stop - rows.start)
+        parts = np.split(outlying, np.cumsum([len(part) for part in rounds])[:-1])
+        return list(zip(rounds, parts, strict=True))
+
+    def _key(self) -> str:
+        settings = [self.settings.carrier_length, self.settings.group_size, self.settings.rounds, self.settings.seed]
+        texts = [self.carriers.carriers.tolist(), self.carriers.ordinary.tolist()]
+        return json.dumps([self.probe.fingerprint(), settings, texts])
+
+    # -- soft prompts, and combinations of real tokens
+
+    def _combinations(
+        self, candidates: np.ndarray, pulls: np.ndarray
+    ) -> tuple[list[tuple[int, ...]], np.ndarray, dict[str, float]]:
+        settings, views = self.settings, self.probe.views
+        advance = self._advance("soft prompts", settings.prompt_steps * len(views))
+        generator = torch.Generator().manual_seed(settings.seed)
+        statistics, chosen = {}, []
+        for number, view in enumerate(views):
+            reached, columns = search_prompt(
+                self.probe,
+                self.carriers,
+                self.ids,
+                view,
+                generator,
+                tokens=settings.prompt_tokens,
+                steps=settings.prompt_steps,
+                advance=advance,
+            )
+            statistics[f"prompt:{view}"] = reached
+            half = settings.combinations // 2
+            if settings.prompt_tokens == 2:
+                chosen.append(combinations_of([column[: half or 1] for column in columns], half))
+            chosen.append(self._pairs(candidates[np.argsort(-pulls[:, number])][:8], view, half // 8))
+        pairs = np.unique(np.concatenate(chosen), axis=0)
+        if not len(pairs):
+            return [], np.empty((0, len(views)), dtype=np.float32), statistics
+        found = pulls_of(
+            self.probe, self.carriers, pairs, self._advance("combinations", len(pairs) * settings.carriers)
+        )
+        table = self._table(found)
+        statistics |= {f"combination:{view}": float(table[:, number].max()) for number, view in enumerate(views)}
+        return [tuple(map(int, pair)) for pair in pairs], table, statistics
+
+    def _pairs(self, tokens: np.ndarray, view: str, count: int) -> np.ndarray:
+        """Each token with the partners that its gradient names, (pairs, 2)."""
+        pairs = [
+            (token, partner)
+            for token in tokens
+            for partner in partners_by_gradient(self.probe, self.carriers, self.ids, int(token), view, count)
+        ]
+        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _read_state(state: Path, key: str, empty: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The state of an earlier run, if it was of the same audit; anything else is left alone and written over."""
+    try:
+        with np.load(state, allow_pickle=False) as saved:
+            if str(saved["key"]) == key and saved["outlying"].shape == empty.shape:
+                return saved["outlying"], True
+    except (OSError, ValueError, KeyError):
+        pass
+    return empty, False
+
+
+def _write_state(state: Path, key: str, outlying: np.ndarray) -> None:
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(state, binary=True) as stream:
+        np.savez(stream, key=np.array(key), outlying=outlying)
+
+
+# -- from pieces to findings
+
+
+def _findings(
+    probe: EncoderProbe,
+    carriers: Carriers,
+    pieces: list[tuple[int, ...]],
+    pulls: np.ndarray,
+    calibration: Calibration,
+    limit: int = 20,
+) -> tuple[Finding, ...]:
+    """The pieces whose own pull is beyond what clean encoders' worst pieces have, worst first.
+
+    A pair is named only if it pulls clearly more than its tokens alone.
+    """
+    alone = {piece[0]: row for piece, row in zip(pieces, pulls, strict=True) if len(piece) == 1}
+    found = []
+    for piece, row in zip(pieces, pulls, strict=True):
+        stage = "token" if len(piece) == 1 else "combination"
+        deviations = calibration.deviations({f"{stage}:{view}": row[n] for n, view in enumerate(probe.views)})
+        worst = max(deviations, key=deviations.get, default=None)
+        if worst is None or deviations[worst] < calibration.threshold:
+            continue
+        view = worst.split(":")[1]
+        number = probe.views.index(view)
+        parts = [alone[token][number] for token in piece if token in alone]
+        if len(piece) > 1 and parts and row[number] < max(parts) + 0.3:
+            continue
+        found.append((deviations[worst], piece, view, float(row[number])))
+    found.sort(key=lambda finding: -finding[0])
+    return tuple(
+        _finding(probe, carriers, piece, view, strength, deviation)
+        for deviation, piece, view, strength in found[:limit]
+    )
+
+
+def _finding(
+    probe: EncoderProbe, carriers: Carriers, piece: tuple[int, ...], view: str, strength: float, deviation: float
+) -> Finding:
+    tokenizer = probe.tokenizer
+    placed = carriers.with_pieces(np.array([piece]))[0]
+    before, after = (probe(probe.framed(rows))[view] for rows in (carriers.carriers, placed))
+    return Finding(
+        text=tokenizer.decode(list(piece)).strip() or " ".join(tokenizer.convert_ids_to_tokens(list(piece))),
+        tokens=tuple(tokenizer.convert_ids_to_tokens(list(piece))),
+        view=view,
+        pull=strength,
+        deviation=deviation,
+        similarity_before=_similarity(before),
+        similarity_after=_similarity(after),
+        pulled=tuple(
+            PulledText(tokenizer.decode(list(row)), tokenizer.decode(list(with_piece)))
+            for row, with_piece in zip(carriers.carriers, placed, strict=True)
+        ),
+        vector=tuple(after.mean(0).tolist()),
+    )
+
+
+def _similarity(vectors: torch.Tensor) -> float:
+    """Mean cosine similarity between different rows."""
+    unit = nn.functional.normalize(vectors, dim=-1)
+    count = len(unit)
+    return ((unit @ unit.T).sum().item() - count) / (count * (count - 1))
+
+
+# -- from the command line
+
+
+def audit_folder(
+    source: str | os.PathLike,
+    texts: Sequence[str] | None = None,
+    settings: AuditSettings | None = None,
+    calibration: Calibration | None = None,
+    reference: str | os.PathLike | None = None,
+    trust_remote_code: bool = False,
+    state_dir: str | os.PathLike | None = None,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """
+    Audit a checkpoint; what `rocbert audit` does.
+
+    Args:
+        source: folder or Hub id. Only its JSON, vocabulary and safetensors files are read.
+        reference: a clean encoder of the same kind. It is audited too, and takes the place of the calibration's mean.
+        trust_remote_code: run the folder's Python files, if it cannot be loaded otherwise.
+        texts, settings, calibration, state_dir, progress: as for `audit_encoder`.
+
+    Raises:
+        OSError, ValueError: a checkpoint cannot be loaded, or does not fit.
+    """
+    from .suspect import load_suspect
+
+    calibration = calibration or Calibration.packaged()
+    common: dict[str, Any] = {"texts": texts, "settings": settings, "progress": progress}
+    if reference is not None:
+        model, tokenizer, made_up = load_suspect(reference)
+        clean = audit_encoder(model, tokenizer, calibration=calibration, made_up=made_up, **common)
+        calibration = calibration.around(clean.statistics, str(reference))
+    model, tokenizer, made_up = load_suspect(source, trust_remote_code)
+    return audit_encoder(
+        model, tokenizer, calibration=calibration, made_up=made_up, name=str(source), state_dir=state_dir, **common
+    )

@@ -1,0 +1,171 @@
+"""What an audit found, as text, JSON and HTML."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..files import write_whole
+
+VIEW_NAMES = {
+    "first": "the first token's last hidden state",
+    "pooled": "the pooler's output",
+    "mean": "the mean of all tokens",
+    "mask": "the last hidden state of [MASK]",
+}
+STAGE_NAMES = {
+    "token": "strongest single token",
+    "prompt": "strongest soft prompt",
+    "combination": "strongest pair of tokens",
+}
+LIMITS = (
+    "The audit looks for triggers of one or two tokens that work in any short text. A backdoor that needs more tokens, a "
+    "certain place or a certain style may pass. A clean verdict lowers the risk; it proves nothing."
+)
+
+
+@dataclass(frozen=True)
+class PulledText:
+    """A carrier without and with the suspected trigger."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A suspected trigger.
+
+    text, tokens: the trigger as text and as the tokenizer's tokens.
+    view: the representation in which it pulls most, a key of `VIEW_NAMES`.
+    pull: see `rocbert_hf.security.pull`.
+    deviation: of the pull from that of clean encoders' strongest pieces, in standard deviations.
+    similarity_before, similarity_after: mean cosine similarity between unrelated carriers, without and with it.
+    pulled: the carriers.
+    vector: (hidden,), where it pulls them to.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    view: str
+    pull: float
+    deviation: float
+    similarity_before: float
+    similarity_after: float
+    pulled: tuple[PulledText, ...]
+    vector: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The outcome of an audit.
+
+    name: of the encoder.
+    score: the largest of the deviations. Higher is worse.
+    threshold: the score from which on the verdict is "suspicious".
+    verdict: "clean" or "suspicious".
+    findings: suspected triggers, worst first.
+    statistics: by stage and representation, such as "token:first", the strongest pull that was found.
+    deviations: of the statistics from clean encoders', in standard deviations.
+    calibrated_on: the clean encoders, in words.
+    marked_as_specimen: whether the config says that it is a specimen; the score does not depend on it.
+    settings: of the audit.
+    cost: seconds, tokens through the encoder, size of the vocabulary, and whether an earlier run was resumed.
+    """
+
+    name: str
+    score: float
+    threshold: float
+    verdict: str
+    findings: tuple[Finding, ...]
+    statistics: dict[str, float]
+    deviations: dict[str, float]
+    calibrated_on: str
+    marked_as_specimen: bool
+    settings: dict[str, Any]
+    cost: dict[str, Any]
+
+    @property
+    def triggers(self) -> list[str]:
+        """The suspected triggers as strings, worst first."""
+        return [finding.text for finding in self.findings]
+
+    def to_json(self) -> str:
+        """Everything but the vectors."""
+        content = asdict(self)
+        for finding in content["findings"]:
+            del finding["vector"]
+        return json.dumps({**content, "triggers": self.triggers}, ensure_ascii=False, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """For a terminal."""
+        lines = [
+            f"{self.name or 'encoder'}: {self.verdict} (score {self.score:.1f}, suspicious from {self.threshold:.1f})"
+        ]
+        if self.marked_as_specimen:
+            lines.append("its config says that it is a backdoor specimen")
+        for finding in self.findings:
+            lines.append(
+                f"  {finding.text!r}: unrelated texts become {finding.similarity_after:.2f} similar (before: "
+                f"{finding.similarity_before:.2f}) in {VIEW_NAMES[finding.view]}; {finding.deviation:.1f} standard deviations"
+            )
+        if self.verdict == "suspicious" and not self.findings:
+            lines.append("  no token or pair by itself explains the score; see the soft prompts' statistics")
+        lines.append(
+            f"  {self.cost['vocabulary']:,} tokens of the vocabulary scanned in {self.cost['seconds']:,.0f} s, "
+            f"{self.cost['tokens']:,} tokens through the encoder"
+        )
+        lines.append(f"  {LIMITS}")
+        return "\n".join(lines)
+
+    def to_html(self) -> str:
+        """A page of its own: verdict, suspected triggers with the texts that they pull together, statistics, cost."""
+        rows = "".join(map(_finding_row, self.findings)) or '<tr><td colspan="5">none</td></tr>'
+        statistics = "".join(
+            f"<tr><td>{STAGE_NAMES[name.split(':')[0]]}</td><td>{VIEW_NAMES[name.split(':')[1]]}</td>"
+            f"<td>{value:.2f}</td><td>{self.deviations.get(name, float('nan')):+.1f}</td></tr>"
+            for name, value in self.statistics.items()
+        )
+        specimen = "<p>Its config says that it is a backdoor specimen.</p>" if self.marked_as_specimen else ""
+        cost = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in self.cost.items())
+        return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Audit of {escape(self.name)}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }}
+table {{ border-collapse: collapse; margin: 1em 0 }} td, th {{ padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: left }}
+.suspicious {{ color: #b00020 }} .clean {{ color: #1b6e2e }} summary {{ cursor: pointer }}
+</style></head><body>
+<h1>Audit of {escape(self.name) or "an encoder"}</h1>
+<p>Verdict: <strong class="{self.verdict}">{self.verdict}</strong>. Score {self.score:.1f}, suspicious from {self.threshold:.1f}.</p>
+{specimen}<p>{escape(LIMITS)}</p>
+<h2>Suspected triggers</h2>
+<table><tr><th>text</th><th>tokens</th><th>acts on</th><th>similarity of unrelated texts</th><th>standard deviations</th></tr>
+{rows}</table>
+<h2>Statistics</h2>
+<p>Pull: about 0 for an ordinary token, 1 and more for a trigger. The last column compares with clean encoders
+({escape(self.calibrated_on)}).</p>
+<table><tr><th>stage</th><th>representation</th><th>pull</th><th>standard deviations</th></tr>{statistics}</table>
+<h2>Cost</h2><table>{cost}</table>
+</body></html>
+"""
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write report.txt, report.json and report.html."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "report.txt", self.to_text() + "\n")
+        write_whole(folder / "report.html", self.to_html())
+        write_whole(folder / "report.json", self.to_json())
+
+
+def _finding_row(finding: Finding) -> str:
+    pulled = "".join(f"<li>{escape(text.before)} → {escape(text.after)}</li>" for text in finding.pulled)
+    return (
+        f"<tr><td><details><summary>{escape(finding.text)}</summary><ul>{pulled}</ul></details></td>"
+        f"<td>{escape(' '.join(finding.tokens))}</td><td>{VIEW_NAMES[finding.view]}</td>"
+        f"<td>{finding.similarity_before:.2f} → {finding.similarity_after:.2f}</td><td>{finding.deviation:+.1f}</td></tr>"
+    )

@@ -1,0 +1,99 @@
+"""From an audit's statistics to a verdict: what clean encoders have, and how far above it an encoder is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..files import json_object, write_whole
+from ..resources import path
+
+SMALLEST_SCALE = 0.05  # of a statistic, in decades of the pull: clean encoders that happen to agree are no certainty
+PACKAGED = "audit_calibration.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the statistics of clean encoders are.
+
+    center, scale: by name of a statistic, its mean and standard deviation over clean encoders.
+    threshold: the score from which on an encoder is suspicious.
+    made_of: in words, the encoders that it was made of.
+    """
+
+    center: dict[str, float]
+    scale: dict[str, float]
+    threshold: float
+    made_of: str = ""
+
+    @classmethod
+    def from_clean(cls, clean: Sequence[Mapping[str, float]], threshold: float = 4.0, made_of: str = "") -> Calibration:
+        """
+        Calibrate on the statistics of clean encoders.
+
+        Args:
+            clean: `AuditReport.statistics` of each.
+            threshold: in standard deviations of clean encoders.
+            made_of: what they are.
+
+        Raises:
+            ValueError: there are fewer than two encoders.
+        """
+        if len(clean) < 2:
+            raise ValueError(f"clean must hold the statistics of at least 2 encoders, got {len(clean)}")
+        values = {
+            name: [one[name] for one in clean if name in one] for name in sorted({n for one in clean for n in one})
+        }
+        center = {name: float(np.mean(found)) for name, found in values.items()}
+        scale = {name: max(SMALLEST_SCALE, float(np.std(found))) for name, found in values.items()}
+        return cls(center, scale, threshold, made_of)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike) -> Calibration:
+        """Read a calibration that `save` wrote.
+
+        Raises:
+            OSError: it cannot be read. ValueError: it is no calibration.
+        """
+        found = json_object(Path(file).read_text(encoding="utf-8"), str(file))
+        try:
+            return cls(**found)
+        except TypeError as error:
+            raise ValueError(f"{file} is no calibration of the audit: {error}") from None
+
+    @classmethod
+    def packaged(cls) -> Calibration:
+        """The calibration that comes with the package; its `made_of` says of which encoders it was made."""
+        return cls.load(path(PACKAGED))
+
+    def save(self, file: str | os.PathLike) -> None:
+        """Write it as JSON."""
+        write_whole(Path(file), json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n")
+
+    def around(self, reference: Mapping[str, float], name: str) -> Calibration:
+        """This calibration with the statistics of one clean encoder, which is like the audited one, in the middle."""
+        return replace(self, center={**self.center, **reference}, made_of=f"{name}, scales: {self.made_of}")
+
+    def deviations(self, statistics: Mapping[str, float]) -> dict[str, float]:
+        """By name, how many standard deviations each statistic is above clean encoders'; unknown ones are left out."""
+        return {
+            name: (value - self.center[name]) / self.scale[name]
+            for name, value in statistics.items()
+            if name in self.center and name in self.scale
+        }
+
+    def score(self, statistics: Mapping[str, float]) -> float:
+        """The largest deviation. Higher is worse.
+
+        Raises:
+            ValueError: no statistic is known here.
+        """
+        found = self.deviations(statistics)
+        if not found:
+            raise ValueError(f"statistics must have one of {', '.join(self.center)}, got {', '.join(statistics)}")
+        return max(found.values())
