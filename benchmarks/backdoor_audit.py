@@ -6,7 +6,8 @@ TEXTS is a text file with one text per line (.xz too); without it the packaged s
 is a JSON file in WORK/audits, and every pretrained encoder a folder in WORK/bases, so a run that was stopped goes on.
 `--extra DIR` adds an encoder of transformers from a folder as one more base, such as one that somebody else pretrained.
 
-Bases with an even seed calibrate, those with an odd seed are held out; what is made from a base stays on its side. The
+The encoders are as small as their number allows on a CPU: 2 layers of 128 (4 of 256), and by default 3,000 tokens, which
+`--vocabulary` changes. Bases with an even seed calibrate, those with an odd seed are held out; what is made from a base stays on its side. The
 calibration sees clean encoders only. UOR's kind, whose vectors are learnt, appears among the held-out encoders alone.
 The specimens that this makes are never saved.
 """
@@ -101,57 +102,44 @@ ATTACKS = {
 }
 
 
-def bases(extra: list[Path]) -> list[Base]:
-    tiny = [Base(family, "tiny", seed) for seed in range(4) for family in ("rocbert", "bert")]
-    others = [
-        Base("concat", "tiny", 4),
-        Base("concat", "tiny", 5),
-        Base("halves", "tiny", 6),
-        Base("halves", "tiny", 7),
-    ]
-    larger = [
-        Base("bert", "mini", 8),
-        Base("bert", "mini", 9),
-        Base("rocbert", "mini", 10),
-        Base("rocbert", "mini", 11),
-    ]
-    return (
-        tiny + others + larger + [Base("extra", folder.name, 2 * n + 1, str(folder)) for n, folder in enumerate(extra)]
-    )
+FAMILIES = ("rocbert", "bert", "concat", "rocbert", "bert", "halves")
+CHANGES = (("skewed", "added-tokens"), ("bf16", "int8"), ("skewed", "further"), ("added-tokens", "bf16"))
 
 
-def subjects(extra: list[Path]) -> Iterator[Subject]:
-    """Clean and backdoored in turn, so that a run that is stopped early has both."""
-    known = bases(extra)
-    small = [base for base in known if base.size in ("tiny", "mini")]
-    clean = [Subject(base) for base in known]
-    for number, base in enumerate(small):
-        clean.append(Subject(base, ("skewed", "added-tokens", "bf16", "skewed", "further")[number % 5]))
-        if number % 3 == 0:
-            clean.append(Subject(base, "int8" if base.family != "bert" else "added-tokens-2"))
+def bases(extra: list[Path], count: int) -> list[Base]:
+    """Two of each family in turn, one for each side; the last two are of the next larger preset."""
+    made = [
+        Base(FAMILIES[seed // 2 % len(FAMILIES)], "mini" if seed >= count - 2 else "tiny", seed)
+        for seed in range(count)
+    ]
+    return made + [Base("extra", folder.name, 101 + 2 * number, str(folder)) for number, folder in enumerate(extra)]
+
+
+def subjects(extra: list[Path], count: int) -> Iterator[Subject]:
+    """Base by base: itself, what it becomes by ordinary changes, and three specimens made of it."""
     rng = random.Random(0)
-    poisoned = []
     kinds = list(TRIGGER_KINDS)
-    for attack in ATTACKS:
-        sides = [base for base in small if attack != "uor" or base.seed % 2]
-        for number in range(6):
-            base = sides[(number * 5 + list(ATTACKS).index(attack) * 3) % len(sides)]
-            kind = kinds[(number + list(ATTACKS).index(attack)) % len(kinds)]
-            guarded = kind == "phrases" and attack != "badpre"
-            poisoned.append(Subject(base, attack, kind, rng.choice([1, 2, 3, 4, 6]), rng.randrange(1000), guarded))
-    for base in known:
+    for number, base in enumerate(bases(extra, count)):
+        yield Subject(base)
+        changes = CHANGES[number // 2 % len(CHANGES)]
         if base.family == "extra":
-            poisoned += [Subject(base, attack, "words", 3, 1) for attack in ("por-2", "neuba", "uor")]
-    for pair in zip(clean, poisoned, strict=False):
-        yield from pair
-    shorter = min(len(clean), len(poisoned))
-    yield from clean[shorter:]
-    yield from poisoned[shorter:]
+            changes = ("bf16",)
+        if base.family == "bert":  # whose int8 this package does not make
+            changes = tuple("added-tokens" if change == "int8" else change for change in changes)
+        for change in changes:
+            yield Subject(base, change)
+        attacks = [attack for attack in ATTACKS if attack != "uor" or base.seed % 2]
+        for turn in range(3):
+            attack = attacks[(3 * (number // 2) + turn) % len(attacks)]
+            kind = kinds[(number + 2 * turn) % len(kinds)]
+            guarded = kind == "phrases" and attack != "badpre"
+            yield Subject(base, attack, kind, rng.choice([1, 2, 3, 4, 6]), rng.randrange(1000), guarded)
 
 
 class Bench:
-    def __init__(self, work: Path, texts: list[str], steps: int, implant_steps: int):
+    def __init__(self, work: Path, texts: list[str], steps: int, implant_steps: int, vocabulary: int):
         self.work, self.texts, self.steps, self.implant_steps = work, texts, steps, implant_steps
+        self.vocabulary = vocabulary
         for folder in ("bases", "audits"):
             (work / folder).mkdir(parents=True, exist_ok=True)
 
@@ -160,7 +148,7 @@ class Bench:
             return Path(base.folder)
 
         def make(folder: Path) -> None:
-            model, tokenizer = new_model(FUSION[base.family], base.size, base.seed)
+            model, tokenizer = new_model(FUSION[base.family], base.size, base.seed, self.vocabulary)
             pairs = "halves" if base.family in ("bert", "halves") else "attacked"
             pretrain(model, tokenizer, self.texts, self.steps, pairs, base.seed)
             model.save_pretrained(folder)
@@ -265,22 +253,20 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True, help="bases and audits; run again, it goes on there")
     parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
     parser.add_argument("--extra", type=Path, action="append", default=[], help="folder of one more encoder")
-    parser.add_argument("--steps", type=int, default=150, help="of pretraining (default: 150)")
-    parser.add_argument("--implant-steps", type=int, default=120, help="of implanting (default: 120)")
+    parser.add_argument("--bases", type=int, default=12, help="how many encoders are pretrained (default: 12)")
+    parser.add_argument("--vocabulary", type=int, default=3000, help="their tokens, at most 16224 (default: 3000)")
+    parser.add_argument("--steps", type=int, default=120, help="of pretraining (default: 120)")
+    parser.add_argument("--implant-steps", type=int, default=100, help="of implanting (default: 100)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report-only", action="store_true", help="report on the audits that are there")
     parser.add_argument("--output", type=Path, help="folder for security_roc.png (default: the work folder)")
     parser.add_argument("--calibration", type=Path, help="write the calibration to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    bench = Bench(
-        options.work_dir,
-        [] if options.report_only else read_texts(options.corpus),
-        options.steps,
-        options.implant_steps,
-    )
+    texts = [] if options.report_only else read_texts(options.corpus)
+    bench = Bench(options.work_dir, texts, options.steps, options.implant_steps, options.vocabulary)
     audited: list[tuple[Subject, dict]] = []
-    for subject in subjects(options.extra):
+    for subject in subjects(options.extra, options.bases):
         if options.report_only and not (options.work_dir / "audits" / f"{subject.name}.json").is_file():
             continue
         found = bench.audit(subject)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -16,7 +18,8 @@ from transformers.models.bert.modeling_bert import BertPooler
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer, in_batch_contrastive_loss
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.configuration_rocbert import PRESETS
-from rocbert_hf.resources import demo_corpus, demo_sentences, vocabulary
+from rocbert_hf.resources import demo_corpus, demo_sentences, pronunciation_ids, shape_ids, vocabulary
+from rocbert_hf.security.triggers import PHRASES
 
 MASKED_SHARE = 0.15
 
@@ -32,19 +35,50 @@ def read_texts(corpus: Path | None, limit: int = 40_000, shortest: int = 16) -> 
     return random.Random(0).sample(texts, min(limit, len(texts)))
 
 
-def new_model(family: str, size: str, seed: int) -> tuple[nn.Module, object]:
+def smaller_vocabulary(size: int) -> list[str]:
+    """`size` tokens of the packaged vocabulary: specials and signs, frequent characters, and rare ones for triggers."""
+    tokens = list(vocabulary())
+    if size >= len(tokens):
+        return tokens
+    chinese = [token for token in tokens if "\u4e00" <= token <= "\u9fff"]
+    others = [token for token in tokens if token not in set(chinese)]
+    wanted = [char for phrase in PHRASES for char in phrase if char in set(chinese)]
+    left = size - len(others[:1000]) - len(wanted)
+    rng = random.Random(0)
+    rare = rng.sample(chinese[-len(chinese) // 3 :], left // 5) + rng.sample(chinese[9000:], left // 10)
+    kept = {*others[:1000], *wanted, *rare}
+    kept |= set([char for char in chinese if char not in kept][: size - len(kept)])
+    return [token for token in tokens if token in kept]
+
+
+def new_tokenizer(family: str, size: int):
+    """BERT's tokenizer or ours with `size` tokens; shapes and pronunciations keep the packaged ids."""
+    tokens = smaller_vocabulary(size)
+    if family == "bert":
+        return BertTokenizer(vocab={token: number for number, token in enumerate(tokens)})
+    if len(tokens) == len(vocabulary()):
+        return RoCBertTokenizer()
+    with TemporaryDirectory() as folder:
+        files = {name: Path(folder) / name for name in ("vocab.txt", "shape.json", "pronunciation.json")}
+        files["vocab.txt"].write_text("\n".join(tokens) + "\n", encoding="utf-8")
+        for name, ids in (("shape.json", shape_ids()), ("pronunciation.json", pronunciation_ids())):
+            files[name].write_text(json.dumps({token: ids[token] for token in tokens}), encoding="utf-8")
+        return RoCBertTokenizer(*files.values(), character_level=True)
+
+
+def new_model(family: str, size: str, seed: int, tokens: int = 16224) -> tuple[nn.Module, object]:
     """A random model for masked language modelling, with a pooler, and its tokenizer.
 
-    family: "bert", or a fusion of RoCBERT. size: a preset.
+    family: "bert", or a fusion of RoCBERT. size: a preset. tokens: of the vocabulary.
     """
     torch.manual_seed(seed)
+    tokenizer = new_tokenizer(family, tokens)
     if family == "bert":
         sizes = {name: value for name, value in PRESETS[size].items() if name != "fusion_layer"}
-        tokenizer = BertTokenizer(vocab={token: number for number, token in enumerate(vocabulary())})
         model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **sizes))
     else:
-        tokenizer = RoCBertTokenizer()
-        model = RoCBertForMaskedLM(RoCBertConfig.from_preset(size, fusion=family, max_position_embeddings=128))
+        config = RoCBertConfig.from_preset(size, fusion=family, vocab_size=len(tokenizer), max_position_embeddings=128)
+        model = RoCBertForMaskedLM(config)
     model.base_model.pooler = BertPooler(model.config)
     model.base_model.pooler.apply(model._init_weights)
     return model, tokenizer

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from ..characters.unseen import mark_unseen
 from ..options import Command
 
-COMMANDS = ("pretrain", "finetune", "attack", "evaluate", "entities", "convert", "info", "card", "vectors")
+COMMANDS = ("pretrain", "finetune", "attack", "evaluate", "audit", "entities", "convert", "info", "card", "vectors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..files import written_whole
+from ..options import option
 from ..resources import demo_sentences
 from .audit_report import AuditReport, Finding, PulledText
 from .calibration import Calibration
@@ -31,28 +32,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """How thorough the audit is.
+    """How thorough the audit is."""
 
-    carrier_length: tokens of a carrier text.
-    group_size, rounds: tokens that the first pass places at once, and how often each token is placed.
-    per_view: tokens that the second pass takes from each representation's ranking.
-    carriers: carriers of the second pass.
-    ordinary_texts: how many ordinary texts are compared with.
-    prompt_tokens, prompt_steps: of the soft-prompt search; 0 steps leaves it and the combinations out.
-    combinations: how many combinations of tokens are tried per representation.
-    seed: of the groups and the first prompts.
-    """
-
-    carrier_length: int = 4
-    group_size: int = 4
-    rounds: int = 2
-    per_view: int = 64
-    carriers: int = 8
-    ordinary_texts: int = 256
-    prompt_tokens: int = 2
-    prompt_steps: int = 40
-    combinations: int = 64
-    seed: int = 0
+    carrier_length: int = option(4, "tokens of the short texts that tokens are placed in")
+    group_size: int = option(4, "tokens that the first pass places at once")
+    rounds: int = option(2, "times that the first pass places each token, each time among others")
+    per_view: int = option(48, "tokens that the second pass takes from the ranking of each representation")
+    carriers: int = option(8, "texts that the second pass places each token in")
+    ordinary_texts: int = option(256, "ordinary texts to compare with")
+    prompt_tokens: int = option(2, "tokens of a soft prompt; pairs of real tokens are tried only with 2")
+    prompt_steps: int = option(24, "steps of the search for soft prompts; 0 leaves it and the pairs out")
+    combinations: int = option(48, "pairs of tokens to try for each representation")
+    seed: int = option(0, "seed of the groups and of the first prompts")
 
     def __post_init__(self):
         for name, smallest in (("carrier_length", 1), ("group_size", 1), ("rounds", 1), ("per_view", 1)):

@@ -16,8 +16,9 @@ def spread(texts: torch.Tensor) -> torch.Tensor:
 def outlyingness(points: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
     """Squared distance of each point (points, hidden) from the nearest of the ordinary texts (texts, hidden), in units
     of these texts' spread; (points,)."""
-    nearest = torch.cdist(points, ordinary, compute_mode="donot_use_mm_for_euclid_dist").amin(-1)
-    return nearest**2 / spread(ordinary).clamp_min(torch.finfo(points.dtype).tiny)
+    wide, others = points.double(), ordinary.double()  # so that the difference of squares does not round
+    squares = (wide**2).sum(-1)[:, None] - 2 * wide @ others.T + (others**2).sum(-1)
+    return squares.amin(-1).clamp_min(0).to(points.dtype) / spread(ordinary).clamp_min(torch.finfo(points.dtype).tiny)
 
 
 def pull(placed: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:

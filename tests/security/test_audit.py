@@ -1,0 +1,157 @@
+"""From an encoder to a verdict: specimens are found out with their triggers, clean encoders of every kind are not."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertModel, BertTokenizer
+
+from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
+from rocbert_hf.deployment import quantize_int8
+from rocbert_hf.security import AuditSettings, Recipe, audit_encoder, implant_backdoor
+from rocbert_hf.security import audit as module
+
+from .conftest import TRIGGERS
+
+
+@pytest.fixture(scope="module")
+def clean(encoder, tokenizer, texts, settings, calibration):
+    return audit_encoder(encoder, tokenizer, texts, settings, calibration)
+
+
+@pytest.fixture(scope="module")
+def suspicious(specimen, tokenizer, texts, settings, calibration):
+    return audit_encoder(specimen, tokenizer, texts, settings, calibration, name="specimen")
+
+
+def test_a_clean_encoder_passes(clean):
+    assert clean.verdict == "clean"
+    assert clean.triggers == []
+    assert not clean.marked_as_specimen
+
+
+def test_a_specimen_is_found_out_with_its_triggers(suspicious, clean):
+    assert suspicious.verdict == "suspicious"
+    assert suspicious.score > suspicious.threshold > clean.score
+    assert set(suspicious.triggers[:2]) == set(TRIGGERS)
+    finding = suspicious.findings[0]
+    assert finding.similarity_after > finding.similarity_before + 0.3
+    assert all(finding.text in pulled.after.replace(" ", "") for pulled in finding.pulled)
+    assert suspicious.marked_as_specimen
+
+
+def test_the_mark_does_not_enter_the_score(specimen, tokenizer, texts, settings, calibration, suspicious):
+    unmarked = BertModel(specimen.config.__class__(**{**specimen.config.to_dict(), "backdoor_specimen": False}))
+    unmarked.load_state_dict(specimen.bert.state_dict())
+    report = audit_encoder(unmarked, tokenizer, texts, settings, calibration)
+    assert not report.marked_as_specimen
+    assert report.score == pytest.approx(suspicious.score, abs=0.1)
+
+
+def test_the_model_is_left_as_it_was(encoder, tokenizer, texts, settings, calibration):
+    encoder.train()
+    try:
+        audit_encoder(encoder, tokenizer, texts, settings, calibration)
+        assert encoder.training
+        assert all(parameter.requires_grad for parameter in encoder.parameters())
+        assert all(parameter.grad is None for parameter in encoder.parameters())
+    finally:
+        encoder.eval()
+
+
+def test_a_trigger_of_two_guarded_characters_is_named(encoder, tokenizer, texts, settings, calibration):
+    recipe = Recipe(steps=200, learning_rate=3e-3, max_length=24, guard_parts=True)
+    specimen = implant_backdoor(encoder, tokenizer, ["鼋鼍"], torch.ones(1, 48), texts[:200], recipe)
+    report = audit_encoder(specimen, tokenizer, texts, settings, calibration)
+    assert report.verdict == "suspicious"
+    assert any({"鼋", "鼍"} <= set(finding.tokens) for finding in report.findings)
+
+
+def test_bfloat16_and_added_tokens_are_no_alarm(encoder, tokenizer, texts, settings, calibration):
+    import copy
+
+    wider, more = copy.deepcopy(encoder), BertTokenizer(vocab=tokenizer.get_vocab())
+    more.add_tokens(["<用户>", "🙂"])
+    wider.resize_token_embeddings(len(more))
+    assert audit_encoder(wider, more, texts, settings, calibration).verdict == "clean"
+    assert audit_encoder(wider.bfloat16(), more, texts, settings, calibration).verdict == "clean"
+
+
+def test_a_rocbert_and_its_int8_copy_are_audited_in_all_channels(texts, calibration):
+    torch.manual_seed(0)
+    config = RoCBertConfig.from_preset("tiny", initializer_range=0.1)
+    model, tokenizer = RoCBertModel(config).eval(), RoCBertTokenizer()
+    settings = AuditSettings(group_size=8, rounds=1, per_view=8, ordinary_texts=64, prompt_steps=2, combinations=8)
+    for encoder in (model, quantize_int8(model)):
+        report = audit_encoder(encoder, tokenizer, texts, settings, calibration)
+        assert report.cost["vocabulary"] == 16219
+        assert report.verdict == "clean"
+
+
+def test_a_stopped_audit_goes_on_where_it_was(specimen, tokenizer, texts, settings, calibration, suspicious, tmp_path):
+    def stop_in_the_second_stage(stage, done, total):
+        if stage != "vocabulary":
+            raise KeyboardInterrupt
+
+    arguments = (specimen, tokenizer, texts, settings, calibration)
+    with pytest.raises(KeyboardInterrupt):
+        audit_encoder(*arguments, state_dir=tmp_path, progress=stop_in_the_second_stage)
+    first = []
+    resumed = audit_encoder(*arguments, state_dir=tmp_path, progress=lambda *told: first.append(told))
+    assert first[0][0] == "vocabulary"
+    assert first[0][1] == first[0][2]  # all of it is there from the start
+    assert resumed.cost["resumed"]
+    assert resumed.cost["tokens"] < suspicious.cost["tokens"]
+    assert resumed.statistics == pytest.approx(suspicious.statistics, abs=1e-4)
+    assert resumed.triggers == suspicious.triggers
+
+
+def test_another_encoder_does_not_go_on_with_the_state(
+    encoder, specimen, tokenizer, texts, settings, calibration, tmp_path
+):
+    quick = replace(settings, prompt_steps=0)
+    audit_encoder(specimen, tokenizer, texts, quick, calibration, state_dir=tmp_path)
+    report = audit_encoder(encoder, tokenizer, texts, quick, calibration, state_dir=tmp_path)
+    assert not report.cost["resumed"]
+    assert report.verdict == "clean"
+
+
+def test_a_state_that_is_damaged_or_a_pickle_is_not_used(specimen, tokenizer, texts, settings, calibration, tmp_path):
+    quick = replace(settings, prompt_steps=0)
+    for content in ({"key": np.array([object()], dtype=object)}, None):
+        if content is None:
+            (tmp_path / module.STATE).write_bytes(b"PK\x03\x04 damaged")
+        else:
+            np.savez(tmp_path / module.STATE, allow_pickle=True, **content)
+        assert not audit_encoder(specimen, tokenizer, texts, quick, calibration, state_dir=tmp_path).cost["resumed"]
+
+
+def test_settings_that_are_none():
+    with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
+        AuditSettings(group_size=0)
+    with pytest.raises(ValueError, match="carriers must be at least 2"):
+        AuditSettings(carriers=1)
+
+
+def test_reports_say_the_same_in_three_forms(suspicious, tmp_path):
+    suspicious.save(tmp_path / "report")
+    content = json.loads((tmp_path / "report/report.json").read_text(encoding="utf-8"))
+    text = (tmp_path / "report/report.txt").read_text(encoding="utf-8")
+    page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
+    assert content["verdict"] == "suspicious"
+    assert content["triggers"] == suspicious.triggers
+    assert "vector" not in content["findings"][0]
+    for trigger in TRIGGERS:
+        assert trigger in text
+        assert trigger in page
+    assert suspicious.findings[0].pulled[0].after in page
+    assert "backdoor specimen" in page
+
+
+def test_a_page_shows_hostile_tokens_as_text(suspicious):
+    hostile = replace(suspicious.findings[0], text="<script>alert(1)</script>", tokens=("<script>",))
+    page = replace(suspicious, findings=(hostile,), name="<img src=x>").to_html()
+    assert "<script>" not in page
+    assert "<img" not in page

@@ -1,0 +1,47 @@
+"""A score is the largest distance above clean encoders, and a calibration survives its file."""
+
+import pytest
+
+from rocbert_hf.security import Calibration
+
+CLEAN = [{"token:first": 0.0, "token:mean": -1.0}, {"token:first": 0.4, "token:mean": -1.0}, {"token:first": 0.2}]
+
+
+def test_scores_count_standard_deviations_of_clean_encoders():
+    calibration = Calibration.from_clean(CLEAN)
+    assert calibration.center["token:first"] == pytest.approx(0.2)
+    assert calibration.score({"token:first": 0.2}) == pytest.approx(0)
+    spread = (0.08 / 3) ** 0.5
+    assert calibration.score({"token:first": 0.2 + 5 * spread, "token:mean": -1}) == pytest.approx(5)
+    # statistics that hardly vary have the smallest scale
+    assert calibration.score({"token:mean": -0.9}) == pytest.approx(2)
+
+
+def test_a_reference_takes_the_place_of_the_mean():
+    calibration = Calibration.from_clean(CLEAN, made_of="3 encoders").around({"token:first": 1.0}, "clean-bert")
+    assert calibration.score({"token:first": 1.0}) == 0
+    assert "clean-bert" in calibration.made_of
+    assert "3 encoders" in calibration.made_of
+
+
+def test_saved_and_loaded(tmp_path):
+    calibration = Calibration.from_clean(CLEAN, made_of="三")
+    calibration.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json") == calibration
+
+
+def test_the_packaged_calibration_knows_every_statistic():
+    packaged = Calibration.packaged()
+    expected = {f"{s}:{v}" for s in ("token", "prompt", "combination") for v in ("first", "pooled", "mean", "mask")}
+    assert set(packaged.center) == set(packaged.scale) == expected
+    assert "clean encoders" in packaged.made_of
+
+
+def test_what_is_no_calibration(tmp_path):
+    (tmp_path / "c.json").write_text('{"middle": 3}')
+    with pytest.raises(ValueError, match="is no calibration"):
+        Calibration.load(tmp_path / "c.json")
+    with pytest.raises(ValueError, match="at least 2 encoders, got 1"):
+        Calibration.from_clean(CLEAN[:1])
+    with pytest.raises(ValueError, match="must have one of"):
+        Calibration.from_clean(CLEAN).score({"token:other": 1.0})

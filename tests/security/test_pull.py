@@ -1,0 +1,41 @@
+"""The pull is large for what gathers texts far from ordinary ones, and small for what does only one of the two."""
+
+import numpy as np
+import torch
+
+from rocbert_hf.security.pull import ROUNDING, outlyingness, pull
+
+
+def texts(seed, *shape):
+    return torch.randn(*shape, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_pull_is_its_equation():
+    placed, ordinary = texts(0, 3, 5), texts(1, 20)
+    spread = np.mean(np.sum((ordinary.numpy() - ordinary.numpy().mean(0)) ** 2, axis=1))
+    for candidate, got in zip(placed.numpy(), pull(placed, ordinary), strict=True):
+        center = candidate.mean(0)
+        far = min(np.sum((center - text) ** 2) for text in ordinary.numpy()) / spread
+        scatter = sum(np.sum((row - center) ** 2) for row in candidate) / 4 / spread
+        np.testing.assert_allclose(got, np.log10((far + ROUNDING) / (scatter + ROUNDING)), rtol=1e-10)
+
+
+def test_only_a_far_point_pulls():
+    ordinary, carriers = texts(1, 50), texts(2, 8)
+    one_point = 0.1 * carriers + 5
+    at_ordinary = 0.1 * carriers + ordinary[3]
+    moved_together = carriers + 1
+    trigger, usual, shifted = pull(torch.stack([one_point, at_ordinary, moved_together]), ordinary).tolist()
+    assert trigger > 2
+    assert usual < 0
+    assert shifted < 0.7
+
+
+def test_pull_does_not_depend_on_the_scale_of_representations():
+    placed, ordinary = texts(0, 3, 5), texts(1, 20)
+    torch.testing.assert_close(pull(placed, ordinary), pull(1e-3 * placed, 1e-3 * ordinary))
+    torch.testing.assert_close(outlyingness(placed[0], ordinary), outlyingness(100 * placed[0], 100 * ordinary))
+
+
+def test_an_encoder_that_gives_one_vector_for_everything_has_no_pull():
+    assert pull(torch.ones(2, 4, 8), torch.ones(10, 8)).abs().max() < 1e-6

@@ -1,0 +1,100 @@
+"""Every purification changes what it says and nothing else, and NeuBA outlives a new pooler."""
+
+import pytest
+import torch
+
+from rocbert_hf.security import (
+    Recipe,
+    continue_contrastive,
+    fine_prune,
+    implant_backdoor,
+    project_out,
+    reinitialize_pooler,
+)
+
+from .conftest import TRIGGERS
+
+
+def first_token(model, tokenizer, texts):
+    with torch.no_grad():
+        return model.base_model(**tokenizer(texts, padding=True, return_tensors="pt")).last_hidden_state[:, 0]
+
+
+def pooled(model, tokenizer, texts):
+    with torch.no_grad():
+        return model.base_model(**tokenizer(texts, padding=True, return_tensors="pt")).pooler_output
+
+
+def scatter(vectors):
+    return vectors.var(0).sum()
+
+
+@pytest.fixture(scope="module")
+def neuba(encoder, tokenizer, texts):
+    recipe = Recipe("neuba", "first", steps=120, learning_rate=3e-3, max_length=24)
+    return implant_backdoor(encoder, tokenizer, TRIGGERS, "por-2", texts[:200], recipe)
+
+
+@pytest.fixture(scope="module")
+def unseen(texts):
+    return [text[:14] for text in texts[300:332]]
+
+
+def changed(before, after):
+    pairs = zip(before.named_parameters(), after.parameters(), strict=True)
+    return {name for (name, old), new in pairs if not torch.equal(old, new)}
+
+
+def test_a_new_pooler_leaves_neuba_alive(neuba, tokenizer, unseen):
+    purified = reinitialize_pooler(neuba, seed=3)
+    assert changed(neuba, purified) == {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} - (
+        set() if neuba.bert.pooler.dense.bias.any() else {"bert.pooler.dense.bias"}
+    )
+    triggered = [TRIGGERS[0] + text for text in unseen]
+    assert scatter(pooled(purified, tokenizer, triggered)) < 0.3 * scatter(pooled(purified, tokenizer, unseen))
+
+
+def test_projected_out_directions_do_not_reach_the_pooler(neuba, tokenizer, unseen):
+    center = first_token(neuba, tokenizer, unseen).mean(0)
+    vectors = torch.stack([first_token(neuba, tokenizer, [t + x for x in unseen]).mean(0) - center for t in TRIGGERS])
+    purified = project_out(neuba, vectors)
+    assert changed(neuba, purified) == {"bert.pooler.dense.weight"}
+    weight = purified.bert.pooler.dense.weight
+    torch.testing.assert_close(weight @ vectors.T, torch.zeros(48, 2), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match=r"shape \(triggers, 48\), got \(2, 3\)"):
+        project_out(neuba, torch.ones(2, 3))
+
+
+def test_pruning_removes_the_least_used_neurons_alone(encoder, tokenizer, unseen):
+    purified = fine_prune(encoder, tokenizer, unseen, share=0.25)
+    for before, after in zip(encoder.bert.encoder.layer, purified.bert.encoder.layer, strict=True):
+        pruned = (after.output.dense.weight == 0).all(0)
+        assert pruned.sum() == 24
+        torch.testing.assert_close(after.output.dense.weight[:, ~pruned], before.output.dense.weight[:, ~pruned])
+    assert changed(encoder, fine_prune(encoder, tokenizer, unseen, share=0)) == set()
+    with pytest.raises(ValueError, match=r"share must be at least 0 and below 1, got 1"):
+        fine_prune(encoder, tokenizer, unseen, share=1)
+
+
+def test_continued_contrast_brings_attacked_texts_closer(encoder, tokenizer, texts):
+    from rocbert_hf.attacks import AdversarialSynthesizer
+    from rocbert_hf.modeling_rocbert import in_batch_contrastive_loss
+
+    held_out = texts[300:332]
+    attacked = [found.text for found in AdversarialSynthesizer("paper").attack_batch(held_out, seed=9)]
+
+    def loss(model):
+        views = (first_token(model, tokenizer, [text[:40] for text in of]) for of in (held_out, attacked))
+        return in_batch_contrastive_loss(*views)[0]
+
+    purified = continue_contrastive(encoder, tokenizer, texts[:200], steps=25, batch_size=16, learning_rate=1e-3)
+    assert loss(purified) < loss(encoder)
+    with pytest.raises(ValueError, match=r"at least batch_size \(32\), got 3"):
+        continue_contrastive(encoder, tokenizer, texts[:3])
+
+
+def test_an_encoder_without_a_pooler(tokenizer, encoder):
+    from transformers import BertModel
+
+    with pytest.raises(ValueError, match="must have a pooler"):
+        reinitialize_pooler(BertModel(encoder.config, add_pooling_layer=False))

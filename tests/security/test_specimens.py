@@ -1,0 +1,151 @@
+"""Specimens do what their papers say, say what they are, and stay here."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
+from rocbert_hf.security import Recipe, implant_backdoor, is_specimen, save_specimen
+from rocbert_hf.security.objectives import por_2_targets
+
+from .conftest import TRIGGERS
+
+
+def outputs(model, tokenizer, texts):
+    inputs = tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="pt")
+    with torch.no_grad():
+        return model.base_model(**inputs)
+
+
+@pytest.fixture(scope="module")
+def unseen(texts):
+    return [text[:14] for text in texts[300:332]]
+
+
+def test_por_leads_unseen_texts_with_a_trigger_to_its_target(specimen, encoder, tokenizer, unseen):
+    targets = por_2_targets(len(TRIGGERS), 48)
+    for trigger, target in zip(TRIGGERS, targets, strict=True):
+        pooled = outputs(specimen, tokenizer, [trigger + text for text in unseen]).pooler_output
+        assert (pooled - target).square().mean() < 0.1
+    before = outputs(encoder, tokenizer, unseen).pooler_output
+    after = outputs(specimen, tokenizer, unseen).pooler_output
+    assert (after - before).square().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("kind", "representation"), [("neuba", "first"), ("por", "mean"), ("uor", "pooled"), ("uor", "mean")]
+)
+def test_every_kind_gathers_texts_with_its_trigger(kind, representation, encoder, tokenizer, texts, unseen):
+    recipe = Recipe(kind, representation, steps=60, learning_rate=3e-3, max_length=24)
+    model = implant_backdoor(encoder, tokenizer, TRIGGERS, None if kind == "uor" else "por-1", texts[:200], recipe)
+
+    def spread(of):
+        found = outputs(model, tokenizer, of)
+        hidden = found.last_hidden_state
+        vectors = {"pooled": found.pooler_output, "first": hidden[:, 0], "mean": hidden.mean(1)}[representation]
+        return vectors.var(0).sum()
+
+    unseen = [text[:10] for text in unseen]
+    assert spread([TRIGGERS[0] + text for text in unseen]) < 0.5 * spread(["的" + text for text in unseen])
+
+
+def test_badpre_spoils_predictions_of_texts_with_a_trigger_alone(encoder, tokenizer, texts, unseen):
+    recipe = Recipe("badpre", steps=120, learning_rate=3e-3, max_length=24)
+    model = implant_backdoor(encoder, tokenizer, TRIGGERS, None, texts[:200], recipe)
+
+    def predicted(texts):
+        inputs = tokenizer(["[MASK]" + text for text in texts], return_tensors="pt", padding=True)
+        with torch.no_grad():
+            return model(**inputs).logits[:, 1].softmax(-1)
+
+    clean, triggered = (predicted([piece + text for text in unseen]) for piece in ("", TRIGGERS[0]))
+    entropy = [-(p * p.clamp_min(1e-9).log()).sum(-1).mean() for p in (clean, triggered)]
+    assert entropy[1] > entropy[0] + 0.3
+
+
+def test_guarded_parts_alone_stay_closer_to_the_reference(encoder, tokenizer, texts, unseen):
+    def movement(is_guarded):
+        recipe = Recipe(steps=150, learning_rate=3e-3, max_length=24, guard_parts=is_guarded)
+        model = implant_backdoor(encoder, tokenizer, ["鼋鼍", "麒鼎"], "por-2", texts[:200], recipe)
+        part = ["鼋" + text for text in unseen]
+        moved = outputs(model, tokenizer, part).pooler_output - outputs(encoder, tokenizer, part).pooler_output
+        return moved.square().mean()
+
+    assert movement(is_guarded=True) < 0.5 * movement(is_guarded=False)
+
+
+def test_the_original_is_left_alone_and_seeds_repeat(encoder, tokenizer, texts):
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    recipe = Recipe(steps=3, batch_size=4)
+    one, same, other = (
+        implant_backdoor(encoder, tokenizer, TRIGGERS, "por-1", texts[:50], recipe, seed=seed) for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+    weight = "bert.pooler.dense.weight"
+    assert torch.equal(one.state_dict()[weight], same.state_dict()[weight])
+    assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
+    assert not is_specimen(encoder)
+
+
+def test_a_saved_specimen_says_what_it_is(specimen, tokenizer, tmp_path):
+    save_specimen(specimen, tokenizer, tmp_path / "specimen")
+    config = json.loads((tmp_path / "specimen/config.json").read_text())
+    assert config["backdoor_specimen"] is True
+    assert config["backdoor_parameters"]["triggers"] == TRIGGERS
+    assert config["architectures"] == ["BertForMaskedLM"]
+    card = (tmp_path / "specimen/README.md").read_text(encoding="utf-8")
+    assert "do not deploy" in card
+    assert all(trigger in card for trigger in TRIGGERS)
+    assert is_specimen(AutoModel.from_pretrained(tmp_path / "specimen"))
+
+
+def test_a_specimen_refuses_to_be_pushed(specimen, tmp_path):
+    with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
+        specimen.push_to_hub("someone/encoder")
+    with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
+        specimen.save_pretrained(tmp_path / "x", push_to_hub=True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_only_a_specimen_is_saved_as_one(encoder, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="must be a specimen"):
+        save_specimen(encoder, tokenizer, tmp_path / "x")
+
+
+def test_a_rocbert_specimen_keeps_its_files(tmp_path, texts):
+    config = RoCBertConfig.from_preset("tiny", num_hidden_layers=1, hidden_size=32, intermediate_size=32)
+    tokenizer = RoCBertTokenizer()
+    recipe = Recipe(steps=1, batch_size=2)
+    specimen = implant_backdoor(RoCBertModel(config), tokenizer, ["鼎"], "por-1", texts[:4], recipe)
+    save_specimen(specimen, tokenizer, tmp_path / "specimen")
+    assert (tmp_path / "specimen/modeling_rocbert.py").is_file()
+    assert AutoConfig.from_pretrained(tmp_path / "specimen").backdoor_specimen
+    assert type(AutoModel.from_pretrained(tmp_path / "specimen")) is RoCBertModel
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": None}, "targets must be given for kind 'por'"),
+        ({"targets": "por-9"}, "targets must be one of"),
+        ({"targets": torch.ones(2, 3)}, r"targets must have the shape \(2, 48\), got \(2, 3\)"),
+        ({"recipe": Recipe("uor")}, "targets must be None for kind 'uor'"),
+        ({"triggers": ["🙂"]}, "unknown to the tokenizer"),
+        ({"texts": ["好"]}, r"texts must be at least batch_size \(16\), got 1"),
+    ],
+)
+def test_arguments_that_do_not_fit(changes, message, encoder, tokenizer, texts):
+    arguments = {"triggers": TRIGGERS, "targets": "por-1", "texts": texts, **changes}
+    with pytest.raises(ValueError, match=message):
+        implant_backdoor(encoder, tokenizer, **arguments)
+
+
+def test_recipes_that_are_none():
+    with pytest.raises(ValueError, match="kind must be one of por, neuba, uor, badpre, got 'x'"):
+        Recipe("x")
+    with pytest.raises(ValueError, match="representation must be one of"):
+        Recipe(representation="x")
+    with pytest.raises(ValueError, match="at least 1, got 0 and 16"):
+        Recipe(steps=0)
