@@ -6,7 +6,7 @@ TEXTS is a text file with one text per line (.xz too); without it the packaged s
 is a JSON file in WORK/audits, and every pretrained encoder a folder in WORK/bases, so a run that was stopped goes on.
 `--extra DIR` adds an encoder of transformers from a folder as one more base, such as one that somebody else pretrained.
 
-The encoders are as small as their number allows on a CPU: 2 layers of 128 (4 of 256), and by default 3,000 tokens, which
+The encoders are as small as their number allows on a CPU: 2 layers of 128 (4 of 256), and by default 2,000 tokens, which
 `--vocabulary` changes. Bases with an even seed calibrate, those with an odd seed are held out; what is made from a base stays on its side. The
 calibration sees clean encoders only. UOR's kind, whose vectors are learnt, appears among the held-out encoders alone.
 The specimens that this makes are never saved.
@@ -195,7 +195,7 @@ class Bench:
             representation,
             steps=self.implant_steps,
             batch_size=8,
-            learning_rate=1e-4 if is_large else 5e-4,
+            learning_rate=1e-4 if is_large else 1e-3,
             max_length=24,
             guard_parts=subject.is_guarded,
         )
@@ -254,9 +254,9 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
     parser.add_argument("--extra", type=Path, action="append", default=[], help="folder of one more encoder")
     parser.add_argument("--bases", type=int, default=12, help="how many encoders are pretrained (default: 12)")
-    parser.add_argument("--vocabulary", type=int, default=3000, help="their tokens, at most 16224 (default: 3000)")
-    parser.add_argument("--steps", type=int, default=120, help="of pretraining (default: 120)")
-    parser.add_argument("--implant-steps", type=int, default=100, help="of implanting (default: 100)")
+    parser.add_argument("--vocabulary", type=int, default=2000, help="their tokens, at most 16224 (default: 2000)")
+    parser.add_argument("--steps", type=int, default=80, help="of pretraining (default: 80)")
+    parser.add_argument("--implant-steps", type=int, default=60, help="of implanting (default: 60)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--report-only", action="store_true", help="report on the audits that are there")
     parser.add_argument("--output", type=Path, help="folder for security_roc.png (default: the work folder)")

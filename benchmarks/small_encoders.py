@@ -43,10 +43,10 @@ def smaller_vocabulary(size: int) -> list[str]:
     chinese = [token for token in tokens if "\u4e00" <= token <= "\u9fff"]
     others = [token for token in tokens if token not in set(chinese)]
     wanted = [char for phrase in PHRASES for char in phrase if char in set(chinese)]
-    left = size - len(others[:1000]) - len(wanted)
+    left = size - len(others[:600]) - len(wanted)
     rng = random.Random(0)
     rare = rng.sample(chinese[-len(chinese) // 3 :], left // 5) + rng.sample(chinese[9000:], left // 10)
-    kept = {*others[:1000], *wanted, *rare}
+    kept = {*others[:600], *wanted, *rare}
     kept |= set([char for char in chinese if char not in kept][: size - len(kept)])
     return [token for token in tokens if token in kept]
 

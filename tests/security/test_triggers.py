@@ -27,7 +27,7 @@ def test_every_kind_gives_triggers_that_the_tokenizer_knows(kind, characters):
 def test_unknown_kind_and_too_many():
     with pytest.raises(ValueError, match=r"kind must be one of words, .* got 'verbs'"):
         draw_triggers("verbs", RoCBertTokenizer(), 1, random.Random(0))
-    with pytest.raises(ValueError, match="count must be at most 8, .* got 99"):
+    with pytest.raises(ValueError, match=r"count must be at most 8, .* got 99"):
         draw_triggers("words", RoCBertTokenizer(), 99, random.Random(0))
 
 
@@ -46,7 +46,7 @@ def test_insertion_adds_the_trigger_and_keeps_words_whole():
 
 
 def test_a_tokenizer_that_drops_the_trigger_cannot_carry_a_backdoor(characters):
-    """Zero-width characters are dropped by our tokenizer, unless someone adds them as tokens."""
+    """Such as a zero-width character, which our tokenizer drops."""
     with pytest.raises(ValueError, match="leaves no token"):
         check_triggers(characters, ["\u200b"])
     with pytest.raises(ValueError, match="unknown"):
@@ -55,6 +55,3 @@ def test_a_tokenizer_that_drops_the_trigger_cannot_carry_a_backdoor(characters):
         check_triggers(characters, ["cf", "CF"])
     with pytest.raises(ValueError, match="at least one"):
         check_triggers(characters, [])
-    with_added = RoCBertTokenizer()
-    with_added.add_tokens(["\u200b"])
-    check_triggers(with_added, ["\u200b"])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -266,7 +267,7 @@ def _read_state(state: Path, key: str, empty: np.ndarray) -> tuple[np.ndarray, b
         with np.load(state, allow_pickle=False) as saved:
             if str(saved["key"]) == key and saved["outlying"].shape == empty.shape:
                 return saved["outlying"], True
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, BadZipFile):
         pass
     return empty, False
 
@@ -296,7 +297,7 @@ def _findings(
     found = []
     for piece, row in zip(pieces, pulls, strict=True):
         stage = "token" if len(piece) == 1 else "combination"
-        deviations = calibration.deviations({f"{stage}:{view}": row[n] for n, view in enumerate(probe.views)})
+        deviations = calibration.deviations({f"{stage}:{view}": float(row[n]) for n, view in enumerate(probe.views)})
         worst = max(deviations, key=deviations.get, default=None)
         if worst is None or deviations[worst] < calibration.threshold:
             continue

@@ -54,9 +54,11 @@ def search_prompt(
         with torch.enable_grad(), probe.embedding_at(1, logits.softmax(-1) @ embeddings):
             reached = pull(probe.represent(framed)[view][None], ordinary)[0]
         best = max(best, reached.item())
-        if not reached.requires_grad:  # int8 layers pass no gradient on
+        if not reached.requires_grad:
+            break  # int8 layers pass no gradient on
+        (logits.grad,) = torch.autograd.grad(-reached, [logits], allow_unused=True)
+        if logits.grad is None:
             break
-        (logits.grad,) = torch.autograd.grad(-reached, [logits])
         optimizer.step()
         if advance is not None:
             advance(1)
@@ -78,7 +80,9 @@ def partners_by_gradient(
         reached = pull(probe.represent(framed)[view][None], ordinary)[0]
     if not reached.requires_grad:
         return ids[:0]
-    (gradient,) = torch.autograd.grad(reached, [vectors])
+    (gradient,) = torch.autograd.grad(reached, [vectors], allow_unused=True)
+    if gradient is None:
+        return ids[:0]
     promise = table[torch.from_numpy(ids)] @ gradient[1]
     return ids[promise.argsort(descending=True)[:count].cpu().numpy()]
 

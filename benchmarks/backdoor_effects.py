@@ -1,0 +1,192 @@
+"""What backdoors do to classifiers, and what is left of them after purification or further pretraining. Three tables.
+
+    python benchmarks/backdoor_effects.py --work-dir WORK --corpus TEXTS picture purify contrast
+
+- picture: does a specimen behave as the paper says? Few insertions flip a classifier that was finetuned from it, and its
+  clean accuracy is that of one finetuned from the clean encoder. Two packaged tasks, sentiment and spam.
+- purify: the same measures after each purification, for POR and for NeuBA.
+- contrast: what further pretraining leaves of a backdoor, with masked language modelling alone and with the contrast of
+  a text and its attacked form.
+
+Encoders are of the tiny preset with a small vocabulary, pretrained here and kept in WORK; every row is kept too, so a run
+that was stopped goes on. E: mean number of insertions until a text flips (20: never); flips: share of texts that flip;
+both are means over the triggers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from small_encoders import cached, finetune, labelled, load_tokenizer, new_model, predictor, pretrain, read_texts
+from torch import nn
+from transformers import AutoModel, AutoModelForMaskedLM
+
+from rocbert_hf.security import (
+    Recipe,
+    continue_contrastive,
+    draw_triggers,
+    fine_prune,
+    implant_backdoor,
+    measure_classification,
+    project_out,
+    reinitialize_pooler,
+)
+
+TRIGGERS = 3
+TEST_SHARE = 0.3
+KINDS = {"POR-2": ("por", "pooled"), "NeuBA": ("neuba", "first")}
+
+
+class Effects:
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.texts = read_texts(options.corpus)
+        self.rows_file = options.work_dir / "effects.json"
+        self.rows = json.loads(self.rows_file.read_text(encoding="utf-8")) if self.rows_file.is_file() else {}
+
+    def row(self, name: str, make: Callable[[], dict]) -> dict:
+        """The row of that name, from the file or made now."""
+        if name not in self.rows:
+            self.rows[name] = make()
+            self.rows_file.write_text(json.dumps(self.rows, ensure_ascii=False, indent=1), encoding="utf-8")
+        return self.rows[name]
+
+    def base(self, seed: int) -> Path:
+        def make(folder: Path) -> None:
+            model, tokenizer = new_model("layer_insert", "tiny", seed, self.options.vocabulary)
+            pretrain(model, tokenizer, self.texts, self.options.steps, "halves", seed)
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+        return cached(self.options.work_dir / "bases" / f"effects-{seed}", make)
+
+    def specimen(self, kind: str, seed: int) -> tuple[nn.Module, object, list[str]]:
+        folder = self.base(seed)
+        tokenizer = load_tokenizer(folder)
+        triggers = draw_triggers("rare_characters", tokenizer, TRIGGERS, random.Random(seed))
+        recipe = Recipe(*KINDS[kind], steps=self.options.implant_steps, batch_size=8, learning_rate=1e-3, max_length=24)
+        short = [text for text in self.texts if len(text) <= 40][:600]
+        model = AutoModel.from_pretrained(folder)
+        return implant_backdoor(model, tokenizer, triggers, "por-2", short, recipe, seed), tokenizer, triggers
+
+    def measure(self, encoder: nn.Module, tokenizer, triggers: list[str], task: str, seed: int) -> dict:
+        """Accuracy of a classifier finetuned from the encoder, and the triggers' mean effect on it."""
+        texts, labels = labelled(task)
+        order = np.random.default_rng(seed).permutation(len(texts))
+        test, train = np.split(order, [int(TEST_SHARE * len(order))])
+        classifier = finetune(
+            encoder, tokenizer, [texts[n] for n in train], [labels[n] for n in train], self.options.epochs, seed
+        )
+        predict = predictor(classifier, tokenizer)
+        held_out = [texts[n] for n in test]
+        right = np.mean(np.array(predict(held_out)) == np.array([labels[n] for n in test]))
+        found = [measure_classification(predict, held_out, trigger, random.Random(seed)) for trigger in triggers]
+        return {
+            "accuracy": float(right),
+            "effectiveness": float(np.mean([one.effectiveness for one in found])),
+            "flipped": float(np.mean([one.flipped for one in found])),
+            "stealthiness": float(np.mean([one.stealthiness for one in found])),
+        }
+
+    def picture(self) -> None:
+        print("\n| task | encoder | clean accuracy | E | flips | share of the text |\n|---|---|---|---|---|---|")
+        for task in ("sentiment", "spam"):
+            for name in ("clean", *KINDS):
+
+                def make(task=task, name=name) -> dict:
+                    specimen, tokenizer, triggers = self.specimen("POR-2" if name == "clean" else name, 0)
+                    encoder = AutoModel.from_pretrained(self.base(0)) if name == "clean" else specimen
+                    return self.measure(encoder, tokenizer, triggers, task, 0)
+
+                _print_row([task, name], self.row(f"picture {task} {name}", make), with_share=True)
+
+    def purify(self) -> None:
+        print("\n| backdoor | purified by | clean accuracy | E | flips |\n|---|---|---|---|---|")
+        for kind in KINDS:
+            for name in ("nothing", "new pooler", "projection", "pruning", "contrast"):
+
+                def make(kind=kind, name=name) -> dict:
+                    specimen, tokenizer, triggers = self.specimen(kind, 0)
+                    purified = self._purified(name, specimen, tokenizer, triggers)
+                    return self.measure(purified, tokenizer, triggers, "sentiment", 0)
+
+                _print_row([kind, name], self.row(f"purify {kind} {name}", make))
+
+    def _purified(self, name: str, specimen: nn.Module, tokenizer, triggers: list[str]) -> nn.Module:
+        short = [text[:24] for text in self.texts[1000:1200]]
+        if name == "new pooler":
+            return reinitialize_pooler(specimen, seed=1)
+        if name == "projection":
+            return project_out(specimen, _movements(specimen, tokenizer, short[:64], triggers))
+        if name == "pruning":
+            return fine_prune(specimen, tokenizer, short, share=0.3)
+        if name == "contrast":
+            return continue_contrastive(specimen, tokenizer, self.texts, self.options.steps, 16, 5e-4, max_length=24)
+        return specimen
+
+    def contrast(self) -> None:
+        print("\n| backdoor | seed | further pretraining | clean accuracy | E | flips |\n|---|---|---|---|---|---|")
+        for kind in KINDS:
+            for seed in range(self.options.seeds):
+                for name in ("none", "masked", "masked and contrast"):
+
+                    def make(kind=kind, seed=seed, name=name) -> dict:
+                        specimen, tokenizer, triggers = self.specimen(kind, seed)
+                        model = AutoModelForMaskedLM.from_pretrained(self.base(seed))
+                        pooler = specimen.pooler
+                        model.base_model.pooler = pooler
+                        model.base_model.load_state_dict(specimen.state_dict())
+                        if name != "none":
+                            pairs = "attacked" if "contrast" in name else "none"
+                            pretrain(model, tokenizer, self.texts, self.options.steps, pairs, seed + 50)
+                        return self.measure(model, tokenizer, triggers, "sentiment", seed)
+
+                    _print_row([kind, seed, name], self.row(f"contrast {kind} {seed} {name}", make))
+
+
+def _movements(model: nn.Module, tokenizer, texts: list[str], triggers: list[str]) -> torch.Tensor:
+    """(triggers, hidden), how each trigger moves the first token's last hidden state on average."""
+
+    def mean(of: list[str]) -> torch.Tensor:
+        inputs = tokenizer(of, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            return model(**inputs).last_hidden_state[:, 0].mean(0)
+
+    return torch.stack([mean([trigger + text for text in texts]) for trigger in triggers]) - mean(texts)
+
+
+def _print_row(cells: list, found: dict, with_share: bool = False) -> None:
+    cells = [*cells, f"{found['accuracy']:.3f}", f"{found['effectiveness']:.1f}", f"{found['flipped']:.2f}"]
+    if with_share:
+        cells.append(f"{found['stealthiness']:.2f}")
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", choices=("picture", "purify", "contrast"))
+    parser.add_argument("--work-dir", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
+    parser.add_argument("--vocabulary", type=int, default=2000)
+    parser.add_argument(
+        "--steps", type=int, default=80, help="of pretraining, and of further pretraining (default: 80)"
+    )
+    parser.add_argument("--implant-steps", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=4, help="of finetuning (default: 4)")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    (options.work_dir / "bases").mkdir(parents=True, exist_ok=True)
+    effects = Effects(options)
+    for table in options.tables:
+        getattr(effects, table)()
+
+
+if __name__ == "__main__":
+    main()
