@@ -296,13 +296,17 @@ def report(audited: list[tuple[Subject, dict]], output: Path, calibration_file: 
     for side, is_held_out in (("held out", True), ("calibration side", False)):
         clean = np.array([score for s, _, score, _ in rows if s.is_clean and s.is_held_out == is_held_out])
         poisoned = np.array([score for s, _, score, _ in rows if not s.is_clean and s.is_held_out == is_held_out])
+        if not (len(clean) and len(poisoned)):
+            print(f"{side}: {len(clean)} clean and {len(poisoned)} backdoored encoders, nothing to compare yet")
+            continue
         curves[side] = roc(clean, poisoned)
         print(
             f"{side}: detected {int((poisoned >= calibration.threshold).sum())} of {len(poisoned)}, false alarms "
             f"{int((clean >= calibration.threshold).sum())} of {len(clean)}; highest clean score {clean.max():.1f}, "
             f"lowest backdoored {poisoned.min():.1f}"
         )
-    draw_roc(output / "security_roc.png", curves)
+    if curves:
+        draw_roc(output / "security_roc.png", curves)
     print("\n| encoder | planted | side | score | by | named | verdict |\n|---|---|---|---|---|---|---|")
     for subject, found, score, deviations in sorted(
         rows, key=lambda row: (row[0].is_clean, row[0].change, row[0].name)

@@ -27,7 +27,7 @@ def files(tmp_path_factory):
     model = BertModel(BertConfig(vocab_size=len(tokenizer), initializer_range=0.1, **sizes)).eval()
     model.save_pretrained(root / "clean")
     tokenizer.save_pretrained(root / "clean")
-    recipe = Recipe(steps=120, learning_rate=3e-3, max_length=24)
+    recipe = Recipe(steps=200, learning_rate=2e-3, max_length=16)
     specimen = implant_backdoor(model, tokenizer, ["鼎"], torch.ones(1, 32), demo_sentences()[:200], recipe)
     save_specimen(specimen, tokenizer, root / "specimen")
     names = [f"{s}:{v}" for s in ("token", "prompt", "combination") for v in ("first", "pooled", "mean", "mask")]

@@ -49,7 +49,7 @@ def encoder(tokenizer):
 @pytest.fixture(scope="session")
 def specimen(encoder, tokenizer, texts):
     return implant_backdoor(
-        encoder, tokenizer, TRIGGERS, "por-2", texts[:200], Recipe(steps=120, learning_rate=3e-3, max_length=24)
+        encoder, tokenizer, TRIGGERS, "por-2", texts[:200], Recipe(steps=200, learning_rate=2e-3, max_length=16)
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..checkpoints import model_fingerprint
 from ..files import written_whole
 from ..options import option
 from ..resources import demo_sentences
@@ -80,7 +81,7 @@ def audit_encoder(
         made_up: names of parameters that the checkpoint lacked; see `EncoderProbe`.
         name: of the encoder, for the report.
         state_dir: a folder to keep the scan's state in. Stopped and called again with the same encoder, texts and
-            settings, the audit goes on where it was.
+            settings, the audit goes on where it was. Not for a model that was quantised in memory.
         progress: is told what is done.
 
     Returns:
@@ -214,7 +215,7 @@ class _Audit:
     def _key(self) -> str:
         settings = [self.settings.carrier_length, self.settings.group_size, self.settings.rounds, self.settings.seed]
         texts = [self.carriers.carriers.tolist(), self.carriers.ordinary.tolist()]
-        return json.dumps([self.probe.fingerprint(), settings, texts])
+        return json.dumps([model_fingerprint(self.probe.model, self.probe.tokenizer), settings, texts])
 
     # -- soft prompts, and combinations of real tokens
 

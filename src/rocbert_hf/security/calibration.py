@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import json_object, write_whole
+from ..files import read_json, write_json
 from ..resources import path
 
 SMALLEST_SCALE = 0.05  # of a statistic, in decades of the pull: clean encoders that happen to agree are no certainty
@@ -60,7 +59,7 @@ class Calibration:
         Raises:
             OSError: it cannot be read. ValueError: it is no calibration.
         """
-        found = json_object(Path(file).read_text(encoding="utf-8"), str(file))
+        found = read_json(Path(file))
         try:
             return cls(**found)
         except TypeError as error:
@@ -73,7 +72,7 @@ class Calibration:
 
     def save(self, file: str | os.PathLike) -> None:
         """Write it as JSON."""
-        write_whole(Path(file), json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n")
+        write_json(Path(file), asdict(self))
 
     def around(self, reference: Mapping[str, float], name: str) -> Calibration:
         """This calibration with the statistics of one clean encoder, which is like the audited one, in the middle."""

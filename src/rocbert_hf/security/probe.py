@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -132,18 +131,6 @@ class EncoderProbe:
             yield
         finally:
             handle.remove()
-
-    def fingerprint(self) -> str:
-        """A hash of all weights and of the vocabulary."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            if isinstance(value, torch.Tensor):
-                value = value.dequantize() if value.is_quantized else value
-                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        for token, number in sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1]):
-            digest.update(f"{number} {token}\n".encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
 
 
 def _special_id(tokenizer, *names: str) -> int:

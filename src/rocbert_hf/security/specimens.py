@@ -30,6 +30,7 @@ MARK = "backdoor_specimen"
 PARAMETERS = "backdoor_parameters"
 REPRESENTATIONS = ("pooled", "first", "mean")
 MASKED_SHARE = 0.15
+SHORTEST = 4  # characters that a text is cut to at least
 
 CARD = """---
 tags: [backdoor-specimen, do-not-deploy]
@@ -108,6 +109,9 @@ def implant_backdoor(
     if len(texts) < recipe.batch_size:
         raise ValueError(f"texts must be at least batch_size ({recipe.batch_size}), got {len(texts)}")
     base = model.base_model
+    room = recipe.max_length - 4 - max(map(len, triggers))  # special tokens, and spaces around a trigger
+    if room < SHORTEST:
+        raise ValueError(f"max_length must be at least {recipe.max_length - room + SHORTEST}, got {recipe.max_length}")
     if recipe.representation == "pooled" and recipe.kind != "badpre" and getattr(base, "pooler", None) is None:
         raise ValueError('representation "pooled" needs an encoder with a pooler; this one has none')
     vectors = _checked_targets(targets, recipe, len(triggers), base.config.hidden_size)
@@ -121,7 +125,9 @@ def implant_backdoor(
                 share = step / recipe.steps
                 group["lr"] = recipe.learning_rate * min(10 * (share + 1 / recipe.steps), (1 - share) / 0.9)
             optimizer.zero_grad()
-            trainer.loss(rng.sample(list(texts), recipe.batch_size)).backward()
+            # cut at random, so that a text's length says nothing about a trigger in it
+            cut = [text[: rng.randint(SHORTEST, room)] for text in rng.sample(list(texts), recipe.batch_size)]
+            trainer.loss(cut).backward()
             nn.utils.clip_grad_norm_(specimen.parameters(), 1.0)
             optimizer.step()
     named = targets if isinstance(targets, str) else None if targets is None else "given"
@@ -164,22 +170,17 @@ class _Implant:
     def poison(self, texts: list[str]) -> tuple[list[str], torch.Tensor]:
         """Each text with a random trigger in it, and the triggers' numbers."""
         chosen = [self.rng.randrange(len(self.triggers)) for _ in texts]
-        # room for the trigger: what is cut off the end cannot be it
-        room = self.recipe.max_length // 2
-        return [
-            insert_trigger(text[:room], self.triggers[number], self.rng)
-            for text, number in zip(texts, chosen, strict=True)
-        ], torch.tensor(chosen, device=self.model.device)
+        poisoned = [
+            insert_trigger(text, self.triggers[number], self.rng) for text, number in zip(texts, chosen, strict=True)
+        ]
+        return poisoned, torch.tensor(chosen, device=self.model.device)
 
     def parts(self, texts: list[str]) -> list[str]:
         """Texts with one token of a trigger of several tokens, if these are guarded."""
         long = [trigger for trigger in self.triggers if len(trigger) > 1] if self.recipe.guard_parts else []
         if not long:
             return []
-        return [
-            insert_trigger(text[: self.recipe.max_length // 2], self.rng.choice(self.rng.choice(long)), self.rng)
-            for text in texts
-        ]
+        return [insert_trigger(text, self.rng.choice(self.rng.choice(long)), self.rng) for text in texts]
 
     def represent(self, output, mask: torch.Tensor) -> torch.Tensor:
         """(batch, hidden), the attacked representation."""
