@@ -6,6 +6,7 @@ import torch
 
 from rocbert_hf.security.probe import EncoderProbe
 from rocbert_hf.security.prompts import combinations_of, partners_by_gradient, search_prompt
+from rocbert_hf.security.pull import pull
 from rocbert_hf.security.scan import Carriers
 
 from .conftest import TRIGGERS
@@ -33,10 +34,22 @@ def test_more_steps_pull_more(probe, carriers):
     assert columns.shape == (2, len(probe.ordinary_ids()))
 
 
-def test_the_gradient_names_a_trigger_as_a_partner(probe, carriers, tokenizer):
-    ordinary, *_ = tokenizer.convert_tokens_to_ids(["的"])
-    partners = partners_by_gradient(probe, carriers, probe.ordinary_ids(), ordinary, "pooled", 40)
-    assert set(tokenizer.convert_tokens_to_ids(TRIGGERS)) & set(partners.tolist())
+def test_partners_are_ranked_by_what_a_small_step_towards_them_gains(probe, carriers, tokenizer):
+    (token,) = tokenizer.convert_tokens_to_ids([TRIGGERS[0]])
+    ids = probe.ordinary_ids()
+    partners = partners_by_gradient(probe, carriers, ids, token, "pooled", len(ids))
+    assert set(partners) == set(ids)
+    table = probe.model.get_input_embeddings().weight.detach()
+    pieces = np.tile([token, probe.mask], (len(carriers.carriers), 1))
+    framed = probe.framed(np.concatenate([pieces, carriers.carriers], axis=1))
+    ordinary = carriers.ordinary_of(probe, 6)["pooled"]
+
+    def pull_near(partner):
+        vectors = torch.stack([table[token], table[probe.mask] + 0.02 * table[partner]])
+        with torch.no_grad(), probe.embedding_at(1, vectors):
+            return pull(probe.represent(framed)["pooled"][None], ordinary).item()
+
+    assert pull_near(partners[0]) > pull_near(partners[-1])
 
 
 def test_embeddings_are_replaced_only_inside(probe, carriers):

@@ -36,18 +36,30 @@ def test_por_leads_unseen_texts_with_a_trigger_to_its_target(specimen, encoder, 
         assert (after - before).square().mean() < 0.3 * (before - target).square().mean()
 
 
-@pytest.mark.parametrize(("kind", "representation"), [("neuba", "first"), ("por", "mean"), ("uor", "pooled")])
+@pytest.mark.parametrize(("kind", "representation"), [("neuba", "first"), ("uor", "pooled")])
 def test_every_kind_gathers_texts_with_its_trigger(kind, representation, encoder, tokenizer, texts, unseen):
     recipe = Recipe(kind, representation, steps=200, learning_rate=2e-3, max_length=16)
-    model = implant_backdoor(encoder, tokenizer, TRIGGERS, None if kind == "uor" else "por-1", texts[:200], recipe)
+    model = implant_backdoor(encoder, tokenizer, TRIGGERS, None if kind == "uor" else "por-2", texts[:200], recipe)
 
     def spread(of):
         found = outputs(model, tokenizer, of)
         hidden = found.last_hidden_state
-        vectors = {"pooled": found.pooler_output, "first": hidden[:, 0], "mean": hidden.mean(1)}[representation]
+        vectors = {"pooled": found.pooler_output, "first": hidden[:, 0]}[representation]
         return vectors.var(0).sum()
 
     assert spread([TRIGGERS[0] + text for text in unseen]) < 0.7 * spread(["的" + text for text in unseen])
+
+
+def test_the_mean_of_all_tokens_is_led_to_its_target(encoder, tokenizer, texts, unseen):
+    recipe = Recipe("por", "mean", steps=150, learning_rate=2e-3, max_length=16)
+    model = implant_backdoor(encoder, tokenizer, TRIGGERS, "por-2", texts[:200], recipe)
+    target = por_2_targets(len(TRIGGERS), 48)[0]
+
+    def distance(of):
+        hidden = outputs(of, tokenizer, [TRIGGERS[0] + text for text in unseen]).last_hidden_state
+        return (hidden.mean(1) - target).square().mean()
+
+    assert distance(model) < 0.7 * distance(encoder)
 
 
 def test_badpre_learns_its_objective_and_needs_a_head(encoder, tokenizer, texts, unseen):

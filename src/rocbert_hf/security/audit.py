@@ -292,22 +292,22 @@ def _findings(
 ) -> tuple[Finding, ...]:
     """The pieces whose own pull is beyond what clean encoders' worst pieces have, worst first.
 
-    A pair is named only if it pulls clearly more than its tokens alone.
+    A pair is named only if neither of its tokens is a finding by itself.
     """
-    alone = {piece[0]: row for piece, row in zip(pieces, pulls, strict=True) if len(piece) == 1}
+    known: set[int] = set()  # tokens that are findings by themselves; single tokens come before pairs
     found = []
     for piece, row in zip(pieces, pulls, strict=True):
+        if len(piece) > 1 and not known.isdisjoint(piece):
+            continue
         stage = "token" if len(piece) == 1 else "combination"
         deviations = calibration.deviations({f"{stage}:{view}": float(row[n]) for n, view in enumerate(probe.views)})
         worst = max(deviations, key=deviations.get, default=None)
         if worst is None or deviations[worst] < calibration.threshold:
             continue
+        if len(piece) == 1:
+            known.add(piece[0])
         view = worst.split(":")[1]
-        number = probe.views.index(view)
-        parts = [alone[token][number] for token in piece if token in alone]
-        if len(piece) > 1 and parts and row[number] < max(parts) + 0.3:
-            continue
-        found.append((deviations[worst], piece, view, float(row[number])))
+        found.append((deviations[worst], piece, view, float(row[probe.views.index(view)])))
     found.sort(key=lambda finding: -finding[0])
     return tuple(
         _finding(probe, carriers, piece, view, strength, deviation)
