@@ -12,7 +12,7 @@ import numpy as np
 from ..files import read_json, write_json
 from ..resources import path
 
-SMALLEST_SCALE = 0.05  # of a statistic, in decades of the pull: clean encoders that happen to agree are no certainty
+SMALLEST_SCALE = 0.15  # of a statistic, in decades of the pull: clean encoders that happen to agree are no certainty
 PACKAGED = "audit_calibration.json"
 
 
