@@ -39,7 +39,7 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
         raise OSError(f"{what} {source} cannot be loaded: the folder has no config.json")
     try:
         if folder.is_dir():
-            check_sizes(read_json(folder / "config.json"), _bytes_of_weights(folder))
+            check_sizes(read_json(folder / "config.json"), bytes_of_weights(folder))
         yield
     except ValueError as error:
         raise ValueError(f"{what} {source} cannot be used: {_first_line(error)}") from error
@@ -86,7 +86,8 @@ def check_sizes(config: Mapping[str, Any], bytes_of_weights: int) -> None:
         )
 
 
-def _bytes_of_weights(folder: Path) -> int:
+def bytes_of_weights(folder: Path) -> int:
+    """Size of the files of weights in a folder, in bytes."""
     return sum(file.stat().st_size for suffix in ("safetensors", "bin") for file in folder.glob(f"*.{suffix}"))
 
 

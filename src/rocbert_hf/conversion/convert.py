@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 
+from ..checkpoints import bytes_of_weights, check_sizes
 from .source import Conversion, local_folder, read_config
 
 
@@ -30,7 +31,16 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, **options) -> 
             f"{', '.join(surplus)} cannot be chosen for a checkpoint of model_type={config.get('model_type')!r}"
             + (f"; it has {', '.join(known)}" if known else "")
         )
-    return converter(folder, output, **given)
+    check_sizes(config, bytes_of_weights(folder))
+    try:
+        return converter(folder, output, **given)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # odd values in somebody's JSON show as TypeError, KeyError ... from inside transformers
+        raise ValueError(
+            f"{folder} cannot be converted: a file of it holds what transformers cannot read ({type(error).__name__}: "
+            f"{(str(error).strip() or 'no message').splitlines()[0]})"
+        ) from error
 
 
 def _converter_of(config: dict):
