@@ -105,7 +105,7 @@ class RoCBertConfig(PreTrainedConfig):
         classifier_dropout, pad_token_id, use_cache, is_decoder, add_cross_attention, tie_word_embeddings:
             As in `BertConfig`.
         enable_shape, enable_pronunciation (`bool`, defaults to `True`):
-            Whether the visual and the phonetic channel are used (the ablations of the paper's table 6).
+            Whether the visual and the phonetic channel are used (the ablations of the paper's table 8).
         shape_embed_dim (`int`, *optional*):
             Width of the glyph features: 512 (the width of ResNet18's features) by default, `hidden_size` for
             `fusion="sum"`, which has to add them to the word embeddings.

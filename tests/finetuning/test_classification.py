@@ -1,9 +1,11 @@
 """`rocbert finetune`: from scratch and from a folder, single texts and pairs, and what it leaves in its folder."""
 
 import json
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,70 @@ def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, files, monkeypatc
     first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not (cut / "checkpoints").exists()
+
+
+def test_attackers_that_ask_the_classifier_add_what_changes_its_mind(tmp_path, files):
+    folder = tmp_path / "output"
+    learning = ["--epochs", "6", "--learning-rate", "0.002", "--batch-size", "8", "--max-length", "24"]
+    flags = ["--preset", "tiny", *files, *learning, "--output-dir", str(folder)]
+    assert main(["finetune", *flags, "--augment-by", "adv", "argot"]) == 0
+    results = results_in(folder)
+    assert results["training"]["examples"] > 36  # a tenth of 40 rows is held back for stopping
+    assert results["arguments"]["augment_by"][1]["name"] == "argot"
+    assert main(["finetune", "--preset", "tiny", *files, "--augment-by", "unheard"]) == 2
+
+
+def test_the_packaged_config_of_table_7_samples_and_scores_as_printed(tmp_path, files):
+    folder, toxic = tmp_path / "output", tmp_path / "data" / "toxicn"
+    toxic.mkdir(parents=True)
+    texts = [json.loads(line)["text"] for line in Path(files[1]).read_text(encoding="utf-8").splitlines()]
+    rows = "".join(f"{text}\t{number % 2}\n" for number, text in enumerate(texts))
+    (toxic / "train.tsv").write_text(f"text\tlabel\n{rows}", encoding="utf-8")
+    flags = [
+        "--preset",
+        "tiny",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--limit-per-label",
+        "20",
+        "--seeds",
+        "0",
+        *QUICK,
+    ]
+    assert main(["finetune", "--config", "toxic", *flags, "--output-dir", str(folder)]) == 0
+    results = results_in(folder)
+    assert results["arguments"]["positive_label"] == "1"
+    assert results["arguments"]["metric"] == "f1"
+    assert results["training"]["examples"] == 32
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_resumes_to_the_same_weights(tmp_path, files):
+    flags = ["--preset", "tiny", *files, "--max-length", "24", "--epochs", "3", "--batch-size", "8"]
+    command = [sys.executable, "-m", "rocbert_hf", "finetune", *flags]
+    whole = tmp_path / "whole"
+    started = time.monotonic()
+    subprocess.run([*command, "--output-dir", str(whole)], check=True, capture_output=True)
+    seconds, rng = time.monotonic() - started, random.Random(0)
+    killed = tmp_path / "killed"
+    finished = True
+    for _ in range(20):
+        if finished:  # begin anew, so that every kill falls into a run
+            shutil.rmtree(killed, ignore_errors=True)
+        run = subprocess.Popen(
+            [*command, "--resume", "--output-dir", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            finished = run.wait(timeout=rng.uniform(0.3, 1.0) * seconds) == 0
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.wait()
+            finished = False
+    subprocess.run([*command, "--resume", "--output-dir", str(killed)], check=True, capture_output=True)
+    first, second = load_file(whole / "model.safetensors"), load_file(killed / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert results_in(whole)["test"] == results_in(killed)["test"]
+    assert {file.name for file in whole.iterdir()} == {file.name for file in killed.iterdir()}
 
 
 @pytest.mark.slow

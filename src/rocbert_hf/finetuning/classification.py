@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, EarlyStoppingCallback, set_seed
 
-from ..attackers import Example
+from ..attackers import Example, ModelClassifier
+from ..attackers.spec import AttackerSpec
 from ..attacks.config import read_attacks
 from ..data import TASKS, Columns, LabelledTexts, read_labelled, task_of
 from ..data.scores import SCORES, classification_scores, confusion_matrices
 from ..data.tokenized import tokenized
-from ..defences import augmented
+from ..defences import augmented, augmented_against
+from ..files import write_json
 from ..options import check_choices, option
 from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
 from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json
@@ -86,6 +89,13 @@ class AugmentationOptions:
     attacks: str = option(
         "paper", "attacks of these copies: paper, wild, names with commas between, or a YAML or JSON file"
     )
+    augment_by: list[AttackerSpec] = option(
+        [],
+        "also train on what these attackers find against the classifier trained without it, such as adv, textfooler, "
+        "argot (figure 2 of the paper); trains twice",
+        parse=AttackerSpec.parse,
+        separator=",",
+    )
     class_weights: bool = option(False, "weigh each label by the inverse of its frequency")
 
     def __post_init__(self):
@@ -151,32 +161,15 @@ class ClassificationRecipe(FinetuningRecipe):
         }
 
     def train(self, seed: int, folder: Path, resume: bool) -> tuple[Any, Any, dict[str, Any]]:
-        set_seed(seed)
-        rows, augmentation = self.rows, self.augmentation
-        task_length = task_of(self.row_options.task).max_length if self.row_options.task else 128
-        model, tokenizer = self.start.make("SequenceClassification", rows.labels, task_length)
+        rows, augmentation, checkpoints = self.rows, self.augmentation, folder / CHECKPOINTS
         examples = rows.train
         if augmentation.augment:
             examples = augmented(examples, augmentation.augment, seed, read_attacks(augmentation.attacks))
-        arguments = self.optimization.training_arguments(
-            folder / CHECKPOINTS, seed, self.start, model.config.hidden_size, self.row_options.metric
-        )
-        head_rate = self.optimization.head_learning_rate
-        trainer = HeadTrainer(
-            model,
-            arguments,
-            learning_rates=None if head_rate is None else {"": head_rate},
-            train_dataset=tokenized_examples(examples, tokenizer),
-            eval_dataset=tokenized_examples(rows.dev, tokenizer),
-            processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=self.scores,
-            compute_loss_func=weighted_loss(rows.train, len(rows.labels)) if augmentation.class_weights else None,
-            callbacks=[EarlyStoppingCallback(self.optimization.patience)],
-        )
-        checkpoint = last_checkpoint(folder / CHECKPOINTS) if resume else None
-        training = trainer.train(resume_from_checkpoint=checkpoint)
+        if augmentation.augment_by:
+            examples = self._attacked_against(examples, seed, checkpoints / "before", resume)
+        trainer, training = self._fit(examples, seed, checkpoints / "last", resume)
         trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        tokenizer, arguments = trainer.processing_class, trainer.args
         results = {
             "arguments": {
                 **options_as_json(self.start, self.row_options, self.optimization, augmentation),
@@ -189,6 +182,7 @@ class ClassificationRecipe(FinetuningRecipe):
                 "max_length": tokenizer.model_max_length,
             },
             "training": {
+                "examples": len(examples),
                 "epochs": trainer.state.epoch,
                 "loss": training.training_loss,
                 "seconds": training.metrics["train_runtime"],
@@ -197,7 +191,44 @@ class ClassificationRecipe(FinetuningRecipe):
         }
         if rows.test is not None:
             results["test"] = measured_on(trainer, rows.test, tokenizer)
-        return model, tokenizer, results
+        return trainer.model, tokenizer, results
+
+    def _attacked_against(self, examples: list[Example], seed: int, folder: Path, resume: bool) -> list[Example]:
+        """The examples, and what the attackers find against a classifier that is trained on them; kept in `folder`."""
+        kept = folder / "found.json"
+        if resume and kept.is_file():
+            return [Example(*row) for row in json.loads(kept.read_text(encoding="utf-8"))]
+        trainer, _ = self._fit(examples, seed, folder, resume)
+        classifier = ModelClassifier(trainer.model, trainer.processing_class)
+        attackers = [spec.build() for spec in self.augmentation.augment_by]
+        found = augmented_against(classifier, examples, attackers, seed, progress=True)
+        print(f"{len(found) - len(examples):,} texts that changed the classifier's answer join the train rows")
+        write_json(kept, [(example.text, example.label, example.text_pair) for example in found])
+        return found
+
+    def _fit(self, examples: list[Example], seed: int, folder: Path, resume: bool) -> tuple[HeadTrainer, Any]:
+        """(trainer, what its training returned), with the checkpoints in `folder`."""
+        set_seed(seed)
+        rows = self.rows
+        task_length = task_of(self.row_options.task).max_length if self.row_options.task else 128
+        model, tokenizer = self.start.make("SequenceClassification", rows.labels, task_length)
+        arguments = self.optimization.training_arguments(
+            folder, seed, self.start, model.config.hidden_size, self.row_options.metric
+        )
+        head_rate = self.optimization.head_learning_rate
+        trainer = HeadTrainer(
+            model,
+            arguments,
+            learning_rates=None if head_rate is None else {"": head_rate},
+            train_dataset=tokenized_examples(examples, tokenizer),
+            eval_dataset=tokenized_examples(rows.dev, tokenizer),
+            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=self.scores,
+            compute_loss_func=weighted_loss(rows.train, len(rows.labels)) if self.augmentation.class_weights else None,
+            callbacks=[EarlyStoppingCallback(self.optimization.patience)],
+        )
+        return trainer, trainer.train(resume_from_checkpoint=last_checkpoint(folder) if resume else None)
 
     def scores(self, prediction: Any) -> dict[str, float]:
         """Accuracy, F1, precision and recall of a transformers `EvalPrediction`."""

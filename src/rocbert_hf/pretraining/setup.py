@@ -112,7 +112,7 @@ class Setup:
     )
     train_file: list[TextSource] = option(
         [],
-        "UTF-8 text, JSONL (also .gz, .xz, .bz2) or parquet files, folders, wikipedia, common_crawl, or datasets of the "
+        "UTF-8 text, JSONL (also .gz, .xz, .bz2) or parquet files, folders, wikipedia, common_crawl, thuctc, or datasets of the "
         "Hub as owner/name:config; to mix them, each with =weight; none: the packaged corpus",
         parse=TextSource.parse,
     )

@@ -77,8 +77,10 @@ class TextSource:
         return cls(location, column, weight, config)
 
 
-# The kinds of text the paper pretrains on (section 5.1), as the Hub has them today.
+# The kinds of text the paper pretrains on (section 5.1): as the Hub has them today, and THUCTC's news, which are handed out
+# as an archive after a registration and not on the Hub: unpack it, and start the run beside its folder.
 SOURCES = {
+    "thuctc": TextSource("THUCNews"),
     "wikipedia": TextSource("wikimedia/wikipedia", config="20231101.zh"),
     "common_crawl": TextSource("allenai/c4", config="zh"),
 }
