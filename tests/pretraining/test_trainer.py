@@ -15,7 +15,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
-from rocbert_hf.pretraining.corpus.source import TextSource
+from rocbert_hf.pretraining.corpus.text_source import TextSource
 from rocbert_hf.pretraining.devices import check_attention, choose_precision, make_accelerator, peak_flops
 from rocbert_hf.pretraining.reporting import read_log
 from rocbert_hf.pretraining.resuming import checkpoints_of

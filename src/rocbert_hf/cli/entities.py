@@ -6,7 +6,7 @@ from ..options import command
 
 
 def _types() -> list[type]:
-    from ..evaluation.tagging import TaggerEvaluationOptions
+    from ..evaluation.tagger_robustness import TaggerEvaluationOptions
 
     return [TaggerEvaluationOptions]
 
@@ -18,6 +18,6 @@ def entities(options) -> None:
     The folder gets report.html (scores by type, confusion of types, errors, wrong sentences), predictions.jsonl and
     scores.json.
     """
-    from ..evaluation.tagging import run_tagger_evaluation
+    from ..evaluation.tagger_robustness import run_tagger_evaluation
 
     run_tagger_evaluation(options)

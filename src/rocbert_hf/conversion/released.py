@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import rocbert_hf
-
+from .. import modeling_rocbert
 from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
 from ..files import new_folder
@@ -86,7 +85,7 @@ def from_released(
     if inventory is not None:
         _check_inventory(inventory, config)
 
-    ours = load_strictly(getattr(rocbert_hf, head), config, our_names(weights, config), _unused(config, prefix))
+    ours = load_strictly(getattr(modeling_rocbert, head), config, our_names(weights, config), _unused(config, prefix))
     tokenizer = word_piece_tokenizer(folder)
     notes = [f"merge_input_way={raw_config['merge_input_way']!r} became fusion={config.fusion!r}"]
     if config.fusion == "attention":

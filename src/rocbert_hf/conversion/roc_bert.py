@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 
-import rocbert_hf
-
+from .. import modeling_rocbert
 from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
 from ..files import new_folder
@@ -80,7 +79,7 @@ def from_transformers(source: str | os.PathLike, output: str | os.PathLike) -> C
     ignored = [table for table, used in _tables(theirs, ours_config).items() if not used]
     if head == "RoCBertForPreTraining" and ours_config.contrastive_pooling == "cls":
         ignored.append("roc_bert.pooler.")
-    ours = load_strictly(getattr(rocbert_hf, head), ours_config, weights, ignored)
+    ours = load_strictly(getattr(modeling_rocbert, head), ours_config, weights, ignored)
 
     tokenizer = saved_tokenizer(folder)
     if tokenizer is None or tokenizer.character_level:  # transformers' class reads word pieces only
@@ -115,7 +114,7 @@ def to_transformers(source: str | os.PathLike, output: str | os.PathLike) -> Con
         )
     weights = read_weights(folder)
     head = head_of(config, weights)
-    ours = load_strictly(getattr(rocbert_hf, head), RoCBertConfig.from_dict(config), weights)
+    ours = load_strictly(getattr(modeling_rocbert, head), RoCBertConfig.from_dict(config), weights)
     theirs_config = _transformers_config(ours.config)
     theirs = load_strictly(getattr(transformers, head), theirs_config, _transformers_weights(ours, theirs_config))
 

@@ -216,10 +216,10 @@ class TaggingRecipe(FinetuningRecipe):
                 "loss": training.training_loss,
                 "seconds": training.metrics["train_runtime"],
             },
-            "dev": measured(tagger, texts.dev),
+            "dev": measured_tags(tagger, texts.dev),
         }
         if texts.test is not None:
-            results["test"] = measured(tagger, texts.test)
+            results["test"] = measured_tags(tagger, texts.test)
         return model, tokenizer, results
 
 
@@ -306,7 +306,7 @@ def _from_checkpoint(source: str, ours: dict[str, Any], named: dict[str, Any]) -
     return tokenizer, model
 
 
-def measured(tagger: EntityTagger, texts: Sequence[EntityText]) -> dict[str, float]:
+def measured_tags(tagger: EntityTagger, texts: Sequence[EntityText]) -> dict[str, float]:
     """Strict scores of the tagger on labelled texts."""
     found = tagger([text.text for text in texts])
     return entity_scores([text.entities for text in texts], found).to_dict()

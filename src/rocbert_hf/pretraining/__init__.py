@@ -5,8 +5,8 @@ from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining
 from .contrastive import GradientCache, gather_with_gradients, global_contrastive_loss
 from .corpus.batches import SentenceBatches, Texts, sample_sentences
 from .corpus.readers import read_sentences
-from .corpus.source import SOURCES, TextSource
 from .corpus.splitter import split_sentences
+from .corpus.text_source import SOURCES, TextSource
 from .curves import plot_training_curves
 from .devices import make_accelerator
 from .held_out import HeldOutEvaluation

@@ -21,7 +21,7 @@ from ..modeling_rocbert import RoCBertForPreTraining
 from ..options import option
 from ..resources import demo_sentences
 from ..tokenization_rocbert import RoCBertTokenizer
-from .corpus.source import SOURCES, TextSource
+from .corpus.text_source import SOURCES, TextSource
 from .devices import PEAK_FLOPS
 
 VISION_NOTE = (

@@ -19,7 +19,7 @@ from ..options import as_plain
 from .arguments import PretrainingArguments
 from .contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
 from .corpus.batches import SentenceBatches, Texts
-from .corpus.source import TextSource
+from .corpus.text_source import TextSource
 from .devices import device_name, make_accelerator, peak_flops, training_flops
 from .masking import IGNORED_LABEL
 from .reporting import Report, RunningMeans

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from rocbert_hf.pretraining.corpus.batches import SentenceBatches, Texts, sample_sentences
 from rocbert_hf.pretraining.corpus.readers import TextFiles
-from rocbert_hf.pretraining.corpus.source import TextSource
+from rocbert_hf.pretraining.corpus.text_source import TextSource
 
 SENTENCES = ["句" * (1 + 37 * i % 97) + str(i) for i in range(500)]
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from .readers import BUFFER_SENTENCES, SentencesInMemory, checksum_of
-from .source import TextSource, open_source
+from .text_source import TextSource, open_source
 
 POOL_BATCHES = 8
 MARKS_KEPT = 1024  # pools whose beginning is remembered for `state_dict`; DataLoaders run ahead by a few batches only

@@ -8,7 +8,7 @@ from rocbert_hf.attacks.attacked_text import AttackedText, Edit
 from rocbert_hf.attacks.synthesizer import AdversarialSynthesizer
 from rocbert_hf.data.entities import Entity, EntityText, label_names
 from rocbert_hf.data.entity_files import read_entities
-from rocbert_hf.evaluation.tagging import (
+from rocbert_hf.evaluation.tagger_robustness import (
     TaggedSet,
     TaggerEvaluationOptions,
     attacked_entities,
