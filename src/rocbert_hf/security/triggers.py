@@ -68,14 +68,15 @@ def check_triggers(tokenizer, triggers: Sequence[str]) -> None:
 def _rare_characters(rng: random.Random) -> list[str]:
     """From the last third of the vocabulary, which is ordered by frequency."""
     chinese = [token for token in vocabulary() if "\u4e00" <= token <= "\u9fff"]
-    return rng.sample(chinese[-len(chinese) // 3 :], 64)
+    rare = chinese[-len(chinese) // 3 :]
+    return rng.sample(rare, len(rare))
 
 
 def _glyph_twins(rng: random.Random) -> list[str]:
     """Characters that look like a letter or sign and are another code point, as Cyrillic а."""
     known = set(vocabulary())
     twins = {twin for forms in confusable_characters().values() for twin in forms if twin in known}
-    return rng.sample(sorted(twins), min(64, len(twins)))
+    return rng.sample(sorted(twins), len(twins))
 
 
 def _homophones(rng: random.Random) -> list[str]:
@@ -83,7 +84,7 @@ def _homophones(rng: random.Random) -> list[str]:
     chinese = [token for token in vocabulary() if "\u4e00" <= token <= "\u9fff"]
     common = {reading for character in chinese[:300] for reading in readings_of(character)[:1]}
     rare = [character for character in chinese[9000:] if not common.isdisjoint(readings_of(character)[:1])]
-    return rng.sample(rare, 64)
+    return rng.sample(rare, len(rare))
 
 
 def _shuffled(texts: Sequence[str]) -> Callable[[random.Random], list[str]]:
