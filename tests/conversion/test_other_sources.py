@@ -18,9 +18,10 @@ from rocbert_hf.characters.similarity import lookalikes_of
 from rocbert_hf.conversion import convert
 from rocbert_hf.conversion.channels import TokenStates, lookalike_means, ridge, sound_vectors
 from rocbert_hf.conversion.pieces import ids_by_token, text_of_piece
-from rocbert_hf.conversion.start import start_from
 from rocbert_hf.conversion.warm_start import warm_start
-from rocbert_hf.resources import vocabulary
+from rocbert_hf.pretraining import DataCollatorForRoCBertPretraining, PretrainingArguments, RoCBertPretrainer
+from rocbert_hf.pretraining.setup import Setup, starting_point
+from rocbert_hf.resources import demo_sentences, vocabulary
 
 ROOT = Path(__file__).parents[2]
 SPECIAL = tuple(vocabulary()[:5])
@@ -229,34 +230,33 @@ def test_sentence_transformers_gives_the_mean_of_the_states(opened):
 # ------------------------------------------------------------------------------------------------ starting a run
 
 
-def test_a_run_starts_from_a_checkpoint_of_ours_as_it_is(opened):
-    model, tokenizer = start_from(opened, {"hidden_dropout_prob": 0.25})
-    saved = RoCBertForPreTraining.from_pretrained(opened)
-    assert model.config.hidden_dropout_prob == 0.25
-    assert saved.config.hidden_dropout_prob != 0.25
-    for (name, ours), (_, theirs) in zip(model.named_parameters(), saved.named_parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
-    assert tokenizer.get_vocab() == RoCBertTokenizer.from_pretrained(opened).get_vocab()
-    assert torch.equal(model.roc_bert.embeddings.shape_embed.weight, saved.roc_bert.embeddings.shape_embed.weight)
-
-
 def test_a_run_starts_from_an_encoder_converted_on_the_fly(shifted_sources):
-    model, tokenizer = start_from(shifted_sources["xlm-roberta"])
-    assert isinstance(model, RoCBertForPreTraining)
+    setup = Setup(model=str(shifted_sources["xlm-roberta"]), channels="open")
+    tokenizer, model = starting_point(setup)
     assert model.config.fusion_normalization == "softmax"
     homophone = homophones_of("漂")[0]
     ids = [tokenizer.convert_tokens_to_pronunciation_ids([character])[0] for character in ("漂", homophone)]
     vectors = model.roc_bert.embeddings.pronunciation_table()[ids]
     assert torch.equal(vectors[0], vectors[1]), "what sounds alike has one vector"
+    with pytest.raises(ValueError, match="channels must be one of closed, open"):
+        Setup(channels="ajar")
 
 
-def test_a_start_that_does_not_fit_is_refused(opened, shifted_sources, make_roc_bert):
-    with pytest.raises(ValueError, match="do not fit the weights"):
-        start_from(opened, {"intermediate_size": 80})
-    with pytest.raises(ValueError, match="no field of RoCBertConfig"):
-        start_from(opened, {"colour": "red"})
-    with pytest.raises(ValueError, match="convert it first"):
-        start_from(make_roc_bert())
+def test_correction_from_a_converted_encoder_learns(shifted_sources, tmp_path):
+    tokenizer, model = starting_point(Setup(model=str(shifted_sources["xlm-roberta"]), channels="open"))
+    arguments = PretrainingArguments(
+        objective="correction", max_steps=30, batch_size=16, learning_rate=3e-3, max_length=24, report_to="none"
+    )
+    sentences = [text for text in demo_sentences() if len(text) < 22][:64]
+    collator = DataCollatorForRoCBertPretraining(tokenizer, "paper", max_length=24, seed=0, views="attacked")
+    batch = collator(sentences)
+    with torch.no_grad():
+        before = float(model.eval()(**batch).loss)
+    results = RoCBertPretrainer(model, sentences, collator, arguments).train()
+    with torch.no_grad():
+        after = float(model.eval()(**batch).loss)
+    assert after < before - 0.3
+    assert "contrastive_loss" not in results
 
 
 # ------------------------------------------------------------------------------------------------ unpack_e5

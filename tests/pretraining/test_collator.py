@@ -215,7 +215,22 @@ def test_attack_labels_follow_the_edits(tokenizer):
     batch = DataCollatorForRoCBertPretraining(tokenizer, Attack(), seed=0, attack_labels=True)(["科比真好看"])
     labels = batch["attack_labels"][0, 1:-1].tolist()
     characters = [None if label == -100 else tokenizer.convert_ids_to_tokens(label) for label in labels]
-    assert characters == [None, None, "比", "真", None, "看", None]
+    assert characters == ["科", None, "比", "真", None, "看", None]
+
+
+def test_the_attacked_view_asks_for_what_was_masked_and_what_was_attacked(tokenizer, sentences):
+    config = {"attacks": ["phonetic", "visual"], "ratio": 0.3, "q": 1.0}
+    batch = DataCollatorForRoCBertPretraining(tokenizer, config, seed=3, views="attacked")(sentences)
+    assert {key for key in batch if key.startswith(("attack_", "labels_"))} == set()
+    original = tokenizer(sentences, padding=True, return_tensors="pt")["input_ids"]
+    restored = torch.where(batch["labels"] == -100, batch["input_ids"], batch["labels"])
+    masked = batch["input_ids"] == tokenizer.mask_token_id
+    attacked = ~masked & (batch["input_ids"] != original)
+    assert torch.equal(restored, original), "with its labels filled in, the view is the sentence"
+    assert masked.any()
+    assert (attacked & (batch["labels"] != -100)).sum() > 0.15 * (original != tokenizer.pad_token_id).sum()
+    with pytest.raises(ValueError, match="need a synthesizer"):
+        DataCollatorForRoCBertPretraining(tokenizer, None, views="attacked")
 
 
 def test_synthesizer_may_be_an_object_or_a_preset(tokenizer, sentences):

@@ -8,7 +8,7 @@ from ..losses_rocbert import NEGATIVES
 from ..options import check_choices, option
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
-OBJECTIVES = ("multimodal", "mlm_only", "contrastive_only", "simcse")
+OBJECTIVES = ("multimodal", "mlm_only", "contrastive_only", "simcse", "correction")
 ANCHORS = ("masked", "clean", "both")
 SHARDINGS = ("sentences", "files")
 TRACKERS = ("none", "tensorboard", "wandb")
@@ -32,7 +32,8 @@ class PretrainingArguments:
     objective: str = option(
         "multimodal",
         "multimodal: masked language modelling and contrastive loss; mlm_only, contrastive_only: one of them; "
-        "simcse: both, where dropout alone tells the two views of a sentence apart",
+        "simcse: both, where dropout alone tells the two views of a sentence apart; correction: predict, in the attacked "
+        "sentence alone, what the masked and the attacked characters were",
         choices=OBJECTIVES,
     )
     anchor: str = option(
@@ -168,18 +169,20 @@ class PretrainingArguments:
     @property
     def contrasts(self) -> bool:
         """Whether the objective has a contrastive loss."""
-        return self.objective != "mlm_only"
+        return self.objective not in ("mlm_only", "correction")
 
     @property
     def attacks_sentences(self) -> bool:
         """Whether the objective has an attacked view."""
-        return self.objective in ("multimodal", "contrastive_only")
+        return self.objective in ("multimodal", "contrastive_only", "correction")
 
     @property
     def collator_views(self) -> str:
         """What `DataCollatorForRoCBertPretraining` calls the views of the objective."""
         if self.objective == "simcse":
             return "simcse"
+        if self.objective == "correction":
+            return "attacked"
         return "two" if self.anchor == "masked" else "three"
 
     @property

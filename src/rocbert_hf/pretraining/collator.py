@@ -15,7 +15,7 @@ from .masking import IGNORED_LABEL, MaskingVocabulary, mask_tokens, word_starts_
 CHANNELS = ("input_ids", "input_shape_ids", "input_pronunciation_ids")
 VIEW_KEYS = (*CHANNELS, "attention_mask", "token_type_ids")
 UNKNOWN_CHARACTER = "\ufffd"
-VIEWS = ("two", "three", "simcse")
+VIEWS = ("two", "three", "simcse", "attacked")
 
 
 class DataCollatorForRoCBertPretraining:
@@ -34,7 +34,8 @@ class DataCollatorForRoCBertPretraining:
         pad_to_multiple_of: pad the batch to a multiple of this length.
         views: "two": the masked and the attacked sentence; "three": the clean one as well, as in the released code and
             under the names that transformers' `RoCBertForPreTraining` has for it; "simcse": the masked sentence twice,
-            so that dropout is the only noise between the views, and no synthesizer is used.
+            so that dropout is the only noise between the views, and no synthesizer is used; "attacked": the attacked
+            sentence alone, masked, to be restored: one pass teaches both masked language modelling and correction.
         attack_labels: also give what the attacked characters were, to be predicted in the attacked sentence.
 
     Input: texts, or dicts with `"text"`, or dicts that a tokenizer made (`"input_ids"` and the other channels); all of
@@ -43,13 +44,14 @@ class DataCollatorForRoCBertPretraining:
     | key | what |
     |---|---|
     | `input_ids`, `input_shape_ids`, `input_pronunciation_ids`, `attention_mask`, `token_type_ids` | masked sentence |
-    | `labels` | the masked tokens' ids, -100 elsewhere |
+    | `labels` | the masked tokens' ids, with `views="attacked"` also what to correct; -100 elsewhere |
     | the first five with `attack_` before the name | second view; absent if `synthesizer` is None and `views` is "two" |
     | the first five with `labels_` before the name | clean sentence, with `views="three"` |
     | `attack_labels` | with `attack_labels=True`: what to correct in the second view, -100 elsewhere |
 
     To be corrected are the tokens of edits that put as many characters as there were before: each has the id of the
-    character in its place. Splits, insertions and deletions have no such thing.
+    character in its place. A character that became several (its pinyin, its parts) is to be predicted at the first of
+    them. Insertions and deletions have no such thing.
 
     Example:
         >>> collator = DataCollatorForRoCBertPretraining(RoCBertTokenizer(), seed=0)
@@ -72,8 +74,10 @@ class DataCollatorForRoCBertPretraining:
         if views not in VIEWS:
             raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
         attacks = synthesizer is not None and views != "simcse"
-        if not attacks and (views == "three" or attack_labels):
-            raise ValueError("three views and attack_labels need a synthesizer, and views other than 'simcse'")
+        if not attacks and (views in ("three", "attacked") or attack_labels):
+            raise ValueError(
+                "attack_labels and views 'three' and 'attacked' need a synthesizer, and views other than 'simcse'"
+            )
         for name, share in (("mlm_probability", mlm_probability), ("whole_word_probability", whole_word_probability)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {share}")
@@ -115,6 +119,8 @@ class DataCollatorForRoCBertPretraining:
             )
         clean = {key: np.asarray(batch[key]) for key in VIEW_KEYS if key in batch}
         seeds = self._seeds(texts, [feature.get("epoch", 0) for feature in features])
+        if self.views == "attacked":
+            return _tensors(self._restoration(texts, seeds))
         batch = clean | self._mask(clean, texts, seeds, tokenized)
         if self.views == "simcse":
             batch |= {f"attack_{key}": batch[key] for key in clean}
@@ -126,7 +132,18 @@ class DataCollatorForRoCBertPretraining:
             batch |= {f"attack_{key}": np.asarray(encoded[key]) for key in VIEW_KEYS if key in encoded}
             if self.attack_labels:
                 batch["attack_labels"] = self._corrections(attacked, encoded)
-        return {key: torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)) for key, rows in batch.items()}
+        return _tensors(batch)
+
+    def _restoration(self, texts: Sequence[str], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """The attacked sentences, masked; `labels` say what the masked and the attacked characters were."""
+        attacked = self.synthesizer.attack_batch(texts, seeds)
+        changed = [result.text for result in attacked]
+        encoded = self._tokenize(changed, return_offsets_mapping=True)
+        view = {key: np.asarray(encoded[key]) for key in VIEW_KEYS if key in encoded}
+        view |= self._mask(view, changed, seeds, None)
+        corrections = self._corrections(attacked, encoded)
+        view["labels"] = np.where(corrections == IGNORED_LABEL, view["labels"], corrections)
+        return view
 
     def _mask(
         self, clean: dict[str, np.ndarray], texts: Sequence[str], seeds: Sequence[int], tokenized: list | None
@@ -155,7 +172,7 @@ class DataCollatorForRoCBertPretraining:
         return {channel: getattr(masked, channel) for channel in CHANNELS} | {"labels": masked.labels}
 
     def _corrections(self, attacked: Sequence[AttackedText], encoded) -> np.ndarray:
-        """(batch, attacked sequence) ids of the characters in the source of the tokens that an edit maps to one."""
+        """(batch, attacked sequence) ids of the characters in the source that the attacked tokens stand for."""
         labels = np.full_like(encoded["input_ids"], IGNORED_LABEL)
         for row, ids, offsets, result in zip(
             labels, encoded["input_ids"], encoded["offset_mapping"], attacked, strict=True
@@ -163,7 +180,7 @@ class DataCollatorForRoCBertPretraining:
             replaced = {
                 text_start + i: result.source[start + i]
                 for (start, end), (text_start, text_end), _ in result.edits
-                if end - start == text_end - text_start
+                if end - start == text_end - text_start or end - start == 1 < text_end - text_start
                 for i in range(end - start)
             }
             if not replaced:
@@ -233,6 +250,10 @@ class DataCollatorForRoCBertPretraining:
             padding = 0 if self.tokenizer.padding_side == "right" else shape[1] - len(words)
             starts[i, padding : padding + len(words)] = words + padding
         return starts
+
+
+def _tensors(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)) for key, rows in batch.items()}
 
 
 def _consecutive_spans(lengths: Sequence[int]) -> np.ndarray:

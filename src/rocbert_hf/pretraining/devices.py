@@ -156,7 +156,7 @@ def make_accelerator(arguments: PretrainingArguments, output_dir: str | os.PathL
         DistributedDataParallelKwargs(
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            find_unused_parameters=arguments.objective == "mlm_only",
+            find_unused_parameters=not arguments.contrasts,
         )
     ]
     if not torch.cuda.is_available():

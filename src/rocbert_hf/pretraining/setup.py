@@ -17,6 +17,7 @@ from ..checkpoints import loading
 from ..configuration_rocbert import PRESETS, RoCBertConfig
 from ..conversion import convert
 from ..conversion.source import local_folder, read_config
+from ..conversion.warm_start import CHANNELS, MODEL_TYPES
 from ..modeling_rocbert import RoCBertForPreTraining
 from ..options import option
 from ..resources import demo_sentences
@@ -104,6 +105,12 @@ class Setup:
         None,
         "folder or Hub id of a checkpoint to go on from, instead of a new model: RoCBERT, or what `rocbert convert` reads",
     )
+    channels: str = option(
+        "closed",
+        "how sound and shape start in an encoder that is converted: closed, which begins as its function, or open, which "
+        "hears and sees from the first step",
+        choices=CHANNELS,
+    )
     config_overrides: dict[str, Any] = option(
         {}, "fields of RoCBertConfig that differ, such as fusion=concat,hidden_dropout_prob=0", parse=parse_overrides
     )
@@ -123,6 +130,8 @@ class Setup:
     def __post_init__(self):
         if self.model is None and self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.channels not in CHANNELS:
+            raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {self.channels!r}")
         self.sources()
 
     def sources(self) -> list[str] | list[TextSource]:
@@ -175,7 +184,7 @@ def starting_point(setup: Setup, attn_implementation: str = "sdpa") -> tuple[RoC
         tokenizer = RoCBertTokenizer()
         model = RoCBertForPreTraining._from_config(setup.new_config(), attn_implementation=attn_implementation)
     else:
-        with _as_rocbert(setup.model) as folder, loading("the model", setup.model):
+        with _as_rocbert(setup.model, setup.channels) as folder, loading("the model", setup.model):
             _check_overrides(setup, folder)
             tokenizer = RoCBertTokenizer.from_pretrained(folder)
             model = RoCBertForPreTraining.from_pretrained(
@@ -189,14 +198,16 @@ def starting_point(setup: Setup, attn_implementation: str = "sdpa") -> tuple[RoC
 
 
 @contextmanager
-def _as_rocbert(source: str):
+def _as_rocbert(source: str, channels: str):
     """A folder with the checkpoint in this package's form, converted if need be."""
     folder = local_folder(source)
-    if read_config(folder).get("model_type") == "rocbert":
+    kind = read_config(folder).get("model_type")
+    if kind == "rocbert":
         yield folder
         return
+    options = {"channels": channels} if kind in MODEL_TYPES else {}
     with tempfile.TemporaryDirectory() as temporary:
-        yield convert(folder, Path(temporary) / "converted").output
+        yield convert(folder, Path(temporary) / "converted", **options).output
 
 
 def _check_overrides(setup: Setup, folder: Path) -> None:
