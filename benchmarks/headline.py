@@ -65,6 +65,7 @@ def replaced(sentence: str, kind: str, rng: random.Random) -> tuple[int, str] | 
 def restored(folder: str, sentences: int) -> dict:
     """Share restored and mean fusion weights [text, sound, shape], by kind of replacement."""
     model, tokenizer = RoCBertForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    asked = {} if model.config.fusion == "none" else {"output_fusion_weights": True}
     texts = [text for text in dict.fromkeys(demo_sentences()) if 8 <= len(text) <= 42]
     random.Random(1).shuffle(texts)
     results = {}
@@ -78,13 +79,16 @@ def restored(folder: str, sentences: int) -> dict:
             attacked = text[:place] + new + text[place + 1 :]
             inputs = tokenizer(attacked, return_tensors="pt")
             token = inputs.char_to_token(0, place)
-            outputs = model(**inputs, output_fusion_weights=True)
+            outputs = model(**inputs, **asked)
             original = tokenizer(text[place], add_special_tokens=False)["input_ids"][0]
             right.append(int(outputs.logits[0, token].argmax()) == original)
-            weights["there"].append(outputs.fusion_weights[0, token])
-            others = [i for i in range(1, inputs["input_ids"].shape[1] - 1) if i != token]
-            weights["elsewhere"].append(outputs.fusion_weights[0, others].mean(0))
-        means = {name: [round(float(x), 2) for x in torch.stack(rows).mean(0)] for name, rows in weights.items()}
+            if asked:
+                weights["there"].append(outputs.fusion_weights[0, token])
+                others = [i for i in range(1, inputs["input_ids"].shape[1] - 1) if i != token]
+                weights["elsewhere"].append(outputs.fusion_weights[0, others].mean(0))
+        means = {
+            name: [round(float(x), 2) for x in torch.stack(rows).mean(0)] for name, rows in weights.items() if rows
+        }
         results[kind] = {"restored": round(float(np.mean(right)), 3), "sentences": len(right), "weights": means}
     return results
 
