@@ -35,8 +35,9 @@ def sentences():
 
 def assert_channels_agree(tokenizer, batch, prefix=""):
     ids, shapes, sounds = (batch[prefix + channel].numpy() for channel in CHANNELS)
-    np.testing.assert_array_equal(shapes, tokenizer.shape_ids[ids])
-    np.testing.assert_array_equal(sounds, tokenizer.pronunciation_ids[ids])
+    known = ids != tokenizer.unk_token_id  # an unknown look-alike has the shape of the character that it looks like
+    np.testing.assert_array_equal(shapes[known], np.asarray(tokenizer.shape_ids)[ids[known]])
+    np.testing.assert_array_equal(sounds[known], np.asarray(tokenizer.pronunciation_ids)[ids[known]])
 
 
 def test_a_batch_is_masked_sentences_and_their_attacked_forms(tokenizer, sentences):
@@ -208,9 +209,9 @@ def test_attack_labels_follow_the_edits(tokenizer):
         Edit((5, 5), (6, 7), ("insert",)),
     )
 
-    class Attack:
-        def attack(self, text, seed):
-            return AttackedText(text, "禾斗B嫃好砍了", edits)
+    class Attack(AdversarialSynthesizer):
+        def attack_batch(self, texts, seed):
+            return [AttackedText(text, "禾斗B嫃好砍了", edits) for text in texts]
 
     batch = DataCollatorForRoCBertPretraining(tokenizer, Attack(), seed=0, attack_labels=True)(["科比真好看"])
     labels = batch["attack_labels"][0, 1:-1].tolist()
