@@ -28,7 +28,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
 with torch.no_grad():
     print(model(**tokenizer("票亮的衣服", return_tensors="pt")).last_hidden_state.mean(1)[0, :8].tolist())
-guesses = pipeline("fill-mask", model=folder, tokenizer=folder, trust_remote_code=True)("今天天[MASK]很好")
+guesses = pipeline("fill-mask", model=folder, tokenizer=folder, trust_remote_code=True)("这家店的服务态[MASK]很好")
 print([guess["token_str"] for guess in guesses])
 AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True, num_labels=2)
 """
@@ -58,13 +58,13 @@ def test_a_process_without_the_package_loads_it_and_fills_a_mask(tmp_path, loade
     with torch.no_grad():
         states = model.base_model(**tokenizer("票亮的衣服", return_tensors="pt")).last_hidden_state
     np.testing.assert_allclose(json.loads(vector), states.mean(1)[0, :8].numpy(), atol=1e-5)
-    assert "气" in guesses
+    assert "度" in guesses
 
 
 def test_fill_mask_reads_attacked_text(loaded):
     model, tokenizer = loaded
-    guesses = pipeline("fill-mask", model=model, tokenizer=tokenizer)("今tian天[MASK]很好")
-    assert "气" in [guess["token_str"] for guess in guesses]
+    guesses = pipeline("fill-mask", model=model, tokenizer=tokenizer)("送参很快，味[MASK]不错")
+    assert set("味量") & {guess["token_str"] for guess in guesses}
 
 
 def test_sentence_transformers_finds_the_original_of_an_attacked_sentence():
@@ -81,7 +81,7 @@ def test_it_restores_homophones_and_hears_them(loaded):
     model, tokenizer = loaded
     right, heard, untouched = [], [], []
     rng = np.random.default_rng(0)
-    for sentence in list(dict.fromkeys(demo_sentences()))[::8][:80]:
+    for sentence in [text for text in dict.fromkeys(demo_sentences()) if 8 <= len(text) <= 42][::5][:120]:
         places = [i for i, character in enumerate(sentence) if homophones_of(character)]
         place = int(rng.choice(places))
         other = str(rng.choice(homophones_of(sentence[place])))
