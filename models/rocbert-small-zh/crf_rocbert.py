@@ -1,0 +1,301 @@
+"""
+What RoCBERT's tagger has above the encoder: a BiLSTM, and a conditional random field (CRF) over the tags of a sentence.
+
+Lample et al., "Neural Architectures for Named Entity Recognition" (NAACL 2016). The loss is that of pytorch-crf, and a
+test compares the two; it is written here because a checkpoint must load with transformers and torch alone.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import initialization as init
+
+from .configuration_rocbert import RoCBertConfig
+
+# What a forbidden transition costs: no sum of scores of a real sentence makes up for it, and sums stay finite.
+FORBIDDEN = -1e4
+
+
+@functools.cache
+def scheme_penalties(labels: tuple[str, ...], scheme: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Which tags may follow each other.
+
+    Args:
+        labels: the tags by their number: "O", "B-PER", ...
+        scheme: "BIO", "BMES" or "IOBES"; None allows everything.
+
+    Returns:
+        `FORBIDDEN` where the scheme forbids it and else 0, float32: of the first tag (tags,), of one tag after another
+        (tags, tags), and of the last tag (tags,).
+    """
+    size = len(labels)
+    first, pairs, last = np.zeros(size, np.float32), np.zeros((size, size), np.float32), np.zeros(size, np.float32)
+    if scheme is None:
+        return first, pairs, last
+    kinds = [label.partition("-")[0] for label in labels]
+    types = [label.partition("-")[2] for label in labels]
+    # in BIO an entity may end after any of its tags
+    opens = {"BIO": "", "BMES": "BM", "IOBES": "BI"}[scheme]
+    for i in range(size):
+        if kinds[i] in ("I", "M", "E"):
+            first[i] = FORBIDDEN
+        if kinds[i] in opens:
+            last[i] = FORBIDDEN
+        for j in range(size):
+            continues = kinds[j] in ("I", "M", "E")
+            inside = types[i] == types[j] and kinds[i] in ("B", "I", "M")
+            if (continues and not inside) or (kinds[i] in opens and not continues):
+                pairs[i, j] = FORBIDDEN
+    return first, pairs, last
+
+
+def viterbi(
+    emissions: np.ndarray, lengths: np.ndarray, start: np.ndarray, transitions: np.ndarray, end: np.ndarray
+) -> np.ndarray:
+    """
+    The best path of every sentence of a batch, all sentences at once.
+
+    Args:
+        emissions: (batch, sequence, tags), padded on the right; float32.
+        lengths: (batch,), at least 1.
+        start, end: (tags,), the scores of the first and of the last tag.
+        transitions: (tags, tags), [i, j] of tag j after tag i.
+
+    Returns:
+        (batch, sequence) tags; 0 behind the end of a sentence.
+    """
+    best = _best_until(emissions, start, transitions).transpose(0, 2, 1)
+    into = np.ascontiguousarray(transitions.T)
+    path = np.zeros((len(best), len(lengths)), np.int64)
+    ending = {int(length) - 1: np.flatnonzero(lengths == length) for length in np.unique(lengths)}
+    tags = np.zeros(len(lengths), np.int64)
+    for at in range(len(best) - 1, -1, -1):
+        # the best score of each tag here, and what it takes to the tag that was chosen next
+        scores = into[tags]
+        scores += best[at]
+        path[at] = tags = scores.argmax(1)
+        if at in ending:
+            rows = ending[at]
+            tags[rows] = path[at, rows] = (best[at, rows] + end).argmax(1)
+    path[np.arange(len(path))[:, None] >= lengths] = 0
+    return np.ascontiguousarray(path.T)
+
+
+def max_marginals(
+    emissions: np.ndarray, lengths: np.ndarray, start: np.ndarray, transitions: np.ndarray, end: np.ndarray
+) -> np.ndarray:
+    """
+    The score of the best path of the sentence that has a certain tag at a certain place.
+
+    The tag with the highest one at each place makes the path of `viterbi` (unless two paths score the same), so whoever
+    takes the highest value of each token gets the best path.
+
+    Args:
+        emissions, lengths, start, transitions, end: as for `viterbi`.
+
+    Returns:
+        (batch, sequence, tags), less the score of the best path: 0 for the tags on it. Behind the end: 0.
+    """
+    best = _best_until(emissions, start, transitions)
+    size, length = len(start), emissions.shape[1]
+    rest = np.empty_like(best)
+    rest[-1] = end[:, None]
+    scored = np.ascontiguousarray(emissions.transpose(1, 2, 0))
+    into = np.ascontiguousarray(np.broadcast_to(transitions.T[:, :, None], (size, size, len(lengths))))
+    sums = np.empty_like(into)
+    for at in range(length - 2, -1, -1):
+        np.add(into, (rest[at + 1] + scored[at + 1])[:, None], out=sums)
+        np.maximum.reduce(sums, axis=0, out=rest[at])
+        ends = lengths - 1 <= at
+        rest[at][:, ends] = end[:, None]
+    through = (best + rest).transpose(2, 0, 1)
+    through = through - through.max(-1, keepdims=True)
+    through[np.arange(length) >= lengths[:, None]] = 0
+    return through
+
+
+def _best_until(emissions: np.ndarray, start: np.ndarray, transitions: np.ndarray) -> np.ndarray:
+    """(sequence, tags, batch): the score of the best way to each tag."""
+    scored = np.ascontiguousarray(emissions.transpose(1, 2, 0))
+    length, size, batch = scored.shape
+    best = np.empty_like(scored)
+    best[0] = scored[0] + start[:, None]
+    from_tag = np.ascontiguousarray(np.broadcast_to(transitions[:, :, None], (size, size, batch)))
+    sums = np.empty_like(from_tag)
+    for at in range(1, length):
+        np.add(from_tag, best[at - 1][:, None], sums)
+        np.maximum.reduce(sums, 0, None, best[at])
+        best[at] += scored[at]
+    return best
+
+
+class RoCBertCRF(nn.Module):
+    r"""
+    A linear-chain CRF: of all tag sequences y of a sentence x,
+
+        score(x, y) = start[y_1] + sum_t emissions[t, y_t] + sum_t transitions[y_(t-1), y_t] + end[y_n]
+        log p(y | x) = score(x, y) - log sum_(y') exp score(x, y')
+
+    The parameters have pytorch-crf's names and initial values. A scheme limits what is decoded, not the loss.
+
+    Args:
+        labels: the tags by their number.
+        scheme: "BIO", "BMES", "IOBES" or None.
+    """
+
+    def __init__(self, labels: Sequence[str], scheme: str | None = None):
+        super().__init__()
+        self.labels, self.scheme = tuple(labels), scheme
+        size = len(self.labels)
+        self.start_transitions = nn.Parameter(torch.empty(size))
+        self.transitions = nn.Parameter(torch.empty(size, size))
+        self.end_transitions = nn.Parameter(torch.empty(size))
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Small random transitions, as pytorch-crf has them."""
+        for parameter in (self.start_transitions, self.transitions, self.end_transitions):
+            init.uniform_(parameter, -0.1, 0.1)
+
+    def forward(self, emissions: torch.Tensor, tags: torch.LongTensor, mask: torch.Tensor) -> torch.Tensor:
+        """
+        The negative log-likelihood of each sentence, in float32 (or wider).
+
+        Args:
+            emissions: (batch, sequence, tags).
+            tags: (batch, sequence).
+            mask: bool (batch, sequence), `True` from the first token on, without gaps.
+
+        Returns:
+            (batch,).
+        """
+        emissions = emissions if emissions.dtype == torch.float64 else emissions.float()
+        return self._log_partition(emissions, mask) - self._score(emissions, tags, mask)
+
+    def _score(self, emissions, tags, mask) -> torch.Tensor:
+        chosen = emissions.gather(2, tags[..., None])[..., 0]
+        steps = self.transitions[tags[:, :-1], tags[:, 1:]]
+        last = tags.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0]
+        total = (chosen * mask).sum(1) + (steps * mask[:, 1:]).sum(1)
+        return total + self.start_transitions[tags[:, 0]] + self.end_transitions[last]
+
+    def _log_partition(self, emissions, mask) -> torch.Tensor:
+        until = self.start_transitions + emissions[:, 0]
+        for at in range(1, emissions.shape[1]):
+            longer = torch.logsumexp(until[:, :, None] + self.transitions, dim=1) + emissions[:, at]
+            until = torch.where(mask[:, at, None], longer, until)
+        return torch.logsumexp(until + self.end_transitions, dim=1)
+
+    def decode(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.LongTensor:
+        """
+        The best path that the scheme allows.
+
+        Args:
+            emissions, mask: as in `forward`.
+
+        Returns:
+            (batch, sequence) tags on the emissions' device, 0 behind the end of a sentence.
+        """
+        return torch.from_numpy(viterbi(*self._as_numpy(emissions, mask))).to(emissions.device)
+
+    def max_marginals(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`max_marginals` of these emissions under the scheme: (batch, sequence, tags), without gradients."""
+        return torch.from_numpy(max_marginals(*self._as_numpy(emissions, mask))).to(emissions.device)
+
+    @torch.no_grad()
+    def _as_numpy(self, emissions, mask):
+        first, pairs, last = scheme_penalties(self.labels, self.scheme)
+        scores = (self.start_transitions, self.transitions, self.end_transitions)
+        start, transitions, end = (scores_.float().cpu().numpy() for scores_ in scores)
+        lengths = mask.sum(1).cpu().numpy()
+        return emissions.float().cpu().numpy(), lengths, start + first, transitions + pairs, end + last
+
+
+class RoCBertBiLSTM(nn.Module):
+    """
+    One LSTM reads each sentence forwards and one backwards: what a bidirectional `nn.LSTM` gives for packed sentences.
+
+    The second one gets every sentence turned round within its own length, so that padding never comes before it, and
+    nothing has to be packed.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int):
+        super().__init__()
+        self.forwards = nn.LSTM(input_size, hidden_size, batch_first=True)
+        self.backwards = nn.LSTM(input_size, hidden_size, batch_first=True)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, sequence, input), and a mask without gaps from the first token on -> (batch, sequence, 2 hidden)."""
+        places = torch.arange(states.shape[1], device=states.device)
+        # position t of a sentence of n tokens is n - 1 - t; padding changes places among itself
+        turned = (mask.sum(1, keepdim=True) - 1 - places) % states.shape[1]
+        backwards, _ = self.backwards(_at(states, turned))
+        forwards, _ = self.forwards(states)
+        return torch.cat([forwards, _at(backwards, turned)], dim=-1)
+
+
+class RoCBertTaggingHead(nn.Module):
+    """
+    Scores of every token's tags: `classifier_head` of the configuration is "linear", "crf" or "bilstm_crf".
+
+    In evaluation the logits of a head with a CRF are its max-marginals, so that the tag with the highest logit at each
+    token makes the best path; in training, and in a graph that is being exported, they are the emissions.
+    """
+
+    def __init__(self, config: RoCBertConfig):
+        super().__init__()
+        labels = tuple(config.id2label[number] for number in range(config.num_labels))
+        size = config.hidden_size
+        self.outside = labels.index("O") if "O" in labels else 0
+        self.bilstm = None
+        if config.classifier_head == "bilstm_crf":
+            self.bilstm = RoCBertBiLSTM(size, config.lstm_hidden_size)
+            size = 2 * config.lstm_hidden_size
+        self.classifier = nn.Linear(size, config.num_labels)
+        self.crf = RoCBertCRF(labels, config.tagging_scheme)
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        num_items: torch.Tensor | int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Args:
+            states: (batch, sequence, hidden), after dropout.
+            attention_mask: (batch, sequence), padding on either side; None for no padding.
+            labels: (batch, sequence). Tokens with -100, such as [CLS] and [SEP], are outside every entity ("O") in the
+                path, and do not count in the mean.
+            num_items: what the sum over all sentences is divided by; default: the number of labels.
+
+        Returns:
+            Logits (batch, sequence, tags), and the mean negative log-likelihood per labelled token, if there are labels.
+        """
+        mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        if attention_mask is not None:
+            mask = attention_mask.bool()
+        # attended tokens first, in their order, whichever side is padded
+        order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
+        mask = mask.gather(1, order)
+        states = _at(states, order)
+        emissions = self.classifier(states if self.bilstm is None else self.bilstm(states, mask))
+        loss = None
+        if labels is not None:
+            tags = labels.gather(1, order)
+            losses = self.crf(emissions, tags.masked_fill(tags < 0, self.outside), mask)
+            loss = losses.sum() / ((labels >= 0).sum().clamp(min=1) if num_items is None else num_items)
+        if not self.training and not torch.compiler.is_compiling():
+            emissions = self.crf.max_marginals(emissions, mask)
+        back = torch.argsort(order, dim=1)
+        return _at(emissions, back), loss
+
+
+def _at(states: torch.Tensor, places: torch.LongTensor) -> torch.Tensor:
+    """(batch, sequence, size) at (batch, sequence) places."""
+    return states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
