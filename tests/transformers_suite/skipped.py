@@ -2,8 +2,6 @@
 
 import unittest
 
-ENCODER: dict[str, str] = {}
-DECODER: dict[str, str] = {}
 TOKENIZER: dict[str, str] = {
     "test_tokenizer_store_full_signature": "expects every argument but `vocab_file` among the saved settings; "
     "`word_shape_file` and `word_pronunciation_file` are files of the vocabulary too, saved beside it",
