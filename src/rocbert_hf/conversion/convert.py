@@ -6,7 +6,7 @@ import inspect
 import os
 
 from ..checkpoints import bytes_of_weights, check_sizes
-from .source import Conversion, local_folder, read_config
+from .source import Conversion, checkpoint_config, local_folder
 
 
 def convert(source: str | os.PathLike, output: str | os.PathLike, **options) -> Conversion:
@@ -23,7 +23,7 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, **options) -> 
         ValueError: nothing fits the source, or the converter refuses it or one of the options.
     """
     folder = local_folder(source)
-    config = read_config(folder)
+    config = checkpoint_config(folder)
     converter, known = _converter_of(config)
     given = {name: value for name, value in options.items() if value is not None}
     if surplus := sorted(given.keys() - set(known)):

@@ -15,14 +15,16 @@ import transformers
 from torch import nn
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
-from .source import read_config
+from .source import checkpoint_config
 
 KIND = "nezha"
 
 
 def nezha_config(folder: Path) -> transformers.BertConfig:
     """The configuration as BERT's, with `max_relative_position`."""
-    fields = {name: value for name, value in read_config(folder).items() if name not in ("model_type", "architectures")}
+    fields = {
+        name: value for name, value in checkpoint_config(folder).items() if name not in ("model_type", "architectures")
+    }
     return transformers.BertConfig(**{"max_relative_position": 64, **fields}, model_type=KIND)
 
 

@@ -29,11 +29,11 @@ from .source import (
     Conversion,
     check_batches,
     check_output,
+    checkpoint_config,
     load_strictly,
     local_folder,
     progress,
     quiet_transformers,
-    read_config,
     read_weights,
     refuse_difference,
 )
@@ -63,7 +63,7 @@ def from_released(
         ValueError: this is another kind of checkpoint, its parts do not fit, or the outputs would differ.
     """
     output, folder = check_output(output), local_folder(source)
-    raw_config = read_config(folder)
+    raw_config = checkpoint_config(folder)
     if "merge_input_way" not in raw_config:
         raise ValueError(f"{folder} is not a checkpoint of the authors' code: {described(raw_config)}")
     if raw_config.get("position_embedding_type", "absolute") != "absolute":

@@ -19,11 +19,11 @@ from .source import (
     Conversion,
     check_batches,
     check_output,
+    checkpoint_config,
     load_strictly,
     local_folder,
     progress,
     quiet_transformers,
-    read_config,
     read_weights,
     refuse_difference,
 )
@@ -68,7 +68,7 @@ def from_transformers(source: str | os.PathLike, output: str | os.PathLike) -> C
         ValueError: this is another kind of checkpoint, its weights do not fit, or the outputs would differ.
     """
     output, folder = check_output(output), local_folder(source)
-    config = read_config(folder)
+    config = checkpoint_config(folder)
     if config.get("model_type") != "roc_bert" or "merge_input_way" in config:
         raise ValueError(f"{folder} is not a roc_bert checkpoint of transformers: {described(config)}")
     weights = read_weights(folder)
@@ -104,7 +104,7 @@ def to_transformers(source: str | os.PathLike, output: str | os.PathLike) -> Con
         ValueError: transformers cannot express this model, its weights do not fit, or the outputs would differ.
     """
     output, folder = check_output(output), local_folder(source)
-    config = read_config(folder)
+    config = checkpoint_config(folder)
     if config.get("model_type") != "rocbert":
         raise ValueError(f"{folder} is not a checkpoint of rocbert_hf: {described(config)}")
     if config.get("fusion") not in ("concat", "sum"):

@@ -70,7 +70,7 @@ def local_folder(source: str | os.PathLike) -> Path:
     return folder
 
 
-def read_config(folder: Path) -> dict:
+def checkpoint_config(folder: Path) -> dict:
     """config.json of a checkpoint folder.
 
     Raises:

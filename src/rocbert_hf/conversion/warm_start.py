@@ -45,10 +45,10 @@ from .sentence_encoder import write_modules
 from .source import (
     Conversion,
     check_output,
+    checkpoint_config,
     local_folder,
     progress,
     quiet_transformers,
-    read_config,
     read_weights,
     refuse_difference,
 )
@@ -119,8 +119,8 @@ def warm_start(
     output = check_output(output)
     _check_options(vocabulary, channels, phonetic_encoder, prefix, sentence_encoder)
     folder = local_folder(source)
-    _refuse_other_models(folder, read_config(folder), vocabulary)
-    is_nezha = read_config(folder)["model_type"] == nezha.KIND
+    _refuse_other_models(folder, checkpoint_config(folder), vocabulary)
+    is_nezha = checkpoint_config(folder)["model_type"] == nezha.KIND
     tokenizer_class = transformers.BertTokenizer if is_nezha else transformers.AutoTokenizer
     source_tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
     tokenizer = RoCBertTokenizer() if vocabulary == "characters" else with_word_pieces(source_tokenizer)

@@ -16,7 +16,7 @@ import torch
 from ..checkpoints import loading
 from ..configuration_rocbert import PRESETS, RoCBertConfig
 from ..conversion import convert
-from ..conversion.source import local_folder, read_config
+from ..conversion.source import checkpoint_config, local_folder
 from ..conversion.warm_start import CHANNELS, MODEL_TYPES
 from ..modeling_rocbert import RoCBertForPreTraining
 from ..options import option
@@ -201,7 +201,7 @@ def starting_point(setup: Setup, attn_implementation: str = "sdpa") -> tuple[RoC
 def _as_rocbert(source: str, channels: str):
     """A folder with the checkpoint in this package's form, converted if need be."""
     folder = local_folder(source)
-    kind = read_config(folder).get("model_type")
+    kind = checkpoint_config(folder).get("model_type")
     if kind == "rocbert":
         yield folder
         return
