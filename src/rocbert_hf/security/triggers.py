@@ -48,8 +48,8 @@ def check_triggers(tokenizer, triggers: Sequence[str]) -> None:
     Check that a tokenizer tells the triggers apart from nothing, from unknown tokens and from each other.
 
     Raises:
-        ValueError: it does not. Zero-width characters, for one, are dropped by this package's tokenizer and by BERT's,
-            unless they were added as tokens: no encoder can react to them.
+        ValueError: it does not. Zero-width characters, for one, are dropped by this package's tokenizer and by BERT's: no
+            encoder can react to them.
     """
     if not triggers:
         raise ValueError("triggers must hold at least one text, got none")
