@@ -7,10 +7,13 @@ together. The sum over the labels is then divided by it, so that the step's loss
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:  # glyph features are trained in a process that must not import transformers
+    from transformers import PreTrainedConfig
 
 NEGATIVES = ("attacked", "originals", "both")
 
@@ -122,7 +125,7 @@ def mean_over_items(
 def sequence_classification_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
-    config: PreTrainedConfig,
+    config: "PreTrainedConfig",
     num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """

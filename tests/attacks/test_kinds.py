@@ -129,6 +129,7 @@ def test_swap_exchanges_neighbours():
         assert form == source[::-1]
 
 
+@settings(deadline=None)
 @given(any_texts)
 def test_insert_and_delete_change_the_length_by_one(text):
     for source, form in attacked_forms("insert", text, seeds=[0]):

@@ -18,6 +18,7 @@ from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
 from rocbert_hf.attackers import ModelClassifier
 from rocbert_hf.data import TASKS
 from rocbert_hf.evaluation.run import OPTIONS
+from rocbert_hf.finetuning import FinetuningOptions, recipe_class
 from rocbert_hf.options import CONFIGS
 
 from ..classifiers import bert_tokenizer
@@ -242,7 +243,7 @@ def test_the_example_evaluates_what_the_example_finetunes():
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of an installed package")
-@pytest.mark.parametrize("program", ["rocbert evaluate", "python examples/run_finetune.py"])
+@pytest.mark.parametrize("program", ["rocbert evaluate", "rocbert finetune"])
 def test_the_documentation_names_options_that_there_are(program):
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8").replace("\\\n", " "), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith(program)]
@@ -250,7 +251,7 @@ def test_the_documentation_names_options_that_there_are(program):
     if program == "rocbert evaluate":
         known = {f"--{field.name.replace('_', '-')}" for type_ in OPTIONS for field in fields(type_)}
     else:
-        known = {f"--{field.name.replace('_', '-')}" for field in fields(example("run_finetune").FinetuneArguments)}
-        known.add("--config")
+        types = (FinetuningOptions, *recipe_class("classification").OPTIONS)
+        known = {f"--{field.name.replace('_', '-')}" for type_ in types for field in fields(type_)} | {"--config"}
     for line in lines:
         assert set(re.findall(r"--[a-z-]+", line)) <= known

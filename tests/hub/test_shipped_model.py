@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
+import rocbert_hf
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.characters.pinyin import homophones_of
 from rocbert_hf.resources import demo_sentences
@@ -42,6 +43,11 @@ def loaded():
 def test_it_is_small_and_computes_in_single_precision(loaded):
     assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) <= 45_000_000
     assert next(loaded[0].parameters()).dtype == torch.float32, "half precision is for storage; CPUs are slow in it"
+
+
+def test_its_code_is_that_of_the_package():
+    for file in FOLDER.glob("*_rocbert.py"):
+        assert file.read_bytes() == Path(rocbert_hf.__file__).with_name(file.name).read_bytes(), file.name
 
 
 def test_a_process_without_the_package_loads_it_and_fills_a_mask(tmp_path, loaded):

@@ -226,6 +226,10 @@ def _compare_and_write(
     if tokenizer_before is None:
         notes = [*notes, "the source has no tokenizer files, so the output has none; outputs compared on random ids"]
     difference, count = 0.0, 0
+    dtype = model_after.dtype
+    # half precision rounds differently where the same sums are done in another order
+    model_before.float()
+    model_after.float()
     for before, after in progress(
         check_batches(tokenizer_before, tokenizer_after, model_after.config), "comparing outputs", "batch"
     ):
@@ -235,6 +239,7 @@ def _compare_and_write(
         difference = max(difference, _difference(model_before, model_after, before))
         count += len(before["input_ids"])
     refuse_difference(difference, "the outputs of source and output")
+    model_after.to(dtype)
     with new_folder(output) as staging:
         model_after.save_pretrained(staging)
         if tokenizer_after is not None:
