@@ -128,11 +128,12 @@ class RoCBertForCausalLM(RoCBertPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         labels: torch.LongTensor | None = None,
-        shift_labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithCrossAttentions:
         num_items = kwargs.pop("num_items_in_batch", None)
+        # no argument of its own: Trainer would take every argument that is called labels for one that must be there
+        shift_labels = kwargs.pop("shift_labels", None)
         outputs = self.roc_bert(
             input_ids,
             input_shape_ids=input_shape_ids,
