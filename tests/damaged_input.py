@@ -1,6 +1,6 @@
 """Damages input at random, and gives it to what reads folders and files: `python -m tests.damaged_input FOLDER SEED CASES`.
 
-Prints one JSON object: how the cases ended, and the failures, each with the seed that repeats it. A case fails if it ends
+Writes FOLDER/result-SEED.json: how the cases ended, and the failures, each with the seed that repeats it. A case fails if it ends
 in anything but a result or one clear error of ours, runs longer than 30 s, or leaves the mark that executed code would.
 """
 
@@ -293,7 +293,8 @@ def main(folder: Path, seed: int, cases: int) -> None:
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > MEMORY:
             failures.append({"seed": name, "error": "the process grew over 2 GB"})
             break
-    print(json.dumps({"ended": ended, "failures": failures}, ensure_ascii=False))
+    result = json.dumps({"ended": ended, "failures": failures}, ensure_ascii=False)
+    (folder / f"result-{seed}.json").write_text(result, encoding="utf-8", errors="backslashreplace")
 
 
 if __name__ == "__main__":

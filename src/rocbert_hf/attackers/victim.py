@@ -171,7 +171,13 @@ class ModelClassifier:
 
         with torch.inference_mode():
             columns = torch.from_numpy(np.ascontiguousarray(inputs.swapaxes(0, 1))).to(self.model.device)
-            logits = self.model(**dict(zip(names, columns, strict=True))).logits.float()
+            try:
+                logits = self.model(**dict(zip(names, columns, strict=True))).logits.float()
+            except IndexError as error:
+                raise ValueError(
+                    "the tokenizer gives ids that the model has no vector for: they do not belong together, or one of them "
+                    f"is damaged ({error})"
+                ) from error
             if logits.shape[-1] == 1:  # one logit: that of label 1
                 positive = logits.sigmoid()
                 return torch.cat([1 - positive, positive], dim=-1).double().cpu().numpy()
