@@ -8,11 +8,11 @@ paired ratios, and the largest growth of the process's memory during the step (L
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -41,9 +41,17 @@ def growth(preset: str, kind: str, batch_size: int, length: int) -> float:
     """MiB by which a step raises the peak memory of a process of its own."""
     model = make(preset, kind)
     step(model, torch.randint(10, 1000, (1, 8)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step(model, torch.randint(10, 1000, (batch_size, length)))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    ids = torch.randint(10, 1000, (batch_size, length))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak()
+    step(model, ids)
+    return peak() - before
+
+
+def peak() -> float:
+    """MiB that this process has held at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def main() -> None:
