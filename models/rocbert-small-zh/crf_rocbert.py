@@ -68,7 +68,7 @@ def viterbi(
     Returns:
         (batch, sequence) tags; 0 behind the end of a sentence.
     """
-    best = _best_until(emissions, start, transitions).transpose(0, 2, 1)
+    best = np.ascontiguousarray(_best_until(emissions, start, transitions).transpose(0, 2, 1))
     into = np.ascontiguousarray(transitions.T)
     path = np.zeros((len(best), len(lengths)), np.int64)
     ending = {int(length) - 1: np.flatnonzero(lengths == length) for length in np.unique(lengths)}
@@ -121,15 +121,17 @@ def max_marginals(
 def _best_until(emissions: np.ndarray, start: np.ndarray, transitions: np.ndarray) -> np.ndarray:
     """(sequence, tags, batch): the score of the best way to each tag."""
     scored = np.ascontiguousarray(emissions.transpose(1, 2, 0))
-    length, size, batch = scored.shape
+    _, size, batch = scored.shape
     best = np.empty_like(scored)
     best[0] = scored[0] + start[:, None]
     from_tag = np.ascontiguousarray(np.broadcast_to(transitions[:, :, None], (size, size, batch)))
     sums = np.empty_like(from_tag)
-    for at in range(1, length):
-        np.add(from_tag, best[at - 1][:, None], sums)
-        np.maximum.reduce(sums, 0, None, best[at])
-        best[at] += scored[at]
+    before = best[0]
+    for here, score in zip(best[1:], scored[1:], strict=True):
+        np.add(from_tag, before[:, None], sums)
+        np.maximum.reduce(sums, 0, None, here)
+        np.add(here, score, here)
+        before = here
     return best
 
 
