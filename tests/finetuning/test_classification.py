@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -234,13 +235,15 @@ def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, files, monkeypatc
     assert not (cut / "checkpoints").exists()
 
 
-def test_attackers_that_ask_the_classifier_add_what_changes_its_mind(tmp_path, files):
+def test_attackers_that_ask_the_classifier_add_what_changes_its_mind(tmp_path, files, capsys):
     folder = tmp_path / "output"
     learning = ["--epochs", "6", "--learning-rate", "0.002", "--batch-size", "8", "--max-length", "24"]
     flags = ["--preset", "tiny", *files, *learning, "--output-dir", str(folder)]
     assert main(["finetune", *flags, "--augment-by", "adv", "argot"]) == 0
     results = results_in(folder)
-    assert results["training"]["examples"] > 36  # a tenth of 40 rows is held back for stopping
+    told = capsys.readouterr().out
+    found = int(re.search(r"([\d,]+) texts that changed the classifier's answer join", told)[1].replace(",", ""))
+    assert results["training"]["examples"] == 36 + found  # a tenth of 40 rows is held back for stopping
     assert results["arguments"]["augment_by"][1]["name"] == "argot"
     assert main(["finetune", "--preset", "tiny", *files, "--augment-by", "unheard"]) == 2
 
