@@ -244,7 +244,7 @@ def test_attackers_that_ask_the_classifier_add_what_changes_its_mind(tmp_path, f
     told = capsys.readouterr().out
     found = int(re.search(r"([\d,]+) texts that changed the classifier's answer join", told)[1].replace(",", ""))
     assert results["training"]["examples"] == 36 + found  # a tenth of 40 rows is held back for stopping
-    assert results["arguments"]["augment_by"][1]["name"] == "argot"
+    assert "argot" in results["arguments"]["augment_by"][1]
     assert main(["finetune", "--preset", "tiny", *files, "--augment-by", "unheard"]) == 2
 
 
