@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..files import locked_folder, write_json, write_whole
+from ..files import locked_folder, read_json, write_json, write_whole
 from ..options import as_plain, option
 
 SETTINGS = "finetune_settings.json"
@@ -133,7 +133,7 @@ def _check_folder(folder: Path, settings: Mapping[str, Any], run: FinetuningOpti
     if not run.resume:
         what = "a finished model" if finished else "an interrupted run; go on with --resume"
         raise ValueError(f"{folder} holds {what}; to begin anew give --overwrite")
-    before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    before = read_json(folder / SETTINGS)
     for name in sorted({*before, *settings}):
         if before.get(name) != settings.get(name):
             raise ValueError(
@@ -147,7 +147,7 @@ def _finetune_once(
 ) -> dict[str, Any]:
     if run.resume and (folder / RESULTS).exists():
         print(f"{folder} is finished already: nothing was trained")
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        return read_json(folder / RESULTS)
     if run.overwrite:
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         (folder / RESULTS).unlink(missing_ok=True)
@@ -156,9 +156,9 @@ def _finetune_once(
     model, tokenizer, results = recipe.train(settings["seed"], folder, run.resume)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # before the card, which describes what the folder holds
     write_whole(folder / "README.md", card_of(folder, results))
     write_json(folder / RESULTS, results)  # last: it says that the run is finished
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     _show(results)
     print(f"saved in {folder}")
     return results
@@ -170,10 +170,9 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
 
     from ..hub.model_card import model_card
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     if config["model_type"] == "rocbert":
-        write_json(folder / RESULTS, dict(results))  # the card quotes it
-        return model_card(folder)
+        return model_card(folder, results=results)
     data = ModelCardData(language="zh", library_name="transformers", pipeline_tag="text-classification")
     chosen = {name: value for name, value in results["arguments"].items() if value and not name.endswith("_dir")}
     tables = {"Options": chosen} | {f"Scores on {part}": results[part] for part in ("dev", "test") if part in results}

@@ -6,13 +6,13 @@ No weights are loaded and no pickle is opened: shapes and dtypes are read from t
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 from ..characters.unseen import mark_unseen
+from ..files import read_json
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 # How the weights are grouped in an overview: the first pattern that a name contains.
@@ -82,16 +82,7 @@ def read_json_object(file: Path) -> dict:
     Raises:
         OSError: it cannot be read. ValueError: it is not JSON, holds something else, or is nested too deeply.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OSError(f"{file} cannot be read ({error.strerror}); is this the folder of a checkpoint?") from error
-    except RecursionError:
-        raise ValueError(f"{file} is nested too deeply") from None
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, it holds a {type(content).__name__}")
+    content = read_json(file)
     if not _nested_at_most(content, MOST_LEVELS):
         raise ValueError(f"{file} is nested too deeply: it may have {MOST_LEVELS} levels")
     return content

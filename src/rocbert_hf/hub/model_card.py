@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -31,7 +32,12 @@ PIPELINES = {
 SIZES_OF_CARD = ("num_hidden_layers", "hidden_size", "max_position_embeddings")
 
 
-def model_card(folder: str | os.PathLike, name: str | None = None, license: str | None = None) -> str:
+def model_card(
+    folder: str | os.PathLike,
+    name: str | None = None,
+    license: str | None = None,
+    results: Mapping[str, Any] | None = None,
+) -> str:
     """The model card of a checkpoint folder, as Markdown with the Hub's metadata.
 
     It is filled from what is in the folder: config.json and the weights' headers, `all_results.json` (whose
@@ -42,6 +48,7 @@ def model_card(folder: str | os.PathLike, name: str | None = None, license: str 
         folder: with config.json at least.
         name: of the repository, such as `someone/rocbert-base`; by default the folder's.
         license: of the weights, in the Hub's spelling, such as `apache-2.0`; by default the card names none.
+        results: what `all_results.json` is to hold, for a folder that does not have it yet.
 
     Raises:
         OSError: there is no such folder, or no config.json in it.
@@ -54,7 +61,10 @@ def model_card(folder: str | os.PathLike, name: str | None = None, license: str 
         raise ValueError(
             f"{folder} holds a model of model_type={config.get('model_type')!r}; a card is made for rocbert"
         )
-    recorded = read_json_object(folder / "all_results.json") if (folder / "all_results.json").is_file() else {}
+    if results is not None:
+        recorded = dict(results)
+    else:
+        recorded = read_json_object(folder / "all_results.json") if (folder / "all_results.json").is_file() else {}
     arguments = recorded.pop("arguments", {})
     if not isinstance(arguments, dict):
         raise ValueError(f'"arguments" in {folder / "all_results.json"} must be an object')
