@@ -28,6 +28,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.9",
         "scipy>=1.11",
+        "peft>=0.15",
         "build>=1.2",
         "pytorch-crf>=0.7.2",
         "seqeval>=1.2.2",

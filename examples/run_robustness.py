@@ -1,7 +1,7 @@
 """
 Measure how right classifiers stay under attack, with options of a YAML file: `rocbert evaluate` for experiments.
 
-    python examples/run_robustness.py --config examples/configs/robustness.yaml --data-dir DATA
+    python examples/run_robustness.py --config robustness --data-dir DATA
     python examples/run_robustness.py --model my-classifier --data reviews.tsv --limit 300 --output-dir robustness
 """
 
