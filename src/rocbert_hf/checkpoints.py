@@ -52,7 +52,9 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
     # Damaged weights are a SafetensorError, weights of other sizes a RuntimeError; odd values in a JSON file show as
     # TypeError, AttributeError, KeyError ... from deep inside transformers.
     except Exception as error:
-        told = _first_line(error) if isinstance(error, (OSError, RuntimeError, SafetensorError)) else _kind(error)
+        told = (
+            _first_line(error) if isinstance(error, (OSError, RuntimeError, SafetensorError)) else kind_of_damage(error)
+        )
         raise OSError(f"{what} {source} cannot be loaded: {told}") from error
 
 
@@ -91,7 +93,8 @@ def bytes_of_weights(folder: Path) -> int:
     return sum(file.stat().st_size for suffix in ("safetensors", "bin") for file in folder.glob(f"*.{suffix}"))
 
 
-def _kind(error: Exception) -> str:
+def kind_of_damage(error: Exception) -> str:
+    """What an error from deep inside transformers says of the files that it came of, in one line."""
     return f"its files are damaged or of another kind of model ({type(error).__name__}: {_first_line(error)})"
 
 

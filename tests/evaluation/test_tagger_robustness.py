@@ -76,6 +76,14 @@ def test_report_scores_and_predictions_say_the_same(tmp_path, tagger, capsys):
     assert "visual" in capsys.readouterr().out
 
 
+def test_the_report_names_what_cannot_be_seen():
+    text = EntityText("李雷\u202e在北京\x1b\ud800", (Entity(0, 2, "PER"),))
+    page = report([TaggedSet("clean", (text,), ((),))], "tests", "model")
+    assert "<U+202E>在北京<U+001B><U+D800>".replace("<", "&lt;").replace(">", "&gt;") in page
+    assert "\u202e" not in page
+    page.encode()  # half a surrogate pair cannot be written
+
+
 def test_the_report_marks_what_was_missed_and_what_was_wrong_and_escapes_texts():
     text = EntityText("<b>李雷在北京", (Entity(3, 5, "PER"), Entity(6, 8, "LOC")))
     page = report([TaggedSet("clean", (text,), ((Entity(3, 5, "ORG"),),))], "<few>", "model")

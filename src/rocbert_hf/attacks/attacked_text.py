@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..characters.unseen import mark_unseen
+from ..characters.unseen import html_text, mark_unseen
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -212,7 +212,7 @@ class AttackedText:
         parts = []
         for before, after, edit in self.pieces():
             if edit is None:
-                parts.append(html.escape(mark_unseen(after)))
+                parts.append(html_text(after))
                 continue
             before, after, attacks = mark_unseen(before), visible(after), ", ".join(edit.attacks)
             parts.append(

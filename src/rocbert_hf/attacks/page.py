@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ..characters.unseen import html_text
 from .attacked_text import COLOURS, OTHER_COLOUR, AttackedText
 
 _PAGE = """<!DOCTYPE html>
@@ -77,10 +77,10 @@ class AttackPage:
         share = self._attacked / self._characters if self._characters else 0
         left_out = self._texts - len(self._lines)
         return _PAGE.format(
-            title=html.escape(self.title),
+            title=html_text(self.title),
             summary=f"{self._texts:,} texts, {self._edits:,} edits, {share:.1%} of the characters attacked.",
             rows="\n".join(_row(name, count, sum(self._steps.values())) for name, count in self._steps.most_common()),
-            config=html.escape(json.dumps(self.config, ensure_ascii=False)) if self.config else "",
+            config=html_text(json.dumps(self.config, ensure_ascii=False)) if self.config else "",
             texts="\n".join(self._lines),
             left_out=f"{left_out:,} more texts are counted but not shown." if left_out else "",
         )
@@ -89,6 +89,6 @@ class AttackPage:
 def _row(name: str, count: int, total: int) -> str:
     colour = COLOURS.get(name, OTHER_COLOUR)
     return (
-        f'<tr><td style="color:{colour}">{html.escape(name)}</td><td class="number">{count:,}</td>'
+        f'<tr><td style="color:{colour}">{html_text(name)}</td><td class="number">{count:,}</td>'
         f'<td class="number">{count / total:.1%}</td></tr>'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 
-from ..checkpoints import bytes_of_weights, check_sizes
+from ..checkpoints import bytes_of_weights, check_sizes, kind_of_damage
 from .source import Conversion, checkpoint_config, local_folder
 
 
@@ -37,10 +37,7 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, **options) -> 
     except (ValueError, OSError):
         raise
     except Exception as error:  # odd values in somebody's JSON show as TypeError, KeyError ... from inside transformers
-        raise ValueError(
-            f"{folder} cannot be converted: a file of it holds what transformers cannot read ({type(error).__name__}: "
-            f"{(str(error).strip() or 'no message').splitlines()[0]})"
-        ) from error
+        raise ValueError(f"{folder} cannot be converted: {kind_of_damage(error)}") from error
 
 
 def _converter_of(config: dict):

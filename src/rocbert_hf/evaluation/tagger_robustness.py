@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..attacks.attacked_text import AttackedText
 from ..attacks.synthesizer import AdversarialSynthesizer
+from ..characters.unseen import html_text
 from ..data.entities import Entity, EntityText, EntityTexts, joins, pieces_of
 from ..data.entity_files import read_entities
 from ..data.entity_metrics import (
@@ -250,8 +250,8 @@ def report(sets: Sequence[TaggedSet], name: str, model: str, shown: int = 50) ->
     rows = [_score_row("all", clean.scores())] + [_score_row(type_, clean.scores(type_)) for type_ in types]
     head = ("type", "precision", "recall", "F1", "present", "found", "right")
     blocks = [
-        f"<h1>Entities found in {escape(name)}</h1>",
-        f"<p>{escape(model)}, {len(clean.texts):,} texts. An entity counts as found if its characters and its type are "
+        f"<h1>Entities found in {html_text(name)}</h1>",
+        f"<p>{html_text(model)}, {len(clean.texts):,} texts. An entity counts as found if its characters and its type are "
         "exactly right.</p>",
         "<h2>Scores by type</h2>",
         _table(head, rows),
@@ -269,7 +269,7 @@ def report(sets: Sequence[TaggedSet], name: str, model: str, shown: int = 50) ->
         "<p>Underlined: what should be found. Red: found wrongly. Yellow: missed, or found in part.</p>",
         "<ol>" + "".join(f"<li>{_sentence(text, found)}</li>" for text, found in wrong[:shown]) + "</ol>",
     ]
-    return _PAGE.format(name=escape(name), body="\n".join(blocks))
+    return _PAGE.format(name=html_text(name), body="\n".join(blocks))
 
 
 def _score_row(name: str, scores: EntityScores) -> tuple[str, ...]:
@@ -278,10 +278,10 @@ def _score_row(name: str, scores: EntityScores) -> tuple[str, ...]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
+    lines = ["<tr>" + "".join(f"<th>{html_text(cell)}</th>" for cell in head) + "</tr>"]
     for first, *others in rows:
-        cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in others)
-        lines.append(f"<tr><td>{escape(first)}</td>{cells}</tr>")
+        cells = "".join(f'<td class="number">{html_text(cell)}</td>' for cell in others)
+        lines.append(f"<tr><td>{html_text(first)}</td>{cells}</tr>")
     return "<table>" + "".join(lines) + "</table>"
 
 
@@ -297,10 +297,10 @@ def _sentence(text: EntityText, found: Sequence[Entity]) -> str:
     marks = []
     for piece, entity in pieces_of(text.text, text.entities):
         if entity is None:
-            marks.append(escape(piece))
+            marks.append(html_text(piece))
         else:
             missed = "" if entity in found else " wrong"
-            marks.append(f'<span class="gold{missed}">{escape(piece)}</span><sub>{escape(entity.type)}</sub>')
+            marks.append(f'<span class="gold{missed}">{html_text(piece)}</span><sub>{html_text(entity.type)}</sub>')
     kinds = [
         f"{kind_of_error(a, b)}: {_said(text.text, a)} → {_said(text.text, b)}"
         for a, b in matched(gold, found)
@@ -309,12 +309,12 @@ def _sentence(text: EntityText, found: Sequence[Entity]) -> str:
     if inside:
         marks.append('<span class="kind">found: ')
         marks += [
-            f'<span class="wrong">{escape(piece)}</span><sub>{escape(entity.type)}</sub> '
+            f'<span class="wrong">{html_text(piece)}</span><sub>{html_text(entity.type)}</sub> '
             for piece, entity in pieces_of(text.text, inside)
             if entity is not None
         ]
         marks.append("</span>")
-    return "".join(marks) + f'<span class="kind">{escape("; ".join(kinds))}</span>'
+    return "".join(marks) + f'<span class="kind">{html_text("; ".join(kinds))}</span>'
 
 
 def _said(text: str, entity: Entity | None) -> str:

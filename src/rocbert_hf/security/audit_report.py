@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..characters.unseen import html_text
 from ..files import write_whole
 
 VIEW_NAMES = {
@@ -131,23 +131,25 @@ class AuditReport:
             for name, value in self.statistics.items()
         )
         specimen = "<p>Its config says that it is a backdoor specimen.</p>" if self.marked_as_specimen else ""
-        cost = "".join(f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in self.cost.items())
+        cost = "".join(
+            f"<tr><td>{html_text(str(k))}</td><td>{html_text(str(v))}</td></tr>" for k, v in self.cost.items()
+        )
         return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Audit of {escape(self.name)}</title>
+<html lang="en"><head><meta charset="utf-8"><title>Audit of {html_text(self.name)}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }}
 table {{ border-collapse: collapse; margin: 1em 0 }} td, th {{ padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: left }}
 .suspicious {{ color: #b00020 }} .clean {{ color: #1b6e2e }} summary {{ cursor: pointer }}
 </style></head><body>
-<h1>Audit of {escape(self.name) or "an encoder"}</h1>
+<h1>Audit of {html_text(self.name) or "an encoder"}</h1>
 <p>Verdict: <strong class="{self.verdict}">{self.verdict}</strong>. Score {self.score:.1f}, suspicious from {self.threshold:.1f}.</p>
-{specimen}<p>{escape(LIMITS)}</p>
+{specimen}<p>{html_text(LIMITS)}</p>
 <h2>Suspected triggers</h2>
 <table><tr><th>text</th><th>tokens</th><th>acts on</th><th>similarity of unrelated texts</th><th>standard deviations</th></tr>
 {rows}</table>
 <h2>Statistics</h2>
 <p>Pull: about 0 for an ordinary token, 1 and more for a trigger. The last column compares with clean encoders
-({escape(self.calibrated_on)}).</p>
+({html_text(self.calibrated_on)}).</p>
 <table><tr><th>stage</th><th>representation</th><th>pull</th><th>standard deviations</th></tr>{statistics}</table>
 <h2>Cost</h2><table>{cost}</table>
 </body></html>
@@ -163,9 +165,9 @@ table {{ border-collapse: collapse; margin: 1em 0 }} td, th {{ padding: .3em .8e
 
 
 def _finding_row(finding: Finding) -> str:
-    pulled = "".join(f"<li>{escape(text.before)} → {escape(text.after)}</li>" for text in finding.pulled)
+    pulled = "".join(f"<li>{html_text(text.before)} → {html_text(text.after)}</li>" for text in finding.pulled)
     return (
-        f"<tr><td><details><summary>{escape(finding.text)}</summary><ul>{pulled}</ul></details></td>"
-        f"<td>{escape(' '.join(finding.tokens))}</td><td>{VIEW_NAMES[finding.view]}</td>"
+        f"<tr><td><details><summary>{html_text(finding.text)}</summary><ul>{pulled}</ul></details></td>"
+        f"<td>{html_text(' '.join(finding.tokens))}</td><td>{VIEW_NAMES[finding.view]}</td>"
         f"<td>{finding.similarity_before:.2f} → {finding.similarity_after:.2f}</td><td>{finding.deviation:+.1f}</td></tr>"
     )

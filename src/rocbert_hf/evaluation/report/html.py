@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from html import escape
 
 from ...attacks.attacked_text import COLOURS, OTHER_COLOUR
-from ...characters.unseen import mark_unseen
+from ...characters.unseen import html_text
 from .content import Measured, Section, Shown, Table
 
 _PAGE = """<!DOCTYPE html>
@@ -57,51 +56,46 @@ def page(sections: Iterable[Section], charts: Mapping[str, bytes]) -> str:
     return _PAGE.format(body="\n".join(_section(section, charts) for section in sections))
 
 
-def _escaped(text: str) -> str:
-    """Any text: nothing in it is markup, and what cannot be seen is named."""
-    return escape(mark_unseen(text))
-
-
 def _section(section: Section, charts: Mapping[str, bytes]) -> str:
-    parts = [f"<h{section.level}>{_escaped(section.title)}</h{section.level}>"]
+    parts = [f"<h{section.level}>{html_text(section.title)}</h{section.level}>"]
     if section.text:
-        parts.append('<ul class="words">' + "".join(f"<li>{_escaped(line)}</li>" for line in section.text) + "</ul>")
+        parts.append('<ul class="words">' + "".join(f"<li>{html_text(line)}</li>" for line in section.text) + "</ul>")
     if section.code:
-        parts.append(f"<details><summary>as JSON</summary><pre>{_escaped(section.code)}</pre></details>")
+        parts.append(f"<details><summary>as JSON</summary><pre>{html_text(section.code)}</pre></details>")
     parts += map(_table, section.tables)
     for name, what in section.charts:
         image = base64.b64encode(charts[name]).decode("ascii")
-        parts.append(f'<img src="data:image/png;base64,{image}" alt="{_escaped(what)}">')
+        parts.append(f'<img src="data:image/png;base64,{image}" alt="{html_text(what)}">')
     if section.examples:
         parts.append(_legend())
     for whose, examples in section.examples:
-        parts.append(f"<h4>{_escaped(whose)}</h4>")
+        parts.append(f"<h4>{html_text(whose)}</h4>")
         parts.append('<ol class="texts">' + "".join(map(_example, examples)) + "</ol>")
     return "\n".join(parts)
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{_escaped(cell)}</th>" for cell in table.header)
+    head = "".join(f"<th>{html_text(cell)}</th>" for cell in table.header)
     rows = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
-    note = f'<p class="note">{_escaped(table.note)}</p>' if table.note else ""
+    note = f'<p class="note">{html_text(table.note)}</p>' if table.note else ""
     return f'<div class="wide"><table><tr>{head}</tr>\n{rows}</table></div>{note}'
 
 
 def _cell(cell: str | Measured) -> str:
     if isinstance(cell, str):
-        return f"<td>{_escaped(cell)}</td>"
-    value = f"<b>{_escaped(cell.value)}</b>" if cell.best else _escaped(cell.value)
-    interval = f' <span class="interval">{_escaped(cell.interval)}</span>' if cell.interval else ""
+        return f"<td>{html_text(cell)}</td>"
+    value = f"<b>{html_text(cell.value)}</b>" if cell.best else html_text(cell.value)
+    interval = f' <span class="interval">{html_text(cell.interval)}</span>' if cell.interval else ""
     return f'<td class="number">{value}{interval}</td>'
 
 
 def _example(shown: Shown) -> str:
-    return f'<li><span class="verdict">{_escaped(shown.verdict)}</span>{shown.attacked.to_html()}</li>'
+    return f'<li><span class="verdict">{html_text(shown.verdict)}</span>{shown.attacked.to_html()}</li>'
 
 
 def _legend() -> str:
     entries = (
-        f'<span style="color:{COLOURS.get(attack, OTHER_COLOUR)}">■ {escape(what)}</span>'
+        f'<span style="color:{COLOURS.get(attack, OTHER_COLOUR)}">■ {html_text(what)}</span>'
         for what, attack in _LEGEND.items()
     )
     return '<p class="legend">' + "".join(entries) + "Above each attacked place stands its source.</p>"
