@@ -3,7 +3,7 @@
     python examples/run_finetune.py --model rocbert-tiny --train-file train.tsv --test-file test.tsv
 
 Any sequence classifier of transformers can be finetuned so, a RoCBERT or another. The folder gets the model, its
-tokenizer, all_results.json and a model card.
+tokenizer, and a checkpoint per epoch in `checkpoints/`.
 """
 
 import sys
