@@ -92,7 +92,8 @@ def test_a_reader_that_goes_away_is_no_error():
 @pytest.mark.parametrize(
     "arguments", [["info", "/nope"], ["card", "/nope"], ["convert", "/nope", "out"], ["pretrain", "--model", "/nope"]]
 )
-def test_a_folder_that_does_not_exist_is_said_so(arguments):
+def test_a_folder_that_does_not_exist_is_said_so(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no run has left a model
     outcome = rocbert(*arguments)
     assert outcome.exit_code == 1
     assert outcome.stderr.startswith("error: ")
