@@ -2,7 +2,7 @@
 Claim: served, RoCBERT costs what BERT costs: latency and throughput of eager, compiled, ONNX and int8 inference.
 
 Times `RoCBertModel` in each form against transformers' eager `BertModel` of the same size and in the same number of
-threads, in turn, and prints milliseconds a batch, sentences a second, and the median of the paired time ratios.
+threads, in turn, and prints milliseconds per batch, sentences per second, and the median of the paired time ratios.
 
     python benchmarks/inference.py [--preset mini] [--lengths 16 64 256] [--batch-sizes 1 32] [--rounds 7]
 """

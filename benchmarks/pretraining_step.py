@@ -5,7 +5,7 @@
 
 DATA holds `corpus/zh_mixed.txt.xz`, Chinese text, one document a line. Measured are, each by its name for `--measure`:
 
-same_length: sentences a second of a step, small preset. Both models have the same encoder and the same vocabularies, get
+same_length: sentences per second of a step, small preset. Both models have the same encoder and the same vocabularies, get
     the same sentences (15% of the tokens masked, no padding) and the same fused AdamW. A step is forward, backward,
     clipping and update: masked language modelling and the contrastive loss between a sentence and its attacked form.
     transformers' class encodes three views one after another (masked, attacked, original), computes logits at every
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help=f"folder that holds {CORPUS}")
     parser.add_argument("--rounds", type=int, default=12, help="timed steps of each variant, or batches of real text")
     parser.add_argument("--sentences", type=int, default=16)
-    parser.add_argument("--length", type=int, default=64, help="tokens a sentence, with same_length")
+    parser.add_argument("--length", type=int, default=64, help="tokens per sentence, with same_length")
     parser.add_argument("--steps", type=int, default=20, help="of the training with data_wait")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

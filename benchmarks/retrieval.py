@@ -4,7 +4,7 @@
 
 Each sentence is attacked five times; an attacked form is found when its own sentence is the nearest of all by cosine of
 the [CLS] states. The attacks are the same for every model: the presets `paper` and `wild`, as they are and with more of
-the characters attacked. HELD_OUT is a text file of sentences that no model was trained on, one a line.
+the characters attacked. HELD_OUT is a text file of sentences that no model was trained on, one per line.
 
 `--curves FILE.png` draws from the models' `log.jsonl` how the accuracy within a batch and the retrieval of the run's own
 held-out sentences grew, over the sentences seen: runs with batches of different sizes side by side.
@@ -58,11 +58,11 @@ def draw_curves(folders: list[Path], batch_sizes: list[int], path: Path) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True, help="folders of checkpoints")
-    parser.add_argument("--text-file", type=Path, required=True, help="held-out sentences, one a line")
+    parser.add_argument("--text-file", type=Path, required=True, help="held-out sentences, one per line")
     parser.add_argument("--limit", type=int, default=1000, help="sentences (default: 1000)")
     parser.add_argument("--attacks-per-sentence", type=int, default=2, help="default: 2")
     parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the models' training too")
-    parser.add_argument("--batch-sizes", nargs="+", type=int, help="sentences a step of each, for --curves")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, help="sentences per step of each, for --curves")
     arguments = parser.parse_args()
     if arguments.curves and len(arguments.batch_sizes or ()) != len(arguments.models):
         parser.error("--curves needs --batch-sizes, one for each model")

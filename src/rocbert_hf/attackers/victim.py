@@ -75,7 +75,7 @@ class ModelClassifier:
         cache_size: answers that are kept.
 
     Raises:
-        ValueError: for a model without probabilities (regression, several labels a text), without a trained head, or
+        ValueError: for a model without probabilities (regression, several labels per text), without a trained head, or
             without a tokenizer.
 
     Example::

@@ -159,7 +159,7 @@ class AttackedText:
         part is B and the last E; an entity whose first character was deleted still begins with B.
 
         Args:
-            labels: (len(source),) one label a character; strings or, with `names`, their integers.
+            labels: (len(source),) one label per character; strings or, with `names`, their integers.
             scheme: "BIO", "BMES" or "BIOES"; by default recognised from the labels (BMES where only B, E and S occur).
                 "plain" copies labels as they are.
             names: the label strings by integer, when labels are integers.

@@ -26,7 +26,7 @@ def augment(
 
     Args:
         texts: the texts.
-        labels: one label a text, copied to its attacked forms; None without labels.
+        labels: one label per text, copied to its attacked forms; None without labels.
         n: attacked forms a text.
         seed: another seed, other forms.
         synthesizer: an `AdversarialSynthesizer`, or a preset or config to make one of.

@@ -108,7 +108,7 @@ class MaskedLMCorrector:
     - two characters, one of them unlikely, that are the parts of a third (禾斗): the third (科);
     - letters that spell one syllable: the characters that are read so.
 
-    That takes three forward passes a text: of the text as it is, with masks for what stands there, and with masks for
+    That takes three forward passes per text: of the text as it is, with masks for what stands there, and with masks for
     what could. It needs no training on errors, unlike the correctors of pycorrector.
 
     Args:

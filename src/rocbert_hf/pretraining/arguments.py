@@ -52,7 +52,7 @@ class PretrainingArguments:
     temperature: float = option(0.01, "what the cosines of the contrastive loss are divided by")
     max_steps: int | None = option(1000, "optimizer steps; none: as many as fit into --minutes")
     minutes: float | None = option(None, "stop after this time even if --max-steps is not reached")
-    batch_size: int = option(64, "sentences a process and forward pass")
+    batch_size: int = option(64, "sentences per process and forward pass")
     gradient_accumulation_steps: int = option(1, "forward passes an optimizer step")
     global_batch_size: int | None = option(
         None, "sentences an optimizer step, of all processes together; sets gradient_accumulation_steps"

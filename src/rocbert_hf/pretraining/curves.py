@@ -11,7 +11,7 @@ PANELS = (
     ("attacked sentences that find their original", False, ("eval_retrieval_cls", "eval_retrieval_mean")),
     ("alignment and uniformity (held out)", False, ("eval_alignment", "eval_uniformity")),
     ("learning rate", False, ("learning_rate",)),
-    ("tokens a second", False, ("tokens_per_second",)),
+    ("tokens per second", False, ("tokens_per_second",)),
     ("loss scale", True, ("loss_scale",)),
 )
 POINTS_SHOWN_AS_DOTS = 30

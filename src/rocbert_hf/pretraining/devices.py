@@ -1,4 +1,4 @@
-"""What a device can do: which precision and attention to train with, and how much arithmetic a second it has at most."""
+"""What a device can do: which precision and attention to train with, and how much arithmetic per second it has at most."""
 
 import importlib.util
 import os

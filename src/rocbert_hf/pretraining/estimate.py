@@ -105,15 +105,15 @@ class RunEstimate:
         run.add_row("of these trained", f"{self.trainable:,}")
         precision = {"no": "float32"}.get(self.precision, self.precision)
         run.add_row("precision", precision)
-        run.add_row("sentences a step", f"{self.sentences:,}")
-        run.add_row("tokens a step", f"{self.tokens:,}")
-        run.add_row("arithmetic a step", f"{_short(self.flops / 1e12)} TFLOP")
+        run.add_row("sentences per step", f"{self.sentences:,}")
+        run.add_row("tokens per step", f"{self.tokens:,}")
+        run.add_row("arithmetic per step", f"{_short(self.flops / 1e12)} TFLOP")
         if self.steps:
             run.add_row("steps", f"{self.steps:,}")
             run.add_row("tokens of the run", f"{_short(self.steps * self.tokens / 1e9)} billion")
         if math.isfinite(self.seconds_per_step()):
             run.add_row("seconds a step", _short(self.seconds_per_step()))
-            run.add_row("tokens a second needed", f"{self.tokens_per_second():,.0f}")
+            run.add_row("tokens per second needed", f"{self.tokens_per_second():,.0f}")
             run.add_row("DataLoader workers a process", f"{max(1, math.ceil(self.workers()))}")
 
         capacity = DEVICE_MEMORY.get(self.device, math.inf)

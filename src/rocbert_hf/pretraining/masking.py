@@ -131,7 +131,7 @@ def word_starts_from_lengths(offsets: np.ndarray, lengths: Sequence[int]) -> np.
 
 
 def _draws(rng, shape: tuple[int, int]) -> tuple[np.ndarray, ...]:
-    """Uniform numbers in [0, 1): one a sentence (batch, 1), then three a token (batch, sequence) each.
+    """Uniform numbers in [0, 1): one per sentence (batch, 1), then three per token (batch, sequence).
 
     Drawn token by token, so that more padding does not change the numbers of the tokens before it.
     """

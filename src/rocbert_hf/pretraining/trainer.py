@@ -117,7 +117,7 @@ class RoCBertPretrainer:
         passes = arguments.accumulation(self.accelerator.num_processes)
         if self.accelerator.gradient_accumulation_steps != passes:
             raise ValueError(
-                f"the accelerator accumulates {self.accelerator.gradient_accumulation_steps} passes a step and the "
+                f"the accelerator accumulates {self.accelerator.gradient_accumulation_steps} passes per step and the "
                 f"arguments say {passes}: use make_accelerator(arguments)"
             )
         scorer = getattr(getattr(self.collator, "synthesizer", None), "scorer", None)
@@ -145,7 +145,7 @@ class RoCBertPretrainer:
         """Run to `max_steps` or `minutes`, or until SIGTERM.
 
         Returns:
-            Steps, seconds, epochs, sentences and tokens a second, skipped steps, skipped lines of the text by reason
+            Steps, seconds, epochs, sentences and tokens per second, skipped steps, skipped lines of the text by reason
             (as this process read them), the last mean losses, and whether the run was `interrupted`: SIGTERM lets the
             step in hand end and writes a checkpoint (if there is an `output_dir`).
 
