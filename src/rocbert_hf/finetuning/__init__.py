@@ -4,6 +4,7 @@ A recipe is one file of this folder with a subclass of `FinetuningRecipe`, and o
 """
 
 import importlib
+from typing import Any
 
 from .recipe import FinetuningOptions, FinetuningRecipe, finetune
 from .starting_point import StartOptions
@@ -27,4 +28,27 @@ def recipe_class(name: str) -> type[FinetuningRecipe]:
     return getattr(importlib.import_module(f".{module}", __name__), class_name)
 
 
-__all__ = ["RECIPES", "FinetuningOptions", "FinetuningRecipe", "StartOptions", "finetune", "recipe_class"]
+# further public names -> where they are; imported when they are asked for
+TRAINERS: dict[str, str] = {
+    **dict.fromkeys(("FGM", "FGSM", "PGD", "AdversarialTrainer", "FreeLB"), "adversarial"),
+    **dict.fromkeys(("SemiSupervisedObjective", "SemiSupervisedTrainer"), "semi_supervised_trainer"),
+    **dict.fromkeys(("SemiSupervisedCollator", "SemiSupervisedTexts"), "unlabelled_texts"),
+    "ESimCSE": "esimcse",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in TRAINERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{TRAINERS[name]}", __name__), name)
+
+
+__all__ = [
+    "RECIPES",
+    "FinetuningOptions",
+    "FinetuningRecipe",
+    "StartOptions",
+    "finetune",
+    "recipe_class",
+    *TRAINERS,
+]

@@ -46,21 +46,23 @@ class FGM:
     """
     Fast gradient method (Miyato et al., ICLR 2017): one step along the gradient, r = epsilon g / |g|_2.
 
-    Minimises L(x) + L(x + r). Two forward passes and one and a half backward passes per step.
+    Minimises L(x) + weight L(x + r). Two forward passes and one and a half backward passes per step.
 
     Args:
         epsilon: L2 norm of the perturbation of a sentence.
+        weight: of the attacked loss.
     """
 
     epsilon: float = 1.0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(epsilon=self.epsilon)
+        _check_positive(epsilon=self.epsilon, weight=self.weight)
 
     def loss(self, probe: Probe, gradient: Gradient, mask: torch.Tensor | None) -> tuple[torch.Tensor, object]:
         clean, zeros, outputs = probe(None)
         attacked, _, _ = probe(self.epsilon * _unit(gradient(clean, zeros, True)))
-        return clean + attacked, outputs
+        return clean + self.weight * attacked, outputs
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,23 @@ class FGSM:
     """
     Fast gradient sign method (Goodfellow et al., ICLR 2015): r = epsilon sign(g), the worst step in the maximum norm.
 
-    Minimises L(x) + L(x + r), at the cost of `FGM`.
+    Minimises L(x) + weight L(x + r), at the cost of `FGM`.
 
     Args:
         epsilon: what is added to, or subtracted from, every number of an embedding.
+        weight: of the attacked loss.
     """
 
     epsilon: float = 0.01
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(epsilon=self.epsilon)
+        _check_positive(epsilon=self.epsilon, weight=self.weight)
 
     def loss(self, probe: Probe, gradient: Gradient, mask: torch.Tensor | None) -> tuple[torch.Tensor, object]:
         clean, zeros, outputs = probe(None)
         attacked, _, _ = probe(self.epsilon * gradient(clean, zeros, True).sign())
-        return clean + attacked, outputs
+        return clean + self.weight * attacked, outputs
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,23 @@ class PGD:
     """
     Projected gradient descent (Madry et al., ICLR 2018): `steps` steps of size alpha, each brought back into the ball.
 
-    r_0 = 0, r_(k+1) = project(r_k + alpha g(r_k) / |g(r_k)|_2) onto |r|_2 <= epsilon; minimises L(x) + L(x + r_steps).
-    With one step and alpha = epsilon it is `FGM`. `steps` + 1 forward passes per step.
+    r_0 = 0, r_(k+1) = project(r_k + alpha g(r_k) / |g(r_k)|_2) onto |r|_2 <= epsilon; minimises L(x) + weight
+    L(x + r_steps). With one step and alpha = epsilon it is `FGM`. `steps` + 1 forward passes per step.
 
     Args:
         epsilon: largest L2 norm of the perturbation of a sentence.
         alpha: size of a step.
         steps: how many.
+        weight: of the attacked loss.
     """
 
     epsilon: float = 1.0
     alpha: float = 0.3
     steps: int = 3
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(epsilon=self.epsilon, alpha=self.alpha, steps=self.steps)
+        _check_positive(epsilon=self.epsilon, alpha=self.alpha, steps=self.steps, weight=self.weight)
 
     def loss(self, probe: Probe, gradient: Gradient, mask: torch.Tensor | None) -> tuple[torch.Tensor, object]:
         clean, perturbation, outputs = probe(None)
@@ -114,7 +120,7 @@ class PGD:
             rise = _unit(gradient(attacked, perturbation, step == 0))
             moved = _within(perturbation.detach() + self.alpha * rise, self.epsilon)
             attacked, perturbation, _ = probe(moved)
-        return clean + attacked, outputs
+        return clean + self.weight * attacked, outputs
 
 
 @dataclass(frozen=True)
@@ -242,13 +248,34 @@ class AdversarialTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.adversarial is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        embedding = self.accelerator.unwrap_model(model).get_input_embeddings()
         compute = super().compute_loss
+        loss, outputs = self.adversarial_loss(
+            model,
+            # a copy: with label smoothing the labels are taken out of it
+            lambda: compute(model, dict(inputs), True, num_items_in_batch),
+            inputs.get("attention_mask"),
+        )
+        return (loss, outputs) if return_outputs else loss
+
+    def adversarial_loss(
+        self, model: nn.Module, compute: Callable[[], tuple[torch.Tensor, object]], mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, object]:
+        """
+        The method's loss, and the outputs without perturbation.
+
+        Args:
+            model: what is trained, as it is wrapped.
+            compute: runs the model once and gives its loss and outputs.
+            mask: (batch, sequence), 0 where nothing may be perturbed.
+
+        Raises:
+            ValueError: the model does not read its word embeddings once per pass.
+        """
+        embedding = self.accelerator.unwrap_model(model).get_input_embeddings()
 
         def probe(perturbation):
             with perturbed(embedding, perturbation) as used:
-                # a copy: with label smoothing the labels are taken out of it
-                loss, outputs = compute(model, dict(inputs), True, num_items_in_batch)
+                loss, outputs = compute()
             if len(used) != 1:
                 raise ValueError(
                     f"adversarial training needs a model that reads its word embeddings once per pass; this one did "
@@ -256,8 +283,7 @@ class AdversarialTrainer(Trainer):
                 )
             return loss, used[0], outputs
 
-        loss, outputs = self.adversarial.loss(probe, self._gradient, inputs.get("attention_mask"))
-        return (loss, outputs) if return_outputs else loss
+        return self.adversarial.loss(probe, self._gradient, mask)
 
     def _gradient(self, loss: torch.Tensor, perturbation: torch.Tensor, keep_graph: bool) -> torch.Tensor:
         # in fp16 small gradients vanish on their way; methods use the direction alone, so any factor will do

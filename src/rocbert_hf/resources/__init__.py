@@ -1,8 +1,8 @@
 """The packaged data and the one place that reads it.
 
-Everything here is made by `conversion/build_resources.py` from public libraries and fonts, except the demo corpus and
-the thesaurus, which are hand-written. Each loader reads its file on the first call and keeps it; what it returns is
-shared, so do not change it.
+Everything here is made by `conversion/build_resources.py` from public libraries and fonts, except the demo corpus, the
+thesaurus and the antonyms, which are hand-written. Each loader reads its file on the first call and keeps it; what it
+returns is shared, so do not change it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "antonyms",
     "character_parts",
     "character_readings",
     "confusable_characters",
@@ -148,3 +149,15 @@ def thesaurus() -> tuple[tuple[str, tuple[str, ...]], ...]:
         part_of_speech, words = line.split("\t")
         sets.append((part_of_speech, tuple(words.split(" "))))
     return tuple(sets)
+
+
+@cache
+def antonyms() -> dict[str, tuple[str, ...]]:
+    """Word -> words of the opposite meaning."""
+    found: dict[str, dict[str, None]] = {}
+    for line in _lines("antonyms.tsv"):
+        word, *opposites = line.split(" ")
+        for opposite in opposites:
+            found.setdefault(word, {})[opposite] = None
+            found.setdefault(opposite, {})[word] = None
+    return {word: tuple(opposites) for word, opposites in found.items()}
