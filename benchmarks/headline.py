@@ -32,65 +32,20 @@ from transformers import AutoModel, AutoTokenizer
 
 from rocbert_hf import RoCBertForMaskedLM
 from rocbert_hf.attacks import AdversarialSynthesizer
-from rocbert_hf.characters.pinyin import homophones_of, pinyin_of
-from rocbert_hf.characters.similarity import lookalikes_of
+from rocbert_hf.pretraining import Restoration
 from rocbert_hf.resources import demo_sentences
 
 TASKS = {"chnsenticorp": "test", "toxicn": "dev"}
 PRESETS = ("paper", "wild")
 CLOAKS = ("phonetic", "radical", "split", "to_pinyin", "initials", "swap", "traditional", "emoji")
-REPLACEMENTS = ("homophone", "lookalike", "pinyin")
 
 
-def is_chinese(character: str) -> bool:
-    return "一" <= character <= "鿿"
-
-
-def replaced(sentence: str, kind: str, rng: random.Random) -> tuple[int, str] | None:
-    """(place, what stands there now) of one Chinese character of the sentence, drawn among those that have such a form."""
-    places = [place for place, character in enumerate(sentence) if is_chinese(character)]
-    rng.shuffle(places)
-    readings = pinyin_of(sentence)
-    for place in places:
-        if kind == "pinyin":
-            options = (readings[place],) if readings[place] else ()
-        else:
-            options = {"homophone": homophones_of, "lookalike": lookalikes_of}[kind](sentence[place])
-        if options:
-            return place, rng.choice(options)
-    return None
-
-
-@torch.inference_mode()
 def restored(folder: str, sentences: int) -> dict:
-    """Share restored and mean fusion weights [text, sound, shape], by kind of replacement."""
-    model, tokenizer = RoCBertForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    asked = {} if model.config.fusion == "none" else {"output_fusion_weights": True}
+    """Share restored and mean fusion weights, of so many packaged sentences; see `Restoration`."""
+    model, tokenizer = RoCBertForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     texts = [text for text in dict.fromkeys(demo_sentences()) if 8 <= len(text) <= 42]
     random.Random(1).shuffle(texts)
-    results = {}
-    for kind in REPLACEMENTS:
-        rng, right, weights = random.Random(0), [], {"there": [], "elsewhere": []}
-        for text in texts[:sentences]:
-            found = replaced(text, kind, rng)
-            if found is None:
-                continue
-            place, new = found
-            attacked = text[:place] + new + text[place + 1 :]
-            inputs = tokenizer(attacked, return_tensors="pt")
-            token = inputs.char_to_token(0, place)
-            outputs = model(**inputs, **asked)
-            original = tokenizer(text[place], add_special_tokens=False)["input_ids"][0]
-            right.append(int(outputs.logits[0, token].argmax()) == original)
-            if asked:
-                weights["there"].append(outputs.fusion_weights[0, token])
-                others = [i for i in range(1, inputs["input_ids"].shape[1] - 1) if i != token]
-                weights["elsewhere"].append(outputs.fusion_weights[0, others].mean(0))
-        means = {
-            name: [round(float(x), 2) for x in torch.stack(rows).mean(0)] for name, rows in weights.items() if rows
-        }
-        results[kind] = {"restored": round(float(np.mean(right)), 3), "sentences": len(right), "weights": means}
-    return results
+    return {name: round(value, 3) for name, value in Restoration(tokenizer, texts[:sentences])(model).items()}
 
 
 class Encoder:

@@ -28,6 +28,7 @@ from rocbert_hf.pretraining import (
     sample_sentences,
     save_run,
     starting_point,
+    teacher_for,
 )
 
 
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
     tokenizer, model = starting_point(setup, arguments.attn_implementation)
     model.to(accelerator.device)
 
-    # 5. The collator attacks each sentence (section 3) and masks it (section 4.2), in all three channels.
+    # 5. The collator attacks each sentence (section 3) and masks it (section 4.2), in all three channels. With
+    #    --distill-from, a sentence encoder says what vector the attacked sentence is to have.
+    teacher = teacher_for(arguments, held_out)
     collator = DataCollatorForRoCBertPretraining(
         tokenizer,
         arguments.attacks,
@@ -60,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         pad_to_multiple_of=arguments.padding_multiple(accelerator.mixed_precision),
         views=arguments.collator_views,
         attack_labels=arguments.correct_attacked,
+        teacher_inputs=teacher.inputs if teacher is not None else None,
     )
 
     # 6. Train: masked language modelling, and each sentence near its attacked form (Eq. 5).
@@ -74,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         output_dir=setup.output_dir,
         evaluate=measure,
         exclude=held_out,
+        teacher=teacher,
     )
     training = trainer.train()
 

@@ -740,6 +740,28 @@ def test_the_attacked_view_can_be_corrected(tiny_sizes, make_inputs):
         model(**sentences, labels=labels, attack_labels=attack_labels)
 
 
+@pytest.mark.parametrize("attacked", [False, True])
+def test_sentence_vectors_are_the_mean_over_the_tokens_and_cls(tiny_sizes, make_inputs, attacked):
+    config = RoCBertConfig(**tiny_sizes)
+    model = add_noise(RoCBertForPreTraining(config)).eval()
+    sentences, others = make_inputs(config, length=9), make_inputs(config, length=12, seed=1)
+    if not attacked:  # padded on the left, too
+        sentences = {name: tensor.flip(1) for name, tensor in sentences.items()}
+    labels = sentences["input_ids"].masked_fill(sentences["input_ids"] % 3 > 0, -100)
+    batch = {**sentences, "labels": labels}
+    if attacked:
+        batch |= {f"attack_{name}": tensor for name, tensor in others.items()}
+    output, without = model(**batch, return_sentence_vectors=True), model(**batch)
+    assert torch.allclose(output.loss, without.loss, rtol=1e-5)
+    assert torch.allclose(output.logits, without.logits, atol=1e-5)
+    assert without.sentence_vectors is None
+    view = others if attacked else sentences
+    states = model.roc_bert(**view)[0]
+    for row, mask in enumerate(view["attention_mask"].bool()):
+        expected = torch.stack([states[row, mask].mean(0), states[row, mask][0]])
+        assert torch.allclose(output.sentence_vectors[row], expected, atol=1e-5)
+
+
 def test_a_batch_without_a_masked_token_gives_zero_not_nan(tiny_sizes, make_inputs):
     config = RoCBertConfig(**tiny_sizes)
     inputs = make_inputs(config)

@@ -26,6 +26,8 @@ class RoCBertForPreTrainingOutput(ModelOutput):
         logits: (masked tokens, vocab_size) where labels are given, in the order of `labels[labels != -100]`;
             (batch, sequence, vocab_size) otherwise.
         representations: (batch, views, hidden), on `return_representations=True`.
+        sentence_vectors: (batch, 2, hidden), on `return_sentence_vectors=True`: of the attacked form (of the sentence, if
+            there is none) the mean of the last hidden states over its tokens, and that of [CLS].
         last_hidden_state: (batch, sequence, hidden) of the sentences, without the other views; None where labels are
             given, since the last layer is then computed only where the objective reads it.
         hidden_states, attentions: as in `MaskedLMOutput`, over all views.
@@ -38,6 +40,7 @@ class RoCBertForPreTrainingOutput(ModelOutput):
     contrastive_accuracy: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     representations: torch.FloatTensor | None = None
+    sentence_vectors: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -70,6 +73,14 @@ def _stack_views(views: Sequence[torch.Tensor], padding: int = 0) -> torch.Tenso
     """(batch, n), (batch, m), ... -> (views * batch, longest), the shorter padded on the right."""
     length = max(view.shape[1] for view in views)
     return torch.cat([nn.functional.pad(view, (0, length - view.shape[1]), value=padding) for view in views])
+
+
+def _mean_and_first(states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """(batch, sequence, hidden) -> (batch, 2, hidden): the mean over the tokens, and the first token's."""
+    if attention_mask is None:
+        attention_mask = states.new_ones(states.shape[:2])
+    mask = attention_mask.unsqueeze(-1).to(states.dtype)
+    return torch.stack([(states * mask).sum(1) / mask.sum(1), first_token(states, attention_mask)], dim=1)
 
 
 class RoCBertForPreTraining(RoCBertPreTrainedModel):
@@ -122,6 +133,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
         temperature: float = 0.01,
         inputs_embeds: torch.FloatTensor | None = None,
         return_representations: bool = False,
+        return_sentence_vectors: bool = False,
         **kwargs: Unpack[RoCBertFurtherInputs],
     ) -> RoCBertForPreTrainingOutput:
         """
@@ -135,6 +147,8 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             inputs_embeds: (batch, sequence, hidden), instead of `input_ids`, where there is no attacked form.
             return_representations: return what would be contrasted, and leave the contrastive loss to the caller, who
                 may have negatives from other batches (`rocbert_hf.pretraining.contrastive`).
+            return_sentence_vectors: return the vectors that a caller may compare with a sentence encoder's; the last layer
+                is then computed at every token.
             kwargs: a third view and a correction, see `RoCBertFurtherInputs`; and what any model of transformers takes.
                 With `num_items_in_batch`, the labels of all batches of an optimizer step (`Trainer` passes it), every loss
                 is weighed by this batch's share of them, so that the step's losses add up to their mean.
@@ -185,22 +199,31 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             }
         if labels is not None:
             targets = labels if attack_labels is None else _stack_views([labels, attack_labels], padding=-100)
-            kwargs["output_positions"], wanted = self._wanted_positions(targets != -100, inputs["attention_mask"])
+            positions, wanted = self._wanted_positions(targets != -100, inputs["attention_mask"])
+            if not return_sentence_vectors:
+                kwargs["output_positions"] = positions
         outputs = self.roc_bert(**inputs, inputs_embeds=inputs_embeds, **kwargs)
 
         mlm_loss = correction_loss = contrastive_loss = contrastive_accuracy = hidden_states = representations = None
+        states, sentence_vectors = outputs.last_hidden_state, None
+        if return_sentence_vectors:
+            attacked = slice(batch_size, 2 * batch_size) if attack_input_ids is not None else slice(batch_size)
+            mask = inputs["attention_mask"]
+            sentence_vectors = _mean_and_first(states[attacked], None if mask is None else mask[attacked])
+            if labels is not None:
+                states = states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
         if labels is None:
-            hidden_states = outputs.last_hidden_state[:batch_size, :length]
+            hidden_states = states[:batch_size, :length]
             logits = self.cls(hidden_states)
         else:
-            logits, mlm_loss = self._predict(outputs.last_hidden_state[:batch_size], wanted[:batch_size], labels)
+            logits, mlm_loss = self._predict(states[:batch_size], wanted[:batch_size], labels)
         if attack_labels is not None:
             attacked = slice(batch_size, 2 * batch_size)
-            _, correction_loss = self._predict(outputs.last_hidden_state[attacked], wanted[attacked], attack_labels)
+            _, correction_loss = self._predict(states[attacked], wanted[attacked], attack_labels)
         if attack_input_ids is not None:
             sentence = outputs.pooler_output
             if sentence is None:
-                sentence = first_token(outputs.last_hidden_state, inputs["attention_mask"] if labels is None else None)
+                sentence = first_token(states, inputs["attention_mask"] if labels is None else None)
             representations = sentence.unflatten(0, (len(views), batch_size)).transpose(0, 1)
             if not return_representations:
                 contrastive_loss, contrastive_accuracy = views_contrastive_loss(representations, temperature)
@@ -219,6 +242,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             contrastive_accuracy=contrastive_accuracy,
             logits=logits,
             representations=representations if return_representations else None,
+            sentence_vectors=sentence_vectors,
             last_hidden_state=hidden_states,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

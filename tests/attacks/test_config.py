@@ -59,6 +59,8 @@ def test_a_complete_config_can_be_written_and_read_again(tmp_path):
         ("a.yaml", "ratios: 1", "unknown keys"),
         ("a.yaml", "1: 2", "unknown keys"),
         ("a.yaml", "ratio: yes", "ratio"),
+        ("a.yaml", "ratio: []", "ratio"),
+        ("a.yaml", "ratio: [0.1, 2]", "ratio"),
         ("a.yaml", "preset: [paper]", "preset"),
         ("a.yaml", "attacks: split", "attacks must be a list"),
         ("a.yaml", "attacks: [[split]]", "attacks must hold strings"),

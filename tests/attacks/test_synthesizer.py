@@ -215,6 +215,15 @@ def test_no_edit_stands_for_its_own_source(text, seed):
         assert attacked.source[start:end] != attacked.text[text_start:text_end]
 
 
+def test_one_of_several_ratios_is_drawn_for_each_text():
+    synthesizer = AdversarialSynthesizer({"ratio": [0.1, 0.5], "noise": 0, "attacks": ["phonetic"], "q": 1})
+    text = "今天天气很好我们去公园散步吧明天再去" * 2
+    chosen = {len(synthesizer.attack(text, seed).edits) for seed in range(40)}
+    alone = [AdversarialSynthesizer({**synthesizer.config, "ratio": ratio}).attack(text).edits for ratio in (0.1, 0.5)]
+    assert chosen == {len(edits) for edits in alone}
+    assert synthesizer.attack_batch([text] * 3, [1, 2, 3]) == [synthesizer.attack(text, seed) for seed in (1, 2, 3)]
+
+
 def test_ratio_and_noise():
     for ratio in (0.05, 0.15, 0.25):
         synthesizer = AdversarialSynthesizer({"ratio": ratio, "noise": 0, "attacks": ["insert"]})

@@ -132,6 +132,25 @@ def test_only_matrices_decay():
     assert len(decayed["params"]) + len(others["params"]) == sum(p.requires_grad for p in model.parameters())
 
 
+def test_channels_learn_at_a_rate_of_their_own(tokenizer):
+    model = RoCBertForPreTraining(RoCBertConfig(**SMALL, fusion_layer=0))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    rates = {names[p]: group["lr"] for group in adamw(model, 1e-4, 0.1, 1e-3).param_groups for p in group["params"]}
+    assert set(rates) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    fast = {name for name, rate in rates.items() if rate == 1e-3}
+    assert {"roc_bert.embeddings.word_embeddings.weight", "roc_bert.encoder.layer.0.output.dense.weight"} <= (
+        set(rates) - fast
+    )
+    assert all(name.startswith(("roc_bert.fusion.", "roc_bert.embeddings.pron", "cls.")) for name in fast)
+    assert {"roc_bert.fusion.key", "cls.predictions.transform.dense.weight", "cls.predictions.bias"} <= fast
+    slow, _ = train(tokenizer, learning_rate=1e-12, channel_learning_rate=1e-3)
+    start, _ = train(tokenizer, learning_rate=1e-12)
+    change = {
+        n: float((p - q).abs().max()) for (n, p), q in zip(slow.named_parameters(), start.parameters(), strict=True)
+    }
+    assert change["roc_bert.fusion.key"] > 1e-4 > 1e-6 > change["roc_bert.embeddings.word_embeddings.weight"]
+
+
 def test_a_saved_run_loads_with_the_auto_classes(tokenizer, tmp_path):
     model, results = train(tokenizer, max_steps=1)
     (tmp_path / "notes.txt").write_text("mine")

@@ -145,10 +145,12 @@ def complete_config(config: str | Mapping[str, Any], scorer: Scorer | None = Non
     if not all(isinstance(arguments, Mapping) for arguments in full["options"].values()):
         raise ValueError(f"options must map names of attacks to their arguments, got {full['options']!r}")
     full["options"] = {name: dict(arguments) for name, arguments in full["options"].items()}
-    for key, smallest, largest in (("ratio", 0.001, 1), ("noise", 0, 100), ("q", 0.05, 1)):
-        value = full[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not smallest <= value <= largest:
-            raise ValueError(f"{key} must be a number from {smallest} to {largest}, got {value!r}")
+    ratios = full["ratio"] if isinstance(full["ratio"], (list, tuple)) else [full["ratio"]]
+    if not ratios or not all(_lies_between(ratio, 0.001, 1) for ratio in ratios):
+        raise ValueError(f"ratio must be a number from 0.001 to 1, or a list of such numbers, got {full['ratio']!r}")
+    for key, smallest, largest in (("noise", 0, 100), ("q", 0.05, 1)):
+        if not _lies_between(full[key], smallest, largest):
+            raise ValueError(f"{key} must be a number from {smallest} to {largest}, got {full[key]!r}")
     if scorer is not None:
         full["scorer"] = getattr(scorer, "source", None) or scorer.name
     elif full["scorer"] not in list(SCORERS) and not is_language_model(full["scorer"]):
@@ -166,6 +168,10 @@ def complete_config(config: str | Mapping[str, Any], scorer: Scorer | None = Non
         except re.error as error:
             raise ValueError(f"protect_patterns must be regular expressions, got {pattern!r}: {error}") from error
     return full
+
+
+def _lies_between(value: Any, smallest: float, largest: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and smallest <= value <= largest
 
 
 def _complete_attacks(attacks: Any) -> dict[str, float]:

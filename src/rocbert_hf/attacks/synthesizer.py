@@ -51,7 +51,7 @@ class AdversarialSynthesizer:
     | `version` | of the algorithm; another one than this package's is an error | 1 |
     | `attacks` | names, or a dict from name to weight | the nine, equal |
     | `options` | keyword arguments by attack, e.g. `{"synonym": {"threshold": 0.8}}` | none |
-    | `ratio` | share of the Chinese characters | 0.15 |
+    | `ratio` | share of the Chinese characters; of a list of shares, one is drawn for each text | 0.15 |
     | `noise` | standard deviation of their number; 0 switches it off | 1 |
     | `q` | of Eq. 3; 1 means one step each | 0.7 |
     | `scorer` | "word_frequency", "random", or folder or Hub id of a causal language model | "word_frequency" |
@@ -189,7 +189,10 @@ class AdversarialSynthesizer:
         rng = self._generator(text, seed)
         chinese = (i for match in CHINESE.finditer(text) for i in range(*match.span()))
         n_characters = sum(i in free for i in chinese) or len(candidates)
-        count = min(draw_count(n_characters, self.config["ratio"], self.config["noise"], rng), len(candidates))
+        ratio = self.config["ratio"]
+        if not isinstance(ratio, (int, float)):
+            ratio = rng.choice(ratio)
+        count = min(draw_count(n_characters, ratio, self.config["noise"], rng), len(candidates))
         return self._apply(sentence, select_positions(words, losses, candidates, count, rng), rng)
 
     def _free(self, text: str, protected: Iterable[tuple[int, int]]) -> set[int]:

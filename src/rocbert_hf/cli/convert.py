@@ -27,7 +27,9 @@ class ConvertOptions:
         None, "for encoders with closed channels: char_sum (used without this option), char_cnn or table"
     )
     shape_embed_dim: int | None = option(None, "for encoders: width of the glyph features")
-    layers: list[int] = option([], "for encoders: the source's layers to keep, counted from 0; none: all")
+    layers: list[int] = option(
+        [], "for encoders: the source's layers to keep, counted from 0, with commas between; none: all", separator=","
+    )
     sentence_encoder: bool = option(False, "for encoders: write modules.json too, for sentence-transformers")
     prefix: str = option("", "for encoders: what sentence-transformers puts before every text, such as 'query: '")
     seed: int | None = option(None, "for encoders: seed of the weights that the source does not have")

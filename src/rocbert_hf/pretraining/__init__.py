@@ -9,9 +9,11 @@ from .corpus.splitter import split_sentences
 from .corpus.text_source import SOURCES, TextSource
 from .curves import plot_training_curves
 from .devices import make_accelerator
+from .distillation import SentenceTeacher, TeacherInputs, teacher_for
 from .held_out import HeldOutEvaluation
 from .masking import MaskingVocabulary, mask_tokens
 from .reporting import read_log
+from .restoration import Restoration
 from .resuming import checkpoints_of
 from .setup import Setup, starting_point
 from .trainer import RoCBertPretrainer, save_run
@@ -24,9 +26,12 @@ __all__ = [
     "HeldOutEvaluation",
     "MaskingVocabulary",
     "PretrainingArguments",
+    "Restoration",
     "RoCBertPretrainer",
     "SentenceBatches",
+    "SentenceTeacher",
     "Setup",
+    "TeacherInputs",
     "TextSource",
     "Texts",
     "checkpoints_of",
@@ -41,4 +46,5 @@ __all__ = [
     "save_run",
     "split_sentences",
     "starting_point",
+    "teacher_for",
 ]

@@ -49,6 +49,13 @@ class PretrainingArguments:
         choices=NEGATIVES,
     )
     correct_attacked: bool = option(False, "also learn to predict what the attacked characters were")
+    distill_from: str | None = option(
+        None,
+        "folder or Hub id of a sentence encoder (of the model's width) whose vector of the clean sentence the attacked "
+        "sentence is to have, by mean pooling and by [CLS]",
+    )
+    distill_prefix: str = option("", "what that encoder wants before each text, such as 'query: ' for E5")
+    distillation_weight: float = option(1.0, "weight of that loss beside the others")
     temperature: float = option(0.01, "what the cosines of the contrastive loss are divided by")
     max_steps: int | None = option(1000, "optimizer steps; none: as many as fit into --minutes")
     minutes: float | None = option(None, "stop after this time even if --max-steps is not reached")
@@ -63,6 +70,11 @@ class PretrainingArguments:
         "forward pass",
     )
     learning_rate: float = option(1e-4, "highest learning rate; reached after the warm-up, then falling to 0")
+    channel_learning_rate: float | None = option(
+        None,
+        "highest learning rate of what a converted encoder has anew: fusion, sound, shape and the head of masked language "
+        "modelling; none: --learning-rate",
+    )
     warmup_ratio: float = option(0.04, "share of the run in which the learning rate rises")
     warmup_steps: int | None = option(None, "steps in which the learning rate rises, instead of --warmup-ratio")
     weight_decay: float = option(0.01, "AdamW's, on matrices only")
@@ -126,6 +138,8 @@ class PretrainingArguments:
             "gradient_accumulation_steps",
             "global_batch_size",
             "learning_rate",
+            "channel_learning_rate",
+            "distillation_weight",
             "max_grad_norm",
             "max_skipped_steps",
             "pad_to_multiple_of",
@@ -163,6 +177,8 @@ class PretrainingArguments:
             raise ValueError(f"gradient_cache is for a contrastive loss, and objective {self.objective} has none")
         if (self.anchor, self.negatives) != ("masked", "attacked") and not self.attacks_sentences:
             raise ValueError(f"anchor and negatives are of attacked sentences, and objective {self.objective} has none")
+        if self.distill_from is not None and not self.attacks_sentences:
+            raise ValueError(f"distill_from is for attacked sentences, and objective {self.objective} has none")
         if self.correct_attacked and self.objective != "multimodal":
             raise ValueError(f"correct_attacked goes with objective multimodal, not with {self.objective}")
 

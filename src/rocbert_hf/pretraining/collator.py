@@ -10,6 +10,7 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from ..attacks import AdversarialSynthesizer, AttackedText
 from ..characters.words import segment
+from .distillation import TeacherInputs
 from .masking import IGNORED_LABEL, MaskingVocabulary, mask_tokens, word_starts_from_lengths
 
 CHANNELS = ("input_ids", "input_shape_ids", "input_pronunciation_ids")
@@ -37,6 +38,7 @@ class DataCollatorForRoCBertPretraining:
             so that dropout is the only noise between the views, and no synthesizer is used; "attacked": the attacked
             sentence alone, masked, to be restored: one pass teaches both masked language modelling and correction.
         attack_labels: also give what the attacked characters were, to be predicted in the attacked sentence.
+        teacher_inputs: also give the clean sentences as a `SentenceTeacher` reads them.
 
     Input: texts, or dicts with `"text"`, or dicts that a tokenizer made (`"input_ids"` and the other channels); all of
     one kind. Output, int64 tensors of shape (batch, sequence), each view padded to its own longest:
@@ -47,6 +49,7 @@ class DataCollatorForRoCBertPretraining:
     | `labels` | the masked tokens' ids, with `views="attacked"` also what to correct; -100 elsewhere |
     | the first five with `attack_` before the name | second view; absent if `synthesizer` is None and `views` is "two" |
     | the first five with `labels_` before the name | clean sentence, with `views="three"` |
+    | `teacher_input_ids`, `teacher_attention_mask` | clean sentence, with `teacher_inputs` |
     | `attack_labels` | with `attack_labels=True`: what to correct in the second view, -100 elsewhere |
 
     To be corrected are the tokens of edits that put as many characters as there were before: each has the id of the
@@ -70,6 +73,7 @@ class DataCollatorForRoCBertPretraining:
         pad_to_multiple_of: int | None = None,
         views: str = "two",
         attack_labels: bool = False,
+        teacher_inputs: TeacherInputs | None = None,
     ):
         if views not in VIEWS:
             raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {views!r}")
@@ -94,6 +98,7 @@ class DataCollatorForRoCBertPretraining:
             self.synthesizer = synthesizer if given else AdversarialSynthesizer(synthesizer)
         self.views = views
         self.attack_labels = attack_labels
+        self.teacher_inputs = teacher_inputs
         self.mlm_probability = mlm_probability
         self.whole_word_probability = whole_word_probability
         self.max_length = max_length
@@ -119,8 +124,9 @@ class DataCollatorForRoCBertPretraining:
             )
         clean = {key: np.asarray(batch[key]) for key in VIEW_KEYS if key in batch}
         seeds = self._seeds(texts, [feature.get("epoch", 0) for feature in features])
+        of_teacher = self.teacher_inputs(texts) if self.teacher_inputs is not None else {}
         if self.views == "attacked":
-            return _tensors(self._restoration(texts, seeds))
+            return _tensors(self._restoration(texts, seeds)) | of_teacher
         batch = clean | self._mask(clean, texts, seeds, tokenized)
         if self.views == "simcse":
             batch |= {f"attack_{key}": batch[key] for key in clean}
@@ -132,7 +138,7 @@ class DataCollatorForRoCBertPretraining:
             batch |= {f"attack_{key}": np.asarray(encoded[key]) for key in VIEW_KEYS if key in encoded}
             if self.attack_labels:
                 batch["attack_labels"] = self._corrections(attacked, encoded)
-        return _tensors(batch)
+        return _tensors(batch) | of_teacher
 
     def _restoration(self, texts: Sequence[str], seeds: Sequence[int]) -> dict[str, np.ndarray]:
         """The attacked sentences, masked; `labels` say what the masked and the attacked characters were."""

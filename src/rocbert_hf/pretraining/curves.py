@@ -5,10 +5,20 @@ from os import PathLike
 
 # One panel each: title, logarithmic axis or not, and the columns that it shows if there are any.
 PANELS = (
-    ("loss", False, ("loss", "mlm_loss", "contrastive_loss", "correction_loss")),
+    ("loss", False, ("loss", "mlm_loss", "contrastive_loss", "correction_loss", "distillation_loss")),
     ("contrastive accuracy", False, ("contrastive_accuracy",)),
     ("held-out loss", False, ("eval_mlm_loss", "eval_mlm_loss_attacked", "eval_contrastive_loss")),
     ("attacked sentences that find their original", False, ("eval_retrieval_cls", "eval_retrieval_mean")),
+    (
+        "replaced characters restored",
+        False,
+        ("eval_restored_homophone", "eval_restored_lookalike", "eval_restored_pinyin"),
+    ),
+    (
+        "fusion weights at homophones",
+        False,
+        ("eval_fusion_text_at_homophone", "eval_fusion_sound_at_homophone", "eval_fusion_shape_at_homophone"),
+    ),
     ("alignment and uniformity (held out)", False, ("eval_alignment", "eval_uniformity")),
     ("learning rate", False, ("learning_rate",)),
     ("tokens per second", False, ("tokens_per_second",)),

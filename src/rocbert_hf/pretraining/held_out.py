@@ -10,6 +10,7 @@ import torch
 from ..attacks import AdversarialSynthesizer
 from ..losses_rocbert import in_batch_contrastive_loss
 from .collator import DataCollatorForRoCBertPretraining
+from .restoration import Restoration
 
 POOLINGS = ("cls", "mean")
 
@@ -35,7 +36,8 @@ class HeldOutEvaluation:
             and by the mean over the tokens;
         alignment, uniformity: of the [CLS] states on the unit sphere (Wang & Isola 2020): the mean squared distance of a
             sentence and its attacked form, and the logarithm of the mean of exp(-2 d^2) over the distances d of all pairs
-            of sentences. Both are better when lower; a model that gives all sentences the same state has 0 and 0.
+            of sentences. Both are better when lower; a model that gives all sentences the same state has 0 and 0;
+        restored_homophone, restored_lookalike, restored_pinyin, and the fusion's weights: see `Restoration`.
 
     The model may be any of transformers with a `base_model` and a masked language modelling loss: it is given what its
     `forward` takes of the channels.
@@ -63,6 +65,7 @@ class HeldOutEvaluation:
             [result.text for result in synthesizer.attack_batch(self.sentences, seed=seed + attack)]
             for attack in range(attacks_per_sentence)
         ]
+        self.restoration = Restoration(tokenizer, self.sentences, seed, max_length, batch_size)
         mask = DataCollatorForRoCBertPretraining(tokenizer, synthesizer=None, max_length=max_length, seed=seed)
         self.masked = [mask(batch) for batch in self._batches(self.sentences)]
         self.masked_attacked = [mask(batch) for batch in self._batches(self.attacked[0])]
@@ -75,6 +78,7 @@ class HeldOutEvaluation:
             "mlm_loss": self._mlm_loss(model, self.masked),
             "mlm_loss_attacked": self._mlm_loss(model, self.masked_attacked),
             **self.retrieval(model),
+            **self.restoration(model),
         }
         model.train(was_training)
         return results

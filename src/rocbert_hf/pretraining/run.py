@@ -27,6 +27,7 @@ from .collator import DataCollatorForRoCBertPretraining
 from .corpus.batches import sample_sentences
 from .curves import plot_training_curves
 from .devices import describe_devices, make_accelerator
+from .distillation import TeacherInputs, teacher_for
 from .estimate import estimate
 from .held_out import HeldOutEvaluation
 from .reporting import read_log
@@ -119,7 +120,9 @@ def _train(
     if run.model is None and run.glyph_features is None and model.base_model.embeddings.has_shape:
         console.print(VISION_NOTE, markup=False, highlight=False)
 
-    collator = collator_for(arguments, tokenizer, accelerator.mixed_precision)
+    teacher = teacher_for(arguments, held_out)
+    teacher_inputs = teacher.inputs if teacher is not None else None
+    collator = collator_for(arguments, tokenizer, accelerator.mixed_precision, teacher_inputs)
     synthesizer = collator.synthesizer or AdversarialSynthesizer(arguments.attacks)
     measure = _no_measurement
     if accelerator.is_main_process:
@@ -134,6 +137,7 @@ def _train(
         output_dir=run.output_dir,
         evaluate=measure,
         exclude=held_out,
+        teacher=teacher,
     )
     results = {"arguments": recorded(run, arguments, model.config), "rocbert": {"before": measure(model)}}
     results["rocbert"]["training"] = training = trainer.train()
@@ -156,7 +160,9 @@ def _train(
     return results
 
 
-def collator_for(arguments: PretrainingArguments, tokenizer, mixed_precision: str) -> DataCollatorForRoCBertPretraining:
+def collator_for(
+    arguments: PretrainingArguments, tokenizer, mixed_precision: str, teacher_inputs: TeacherInputs | None = None
+) -> DataCollatorForRoCBertPretraining:
     """The collator that makes the objective's views, for a run in "bf16", "fp16" or "no"."""
     return DataCollatorForRoCBertPretraining(
         tokenizer,
@@ -168,6 +174,7 @@ def collator_for(arguments: PretrainingArguments, tokenizer, mixed_precision: st
         pad_to_multiple_of=arguments.padding_multiple(mixed_precision),
         views=arguments.collator_views,
         attack_labels=arguments.correct_attacked,
+        teacher_inputs=teacher_inputs,
     )
 
 
@@ -192,6 +199,7 @@ def _train_baseline(
         anchor="masked",
         negatives="attacked",
         correct_attacked=False,
+        distill_from=None,
         gradient_cache=False,
         max_steps=None,
         minutes=seconds / 60,

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,6 +22,7 @@ from .contrastive import GradientCache, carried_back, global_contrastive_loss, r
 from .corpus.batches import SentenceBatches, Texts
 from .corpus.text_source import TextSource
 from .devices import device_name, make_accelerator, peak_flops, training_flops
+from .distillation import TEACHER, SentenceTeacher
 from .masking import IGNORED_LABEL
 from .reporting import Report, RunningMeans
 from .resuming import (
@@ -33,6 +35,8 @@ from .resuming import (
     save_checkpoint,
 )
 
+# What a converted encoder has anew. (The head's decoder is tied to the word vectors, and goes by their name.)
+CHANNEL_WEIGHTS = re.compile(r"\.fusion\.|\.embeddings\.(pronunciation|shape)|^cls\.")
 ATTACKED = "attack_"
 CLEAN = "labels_"
 
@@ -51,6 +55,7 @@ class RoCBertPretrainer:
         output_dir: where checkpoints, `log.jsonl` and the trackers' files go; None: there are none.
         evaluate: called with the model every `eval_steps`, in the main process; gives numbers by name for the log.
         exclude: sentences of the sources that are not trained on: the held-out ones.
+        teacher: adds the distillation loss; the collator then has its `inputs`.
 
     The weights after N steps depend on the arguments and the number of processes only: not on `num_workers`, not on
     whether the run was stopped and resumed in between, and not on the speed of the machine unless `minutes` ends the run
@@ -72,6 +77,7 @@ class RoCBertPretrainer:
         output_dir: str | os.PathLike | None = None,
         evaluate: Callable[[torch.nn.Module], dict[str, float]] | None = None,
         exclude: Collection[str] = (),
+        teacher: SentenceTeacher | None = None,
     ):
         self.accelerator = accelerator or make_accelerator(arguments, output_dir)
         self.model = model
@@ -84,6 +90,7 @@ class RoCBertPretrainer:
         self.taken = {*inspect.signature(model.forward).parameters, *getattr(model, "further_inputs", ())}
         # a model of another kind has its own loss
         self.contrasts = arguments.contrasts and "return_representations" in self.taken
+        self.teacher = teacher
         self.peak_flops = peak_flops(device_name(self.accelerator.device), self.accelerator.mixed_precision)
         self._check()
         self.exclude = exclude
@@ -133,6 +140,11 @@ class RoCBertPretrainer:
             raise ValueError(
                 f"max_length must be at most the model's max_position_embeddings ({positions}), got {arguments.max_length}"
             )
+        if self.teacher is not None and len(self.teacher.scales) != self.model.config.hidden_size:
+            raise ValueError(
+                f"the encoder to distill from must be as wide as the model ({self.model.config.hidden_size}), got "
+                f"{len(self.teacher.scales)}"
+            )
         dropout = max(
             (module.p for module in self.model.modules() if isinstance(module, torch.nn.Dropout)), default=0.0
         )
@@ -161,7 +173,10 @@ class RoCBertPretrainer:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if arguments.torch_compile:
             self.model.base_model.compile(dynamic=True)
-        optimizer = adamw(self.model, arguments.learning_rate, arguments.weight_decay)
+        optimizer = adamw(self.model, arguments.learning_rate, arguments.weight_decay, arguments.channel_learning_rate)
+        self.highest_rates = [group["lr"] for group in optimizer.param_groups]
+        if self.teacher is not None:
+            self.teacher.to(accelerator.device)
         if accelerator.distributed_type == "DEEPSPEED":
             config = accelerator.deepspeed_plugin.deepspeed_config
             config["train_micro_batch_size_per_gpu"] = arguments.batch_size
@@ -207,8 +222,8 @@ class RoCBertPretrainer:
                 break
             progress = self._progress(run["step"] + 0.5, agreed["seconds"])
             factor = learning_rate_factor(progress, arguments.warmup_share())
-            for group in self.optimizer.param_groups:
-                group["lr"] = arguments.learning_rate * factor
+            for group, highest in zip(self.optimizer.param_groups, self.highest_rates, strict=True):
+                group["lr"] = highest * factor
             values, flops = self._forward_and_backward(micro_batches, agreed)
             if self._update():
                 means.add(values)
@@ -275,6 +290,7 @@ class RoCBertPretrainer:
         """
         arguments, accelerator = self.arguments, self.accelerator
         inputs = [self._inputs(batch) for batch in micro_batches]
+        targets = [self._targets(batch) for batch in micro_batches]
         flops = sum(self._flops(batch) for batch in inputs) if self.peak_flops else 0
         values: dict[str, torch.Tensor] = {}
         cached = None
@@ -286,6 +302,10 @@ class RoCBertPretrainer:
             # processes exchange gradients in the last pass
             with accelerator.accumulate(self.wrapped), same_dropout:
                 parts, objective = self._losses(batch, agreed)
+                if self.teacher is not None:
+                    loss = self.teacher.loss(parts.pop("sentence_vectors"), targets[number]) / len(inputs)
+                    objective = objective + arguments.distillation_weight * loss
+                    parts["distillation_loss"] = loss.detach()
                 if cached:
                     objective = objective + carried_back(parts.pop("representations"), cached[number])
                 elif self.contrasts:
@@ -300,14 +320,18 @@ class RoCBertPretrainer:
             for name, part in parts.items():
                 values[name] = values.get(name, 0) + part
         summed = [values[name] for name in ("mlm_loss", "correction_loss", "contrastive_loss") if name in values]
+        if "distillation_loss" in values:
+            summed.append(arguments.distillation_weight * values["distillation_loss"])
         if arguments.objective == "contrastive_only":
             values.pop("mlm_loss")
         return {"loss": sum(summed), **values}, flops
 
     def _losses(self, batch: dict[str, torch.Tensor], agreed: dict) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """One pass: its share of the step's losses by name (detached), `representations`, and the sum to minimize."""
+        """One pass: its share of the step's losses by name (detached), `representations` and `sentence_vectors` where
+        they are needed, and the sum to minimize."""
         labels = {"mlm_loss": "labels", "correction_loss": f"{ATTACKED}labels"}
-        outputs = self.wrapped(**batch, **({"return_representations": True} if self.contrasts else {}))
+        asked = {"return_representations": self.contrasts, "return_sentence_vectors": self.teacher is not None}
+        outputs = self.wrapped(**batch, **{name: True for name, needed in asked.items() if needed})
         parts: dict[str, torch.Tensor] = {}
         objective = 0
         for name, key in labels.items():
@@ -322,7 +346,16 @@ class RoCBertPretrainer:
             parts[name] = (loss * share).detach()
         if self.contrasts:
             parts["representations"] = outputs.representations
+        if self.teacher is not None:
+            parts["sentence_vectors"] = outputs.sentence_vectors
         return parts, objective
+
+    def _targets(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """The teacher's vectors of the clean sentences, (batch, hidden)."""
+        if self.teacher is None:
+            return None
+        with self.accelerator.autocast():
+            return self.teacher({n: t.to(self.accelerator.device) for n, t in batch.items() if n.startswith(TEACHER)})
 
     def _represent(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.wrapped(**batch, return_representations=True).representations
@@ -504,14 +537,28 @@ def _labelled(batch: dict[str, torch.Tensor], name: str) -> int:
     return int((batch[name] != IGNORED_LABEL).sum()) if name in batch else 0
 
 
-def adamw(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (fused where torch has it for the device) with weight decay on matrices only, as BERT's."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def adamw(
+    model: torch.nn.Module, learning_rate: float, weight_decay: float, channel_learning_rate: float | None = None
+) -> torch.optim.AdamW:
+    """AdamW (fused where torch has it for the device) with weight decay on matrices only, as BERT's.
+
+    Args:
+        channel_learning_rate: of fusion, sound, shape and the head of masked language modelling; default, the same.
+    """
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    anew = [channel_learning_rate is not None and bool(CHANNEL_WEIGHTS.search(name)) for name in trainable]
     groups = [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [
+                p for p, new in zip(trainable.values(), anew, strict=True) if (p.ndim > 1, new) == (matrix, channel)
+            ],
+            "weight_decay": weight_decay if matrix else 0.0,
+            "lr": channel_learning_rate if channel else learning_rate,
+        }
+        for channel in ((False, True) if any(anew) else (False,))
+        for matrix in (True, False)
     ]
-    fused = {parameter.device.type for parameter in trainable} <= {"cpu", "cuda", "mps", "xpu"}
+    fused = {parameter.device.type for parameter in trainable.values()} <= {"cpu", "cuda", "mps", "xpu"}
     return torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
 
 
