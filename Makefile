@@ -24,7 +24,7 @@ format: $(VENV)/installed-dev
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-resources: $(VENV)/installed-dev   ## rebuild the packaged tables (needs Debian's fonts-arphic-uming, fonts-noto-cjk, fonts-liberation2)
+resources: $(VENV)/installed-dev   ## rebuild the packaged tables (needs Debian's fonts-arphic-uming, fonts-noto-cjk, fonts-liberation)
 	$(RUN) conversion/build_resources.py
 
 clean:

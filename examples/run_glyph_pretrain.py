@@ -5,7 +5,7 @@
     python examples/run_glyph_pretrain.py --chinese-fonts simsun.ttc --other-fonts arial.ttf
 
 Writes glyph_features.safetensors and .json for `RoCBertModel.load_glyph_features`, and a t-SNE picture of common
-characters; prints nearest neighbours before and after. Needs torchvision: pip install "rocbert-hf[glyph]".
+characters; prints nearest neighbours before and after. Needs torchvision: pip install torchvision fonttools.
 """
 
 import os

@@ -15,11 +15,13 @@ import sys
 import pytest
 
 from rocbert_hf.files import (
+    MAX_BLANK_LINES,
     MAX_LINE_BYTES,
     json_value,
     locked_folder,
     new_folder,
     open_packed,
+    read_json,
     text_lines,
     write_whole,
     written_whole,
@@ -111,6 +113,12 @@ def test_long_lines_end_in_an_error_before_they_fill_the_memory(tmp_path):
             next(lines)
 
 
+def test_a_file_of_blank_lines_ends_in_an_error():
+    lines = text_lines(io.BytesIO(b"first\n" + b" \r\n" * (MAX_BLANK_LINES + 1)), "x.txt")
+    with pytest.raises(ValueError, match=r"x\.txt line 1000002: over 1,000,000 lines in a row are blank"):
+        list(lines)
+
+
 def test_damage_and_other_encodings_are_named():
     with pytest.raises(ValueError, match=r"x\.txt line 2 is not UTF-8"):
         list(text_lines(io.BytesIO("好\n".encode() + "好\n".encode("gbk")), "x.txt"))
@@ -122,6 +130,31 @@ def test_damage_and_other_encodings_are_named():
 def test_deeply_nested_json_is_an_error_and_no_crash():
     with pytest.raises(ValueError, match=r"x\.json is not usable JSON: it is nested too deeply"):
         json_value("[" * 200_000, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (b"[1]", dict, "must hold a JSON object, it holds a list"),
+        (b"{}", list, "must hold a JSON list, it holds a dict"),
+        (b"3", (dict, list), "must hold a JSON object or list, it holds a int"),
+        (b"{", dict, "is not JSON"),
+        (b"\xff", dict, "is not UTF-8"),
+        (b'{"a":' * 60 + b"1" + b"}" * 60, dict, "is nested too deeply: it may have 50 levels"),
+        (b"[" * 200_000, list, "is nested too deeply"),
+        (b"version https://git-lfs.github.com/spec/v1\n", dict, "Git LFS pointer"),
+    ],
+)
+def test_json_files_of_another_kind_are_one_error_that_names_them(tmp_path, content, kind, message):
+    file = tmp_path / "x.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"x\.json .*{message}"):
+        read_json(file, kind)
+
+
+def test_a_json_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"no\.json cannot be read"):
+        read_json(tmp_path / "no.json")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows locks no folders")

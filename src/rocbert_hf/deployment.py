@@ -1,7 +1,7 @@
 """
 Models for serving: export to ONNX, and int8 weights on the CPU.
 
-`export_onnx` needs the extra `onnx` (`pip install "rocbert-hf[onnx]"`), which is imported only there.
+`export_onnx` needs the extra `onnx` (`pip install onnx onnxruntime onnxscript`), which is imported only there.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _check_exportable(model: RoCBertPreTrainedModel, path: Path) -> None:
         raise OSError(f"The folder of `path` does not exist: {str(path.parent)!r}.")
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f'`export_onnx` needs {", ".join(missing)}: pip install "rocbert-hf[onnx]".')
+        raise ImportError(f"`export_onnx` needs {', '.join(missing)}: pip install {' '.join(missing)}.")
 
 
 class _Positional(nn.Module):

@@ -22,6 +22,10 @@ DECOMPRESSION_ERRORS = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile)
 # Bytes of a line. More is no text that someone wrote, and a packed file of 200 KB can hold a line of gigabytes. A Chinese
 # character takes 6 bytes in JSON that is escaped to ASCII.
 MAX_LINE_BYTES = 8_000_000
+MAX_BLANK_LINES = 1_000_000  # one after the other
+MAX_JSON_LEVELS = 50  # of lists and objects in each other, in a file that is one JSON value
+JSON_NAMES = {dict: "object", list: "list"}
+LFS_POINTER = "version https://git-lfs"
 
 
 def _open_zst(file: str | os.PathLike, mode: str = "rb", **text: Any) -> IO:
@@ -95,9 +99,10 @@ def text_lines(
         max_bytes: of a line.
 
     Raises:
-        ValueError: a line is longer, or not UTF-8. OSError: a packed file is damaged, or cannot be read.
+        ValueError: a line is longer, or not UTF-8, or over a million lines in a row are blank.
+        OSError: a packed file is damaged, or cannot be read.
     """
-    number = 0
+    number = blank = 0
     while True:
         number += 1
         with damage_named(name):
@@ -106,6 +111,9 @@ def text_lines(
             return
         if len(line) > max_bytes:
             raise ValueError(f"{name} line {number} is longer than {max_bytes:,} bytes, which is no text to work on")
+        blank = blank + 1 if line.isspace() else 0
+        if blank > MAX_BLANK_LINES:
+            raise ValueError(f"{name} line {number}: over {MAX_BLANK_LINES:,} lines in a row are blank")
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -140,22 +148,37 @@ def json_value(text: str | bytes, where: str) -> Any:
         raise ValueError(f"{where} is not usable JSON: it is nested too deeply") from error
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A file with one JSON object.
+def read_json(file: Path, kind: type | tuple[type, ...] = dict) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        file: UTF-8 text.
+        kind: `dict` for an object, `list` for a list, or both.
 
     Raises:
-        OSError: the file cannot be read. ValueError: it does not hold a JSON object.
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, holds something else, or has more than 50 levels of lists and objects.
     """
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not JSON: it is not UTF-8 ({error.reason})") from error
     except OSError as error:
-        raise OSError(f"{file} cannot be read ({error.strerror}); a checkpoint folder must have it") from error
+        raise OSError(f"{file} cannot be read ({error.strerror})") from error
+    if text.startswith(LFS_POINTER):
+        raise ValueError(f"{file} is not JSON but a Git LFS pointer; run `git lfs pull` in the repository it is from")
     content = json_value(text, str(file))
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object, it holds a {type(content).__name__}")
+    if not isinstance(content, kind):
+        kinds = " or ".join(JSON_NAMES[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ValueError(f"{file} must hold a JSON {kinds}, it holds a {type(content).__name__}")
+    if not _nested_at_most(content, MAX_JSON_LEVELS):
+        raise ValueError(f"{file} is nested too deeply: it may have {MAX_JSON_LEVELS} levels")
     return content
+
+
+def _nested_at_most(content: Any, levels: int) -> bool:
+    inner = content.values() if isinstance(content, dict) else content
+    return levels > 0 and all(_nested_at_most(one, levels - 1) for one in inner if isinstance(one, dict | list))
 
 
 # ------------------------------------------------------------------------------------------------ writing

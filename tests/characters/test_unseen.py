@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from rocbert_hf.characters.unseen import html_text, mark_unseen
+from rocbert_hf.characters.unseen import mark_unseen
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,3 @@ def test_nothing_that_is_left_steers_anything():
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
     left = {unicodedata.category(char) for char in set(mark_unseen(everything)) - {"\n", "\t"}}
     assert not left & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def test_html_shows_markup_as_text_and_names_what_is_unseen():
-    assert html_text('<b>"\u202e&') == "&lt;b&gt;&quot;&lt;U+202E&gt;&amp;"

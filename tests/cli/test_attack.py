@@ -7,6 +7,8 @@ import os
 import pytest
 
 from rocbert_hf.attacks import AdversarialSynthesizer, AttackedText
+from rocbert_hf.data.tables import FORMATS, read_rows, table_text
+from rocbert_hf.files import write_whole
 from rocbert_hf.resources import demo_sentences
 
 from ..command_line import rocbert
@@ -46,22 +48,35 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     os.close(reader)
 
 
-def test_tsv_keeps_header_and_other_columns(tmp_path):
-    file, output = tmp_path / "in.tsv", tmp_path / "out.tsv"
-    rows = [f"{i}\t{text}\tx" for i, text in enumerate(TEXTS)]
-    file.write_text("\n".join(["id\treview\tlabel", *rows]) + "\n", encoding="utf-8")
-    assert rocbert("attack", "-i", file, "-o", output, "--column", "review").exit_code == 0
-    header, *lines = output.read_text(encoding="utf-8").split("\n")[:-1]
-    assert header == "id\treview\tlabel"
-    assert lines == [f"{i}\t{text}\tx" for i, text in enumerate(attacked_texts())]
+@pytest.mark.parametrize("packing", ["", ".gz"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_is_written_as_it_was_read_with_the_text_attacked(tmp_path, form, packing):
+    rows = [{"id": str(number), "text": text, "label": 'a "b", c'} for number, text in enumerate(TEXTS)]
+    rows = [{"text": row["text"]} for row in rows] if form == ".txt" else rows
+    file, output = tmp_path / f"in{form}{packing}", tmp_path / f"out{form}{packing}"
+    write_whole(file, "".join(table_text(rows, form)))
+    assert rocbert("attack", "-i", file, "-o", output, "--seed", 3).exit_code == 0
+    expected = [{**row, "text": text} for row, text in zip(rows, attacked_texts(seed=3), strict=True)]
+    assert [row.values for row in read_rows(output)] == expected
 
 
-def test_jsonl_keeps_other_keys(tmp_path):
-    file, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    file.write_text("".join(json.dumps({"text": text, "label": 1}) + "\n" for text in TEXTS), encoding="utf-8")
-    assert rocbert("attack", "-i", file, "-o", output).exit_code == 0
-    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert records == [{"text": text, "label": 1} for text in attacked_texts()]
+def test_blank_lines_of_plain_text_keep_their_places(tmp_path):
+    file = tmp_path / "in.txt"
+    file.write_text(f"{KOBE}\n\n{KOBE}\n", encoding="utf-8")
+    assert rocbert("attack", "-i", file).stdout.split("\n")[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "named"), [("out.tsv", [], ".csv"), ("out.txt", ["--jsonl"], ".jsonl"), ("x/out.csv", [], "x")]
+)
+def test_an_output_of_another_format_or_in_no_folder_is_refused_before_any_work(tmp_path, name, flags, named):
+    file = tmp_path / "in.csv"
+    file.write_text(f"text\n{KOBE}\n", encoding="utf-8")
+    result = rocbert("attack", "-i", file, "-o", tmp_path / name, *flags)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "--output" in result.stderr
+    assert named in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
 def test_jsonl_records_hold_the_edits():
@@ -72,11 +87,15 @@ def test_jsonl_records_hold_the_edits():
 def test_options_reach_the_synthesizer(tmp_path):
     config = {"preset": "wild", "attacks": ["split", "initials"], "ratio": 0.5, "scorer": "random", "protect": ["url"]}
     expected = attacked_texts(config=config)
-    options = ["--attacks", "split,initials", "--ratio", 0.5, "--scorer", "random", "--protect", "url"]
-    assert rocbert("attack", *TEXTS, "--preset", "wild", *options).stdout.split("\n")[:-1] == expected
+    options = ["--attacks", "split, initials", "--ratio", 0.5, "--scorer", "random", "--protect", "url"]
+    assert rocbert("attack", *TEXTS, *options).stdout.split("\n")[:-1] == expected
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config), encoding="utf-8")
-    assert rocbert("attack", *TEXTS, "--synthesizer", file).stdout.split("\n")[:-1] == expected
+    assert rocbert("attack", *TEXTS, "--attacks", file).stdout.split("\n")[:-1] == expected
+    assert rocbert("attack", *TEXTS, "--attacks", "wild").stdout.split("\n")[:-1] == attacked_texts(config="wild")
+    flags = ["--attacks", file, "--ratio", 0.2, "--protect", "email"]
+    expected = attacked_texts(config={**config, "ratio": 0.2, "protect": ["email"]})
+    assert rocbert("attack", *TEXTS, *flags).stdout.split("\n")[:-1] == expected
 
 
 def test_html_report_is_self_contained(tmp_path):
@@ -93,17 +112,29 @@ def test_html_report_is_self_contained(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [
-        ("in.tsv", b"id\treview\n1\t\xe7\xa7\x91\n", "--column"),
+        ("in.tsv", b"id\treview\n1\t\xe7\xa7\x91\n", "column"),
         ("in.tsv", b"id\ttext\n1\ta\n2\n", "line 3"),
         ("in.jsonl", b'{"text": "a"}\n{"text"\n', "line 2"),
         ("in.jsonl", b'{"text": 5}\n', "line 1"),
         ("in.txt", b"a\n\xff\xfe\n", "line 2"),
         ("in.txt.gz", b"not gzip", "in.txt.gz"),
         ("in.txt.gz", gzip.compress("科比\n".encode() * 1000, mtime=0)[:-10], "in.txt.gz"),
-        ("in.csv", b"text\na\n", "in.csv"),
+        ("in.parquet", b"text\na\n", "in.parquet"),
+        ("in.csv", b"text\n", "in.csv is empty"),
         ("missing/in.txt", None, "in.txt"),
     ],
-    ids=["no column", "no cell", "not JSON", "not a string", "not UTF-8", "not gzip", "cut gzip", "suffix", "missing"],
+    ids=[
+        "no column",
+        "no cell",
+        "not JSON",
+        "not a string",
+        "not UTF-8",
+        "not gzip",
+        "cut gzip",
+        "suffix",
+        "no row",
+        "missing",
+    ],
 )
 def test_bad_files_leave_one_error_and_nothing_half_written(tmp_path, name, content, named):
     file, output, page = tmp_path / name, tmp_path / "out", tmp_path / "report.html"
@@ -123,11 +154,12 @@ def test_bad_files_leave_one_error_and_nothing_half_written(tmp_path, name, cont
     ("arguments", "named"),
     [
         (["--attacks", "phonetics"], "phonetics"),
-        (["--preset", "papers"], "preset"),
+        (["--attacks", "papers"], "preset"),
+        (["--preset", "wild"], "--preset"),
         (["--ratio", "2"], "ratio"),
         (["--num-workers", "-1"], "num_workers"),
         (["--output", "no/such/folder/out.txt"], "folder"),
-        (["--synthesizer", "no_such_config.json"], "no_such_config.json"),
+        (["--attacks", "no_such_config.json"], "no_such_config.json"),
         (["--input", "in.txt"], "--input"),
     ],
 )

@@ -40,11 +40,11 @@ def audit(files, name, *arguments):
 
 
 def test_a_clean_encoder_ends_with_0_and_a_specimen_with_3(files, tmp_path):
-    clean = audit(files, "clean", "--output", tmp_path / "clean")
+    clean = audit(files, "clean", "--output-dir", tmp_path / "clean")
     assert clean.exit_code == 0, clean.output
     assert ": clean (score" in clean.stdout
     assert "vocabulary: " in clean.stderr  # progress, where there is no terminal
-    specimen = audit(files, "specimen", "--output", tmp_path / "specimen")
+    specimen = audit(files, "specimen", "--output-dir", tmp_path / "specimen")
     assert specimen.exit_code == 3, specimen.output
     assert "'鼎'" in specimen.stdout
     for name in ("report.txt", "report.json", "report.html"):
@@ -53,7 +53,15 @@ def test_a_clean_encoder_ends_with_0_and_a_specimen_with_3(files, tmp_path):
 
 def test_json_and_a_reference(files, tmp_path):
     outcome = audit(
-        files, "specimen", "--reference", files / "clean", "--json", "--output", tmp_path / "a", "--prompt-steps", "0"
+        files,
+        "specimen",
+        "--reference",
+        files / "clean",
+        "--json",
+        "--output-dir",
+        tmp_path / "a",
+        "--prompt-steps",
+        "0",
     )
     assert outcome.exit_code == 3, outcome.output
     report = json.loads(outcome.stdout)
@@ -62,17 +70,17 @@ def test_json_and_a_reference(files, tmp_path):
 
 
 def test_run_again_it_goes_on(files, tmp_path):
-    arguments = ("clean", "--prompt-steps", "0", "--output", tmp_path / "a", "--json")
+    arguments = ("clean", "--prompt-steps", "0", "--output-dir", tmp_path / "a", "--json")
     assert not json.loads(audit(files, *arguments).stdout)["cost"]["resumed"]
     assert json.loads(audit(files, *arguments).stdout)["cost"]["resumed"]
 
 
 def test_bad_input_is_one_line(files, tmp_path):
-    missing = audit(files, "nowhere", "--output", tmp_path / "a")
+    missing = audit(files, "nowhere", "--output-dir", tmp_path / "a")
     assert missing.exit_code == 1
     assert missing.stderr.startswith("error: encoder ")
     assert len(missing.stderr.strip().split("\n")) == 1
     (tmp_path / "texts.txt").write_bytes(b"\xff\xfe")
-    unreadable = audit(files, "clean", "--texts", tmp_path / "texts.txt", "--output", tmp_path / "a")
+    unreadable = audit(files, "clean", "--texts", tmp_path / "texts.txt", "--output-dir", tmp_path / "a")
     assert unreadable.exit_code == 1
-    assert "texts must be a UTF-8 file" in unreadable.stderr
+    assert "texts.txt line 1 is not UTF-8" in unreadable.stderr

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from rocbert_hf.cli import COMMANDS
 
 from ..command_line import rocbert
 
+ROOT = Path(__file__).parents[2]
 KOBE = "科比的精神值得永远学习"
 
 
@@ -87,6 +89,25 @@ def test_a_reader_that_goes_away_is_no_error():
     command = f"yes {KOBE} | head -2000 | {sys.executable} -m rocbert_hf attack | head -1"
     run = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=300)
     assert run.stderr == ""
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs a clone of the repository")
+def test_install_hints_name_packages_that_the_index_has():
+    """Anyone could take a name that is on no index: each name is one that setup.py installs, or is listed here."""
+    others = {"pycorrector", "kenlm", "parameterized"}  # on the index, and of no extra
+    known = others | set(re.findall(r'"([\w.-]+)>=', (ROOT / "setup.py").read_text(encoding="utf-8")))
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    files += [
+        file for room in ("src", "docs", "examples", "conversion", "benchmarks") for file in (ROOT / room).rglob("*")
+    ]
+    for file in files:
+        if file.suffix not in (".py", ".md"):
+            continue
+        for words in re.findall(r"pip install((?: +[\w.=\[\]{}-]+)+)", file.read_text(encoding="utf-8")):
+            words = words.split(" --")[0]  # what follows an option is no package
+            names = [re.split(r"[=\[]", word)[0] for word in words.rstrip(".").split()]
+            names = [name for name in names if name.strip(".") and name[0] not in "-{"]
+            assert {name.lower() for name in names} <= known, f"{file}: {words}"
 
 
 @pytest.mark.parametrize(

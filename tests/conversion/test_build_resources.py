@@ -14,12 +14,16 @@ pytest.importorskip("opencc")
 pytest.importorskip("confusable_homoglyphs")
 sys.path.insert(0, str(Path(__file__).parents[2] / "conversion"))
 import build_resources as build
+from packaged_tables.lookalikes import SIMILARITY_FONTS, component_features, image_features, rank_lookalikes
+from packaged_tables.parts import parts_of
+from packaged_tables.pronunciations import toneless
+from packaged_tables.public_tables import is_chinese
 
 
 @pytest.fixture(scope="module")
 def fonts_are_installed():
     try:
-        for font in (*CHINESE_FONTS, *OTHER_FONTS, *FALLBACK_FONTS, build.SIMILARITY_FONTS[1][0]):
+        for font in (*CHINESE_FONTS, *OTHER_FONTS, *FALLBACK_FONTS, SIMILARITY_FONTS[1][0]):
             find_font(font)
     except OSError as missing:
         pytest.skip(str(missing))
@@ -29,19 +33,19 @@ def fonts_are_installed():
     ("syllable", "letters"), [("kē", "ke"), ("lǜ", "lv"), ("nǚ", "nv"), ("lüè", "lve"), ("ê̄", "e"), ("ḿ", "m"), ("ǹg", "ng")]
 )  # fmt: skip
 def test_pinyin_without_tones_is_letters(syllable, letters):
-    assert build.toneless(syllable) == letters
+    assert toneless(syllable) == letters
 
 
 def test_compatibility_ideographs_are_not_chinese_characters():
-    assert all(map(build.is_chinese, "一龥㐀\U00020000"))
-    assert not any(map(build.is_chinese, "\uf900⼀〇々aあ"))
+    assert all(map(is_chinese, "一龥㐀\U00020000"))
+    assert not any(map(is_chinese, "\uf900⼀〇々aあ"))
 
 
 def test_parts_are_characters_where_there_are_any():
-    assert build.parts_of("科") == ("a", ("禾", "斗"))
-    assert build.parts_of("森") == ("o", ("木", "木", "木"))
-    assert build.parts_of("林") == ("a", ("木", "木"))
-    assert build.parts_of("a") == ("o", ())
+    assert parts_of("科") == ("a", ("禾", "斗"))
+    assert parts_of("森") == ("o", ("木", "木", "木"))
+    assert parts_of("林") == ("a", ("木", "木"))
+    assert parts_of("a") == ("o", ())
 
 
 def test_an_archive_has_no_date():
@@ -49,11 +53,11 @@ def test_an_archive_has_no_date():
     assert build.as_npz(**arrays) == build.as_npz(**arrays)
 
 
-def test_lookalikes_are_the_nearest_in_image_and_parts():
+def test_lookalikes_are_the_nearest_in_image_and_parts(fonts_are_installed):
     characters = list("己已科料清情未末日曰")
-    images, parts = build.image_features(characters), build.component_features(characters)
+    images, parts = image_features(characters), component_features(characters)
     assert np.allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
-    nearest = build.rank_lookalikes(images, parts, np.ones(10), count=1)[:, 0]
+    nearest = rank_lookalikes(images, parts, np.ones(10), count=1)[:, 0]
     assert [characters[number] for number in nearest] == list("已己料科情清末未曰日")
 
 

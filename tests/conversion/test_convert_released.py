@@ -137,9 +137,9 @@ def test_concat_and_plus_are_those_of_transformers(tmp_path, make_released, way,
     model = RoCBertForPreTraining.from_pretrained(conversion.output).eval()
     assert model.config.fusion == fusion
     theirs = transformers.RoCBertForPreTraining.from_pretrained(source, concat_input=way == "concat").eval()
-    inputs = RoCBertTokenizer.from_pretrained(conversion.output)(
-        ["科比的精神！", "你好"], padding=True, return_tensors="pt"
-    )
+    tokenizer = RoCBertTokenizer.from_pretrained(conversion.output)
+    assert tokenizer.model_max_length == model.config.max_position_embeddings
+    inputs = tokenizer(["科比的精神！", "你好"], padding=True, return_tensors="pt")
     torch.testing.assert_close(model(**inputs).logits, theirs(**inputs).logits, rtol=0, atol=1e-5)
 
 

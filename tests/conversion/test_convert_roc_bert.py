@@ -70,6 +70,17 @@ def test_converted_model_and_tokenizer_give_transformers_logits(tmp_path, make_r
     torch.testing.assert_close(ours.eval()(**inputs).logits, theirs.eval()(**expected).logits, rtol=0, atol=1e-5)
 
 
+def test_pipelines_cut_texts_to_what_the_converted_model_reads(tmp_path, make_roc_bert):
+    source = make_roc_bert("RoCBertForSequenceClassification", max_position_embeddings=64)
+    output = convert(source, tmp_path / "ours").output
+    classify = transformers.pipeline("text-classification", model=str(output))
+    with pytest.raises(ValueError, match=r"102 tokens long.*`max_position_embeddings` is 64.*truncation=True"):
+        classify("科" * 100)
+    assert classify("科" * 100, truncation=True) == classify("科" * 62)
+    back = convert(output, tmp_path / "back").output
+    assert transformers.RoCBertTokenizer.from_pretrained(back).model_max_length == 64
+
+
 @pytest.mark.parametrize("encoder", ["char_sum", "char_cnn"])
 @pytest.mark.parametrize("switched", [{}, {"enable_shape": False}, {"enable_pronunciation": False}], ids=str)
 def test_models_trained_here_load_in_transformers(tmp_path, encoder, switched):

@@ -328,6 +328,10 @@ def test_unpacked_weights_are_those_of_the_file(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_the_tokenizer_says_how_much_the_model_reads(opened):
+    assert RoCBertTokenizer.from_pretrained(opened).model_max_length == 128
+
+
 def test_config_of_the_result_says_what_was_chosen(opened):
     config = RoCBertConfig.from_pretrained(opened)
     assert (config.fusion, config.fusion_normalization, config.phonetic_encoder) == ("layer_insert", "softmax", "table")

@@ -70,7 +70,7 @@ def test_json_lines_and_datasets_give_the_same_texts(tmp_path):
     ],
 )
 def test_malformed_columns_are_refused_with_file_and_line(tmp_path, lines, message):
-    with pytest.raises(ValueError, match=re.escape(f"some.txt, {message}")) as error:
+    with pytest.raises(ValueError, match=re.escape(f"some.txt {message}")) as error:
         read_entities(columns(tmp_path, lines))
     assert "\n" not in str(error.value)
 
@@ -99,7 +99,7 @@ def test_a_file_without_sentences_is_refused(tmp_path):
 )
 def test_malformed_spans_are_refused_with_file_and_line(tmp_path, record, message):
     good = json.dumps({"text": TEXT.text, "entities": []})
-    with pytest.raises(ValueError, match=rf"a.jsonl, line 2.*{re.escape(message)}"):
+    with pytest.raises(ValueError, match=rf"a.jsonl line 2.*{re.escape(message)}"):
         read_entities(columns(tmp_path, good + "\n" + json.dumps(record) + "\n", "a.jsonl"))
 
 

@@ -6,7 +6,7 @@ import lzma
 
 import pytest
 
-from rocbert_hf.data.tables import read_rows
+from rocbert_hf.data.tables import FORMATS, read_rows, table_text, text_of
 
 ROWS = [{"text": "好吃，\u2028真的", "label": "1"}, {"text": '他说"不"', "label": "0"}]
 WRITTEN = {
@@ -37,6 +37,26 @@ def test_lines_of_plain_text_are_rows(tmp_path):
     assert [row.values["text"] for row in read_rows(file, keep_blank=True)] == ["好吃", "", "难吃"]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_written_is_read_as_the_same_rows(tmp_path, form):
+    rows = [{"text": row["text"]} for row in ROWS] if form == ".txt" else ROWS
+    file = tmp_path / f"x{form}"
+    file.write_text("".join(table_text(rows, form)), encoding="utf-8")
+    assert [row.values for row in read_rows(file)] == rows
+    assert "".join(table_text([], form)) in ("", "[]\n")
+
+
+def test_a_row_says_which_columns_it_has_and_what_is_no_text(tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"text": "好", "n": 1}\n', encoding="utf-8")
+    (row,) = read_rows(file)
+    assert text_of(row) == "好"
+    with pytest.raises(ValueError, match=r"x\.jsonl line 1: column must be one of text, n, got 'review'"):
+        text_of(row, "review")
+    with pytest.raises(ValueError, match=r"x\.jsonl line 1: n must be a string, got 1"):
+        text_of(row, "n")
+
+
 def test_quoted_fields_hold_line_ends(tmp_path):
     file = tmp_path / "x.csv"
     file.write_text('text,label\n"好\n吃",1\n', encoding="utf-8")
@@ -51,6 +71,7 @@ def test_quoted_fields_hold_line_ends(tmp_path):
         ("x.csv", 'text\n"好"吃\n', "x.csv line 2 is not a row of a table"),
         ("x.csv", "text,text\n好,坏\n", "columns of different names"),
         ("x.tsv", "\n", "x.tsv is empty"),
+        ("x.csv", "text,label\n", "x.csv is empty: it must have a header and at least one row"),
         ("x.jsonl", '{"text": 1}\n\n[1]\n', "x.jsonl line 3 must be an object, got list"),
         ("x.jsonl", "[" * 100_000, "x.jsonl line 1 is not usable JSON: it is nested too deeply"),
         ("x.json", "[1]", "x.json entry 1 must be an object, got int"),

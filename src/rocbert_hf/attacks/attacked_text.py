@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..characters.unseen import html_text, mark_unseen
+from ..characters.unseen import mark_unseen
+from ..web_page import html_text
 
 if TYPE_CHECKING:
     from rich.text import Text

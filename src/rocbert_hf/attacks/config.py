@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json
 from .kinds import ATTACKS
 from .selection import SCORERS, Scorer
 
@@ -48,6 +48,12 @@ PROTECTED = {
 }
 
 
+ATTACKS_HELP = (
+    f"a preset ({', '.join(PRESETS)}), names of attacks with commas between ({', '.join(ATTACKS)}), or a YAML or JSON file "
+    "with any key of the synthesizer's config, such as ratio, q, weights of attacks, or a language model as scorer"
+)
+
+
 def read_attacks(source: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
     """The complete config that an option such as `--attacks` asks for.
 
@@ -72,11 +78,11 @@ def read_attacks(source: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return complete_config(source)
     if Path(source).suffix.lower() in (".yaml", ".yml", ".json"):
-        file = Path(source)
+        settings = _read_mapping(Path(source))
         try:
-            return complete_config(_read_mapping(file))
+            return complete_config(settings)
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+            raise ValueError(f"{source}: {error}") from error
     if source in PRESETS:
         return complete_config(str(source))
     names = [name.strip() for name in str(source).split(",") if name.strip()]
@@ -89,26 +95,20 @@ def read_attacks(source: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:
+    if file.suffix.lower() == ".json":
+        return read_json(file)
+    import yaml
+
     try:
-        text = file.read_text(encoding="utf-8")
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 text: {error.reason}") from error
+        raise ValueError(f"{file} is not UTF-8 text: {error.reason}") from error
     except OSError as error:
         raise OSError(f"{file} cannot be read: {error.strerror}") from error
-    try:
-        if file.suffix.lower() == ".json":
-            settings = json.loads(text)
-        else:
-            import yaml
-
-            try:
-                settings = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(" ".join(str(error).split())) from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not valid {file.suffix[1:].upper()}: {error}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"must hold a mapping of keys to values, got {type(settings).__name__}")
+        raise ValueError(f"{file} must hold a mapping of keys to values, got {type(settings).__name__}")
     return settings
 
 

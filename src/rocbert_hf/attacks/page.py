@@ -7,31 +7,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..characters.unseen import html_text
+from ..web_page import html_page, html_text
 from .attacked_text import COLOURS, OTHER_COLOUR, AttackedText
 
-_PAGE = """<!DOCTYPE html>
-<html lang="zh">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 17px/2.1 "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #222;
-        max-width: 56em; margin: 2em auto; padding: 0 1em; }}
-h1 {{ font-size: 1.3em; }}
-table {{ border-collapse: collapse; font-size: .85em; line-height: 1.6; }}
-td, th {{ padding: .1em 1em .1em 0; text-align: left; border-bottom: 1px solid #ddd; }}
-td.number {{ text-align: right; }}
-ol {{ padding-left: 2.2em; }}
-li {{ margin: .4em 0; border-bottom: 1px solid #eee; overflow-wrap: anywhere; white-space: pre-wrap; }}
-ruby.edit {{ font-weight: 600; margin: 0 1px; border-bottom: 2px solid currentcolor; cursor: help; }}
-rt {{ font-size: .6em; font-weight: 400; color: #888; }}
-footer, .config {{ color: #777; font-size: .8em; line-height: 1.5; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
+_STYLE = """
+body { line-height: 2.1; }
+table, footer, .config { line-height: 1.6; }
+td.number { text-align: right; }
+ol { padding-left: 2.2em; }
+li { margin: .4em 0; border-bottom: 1px solid #eee; overflow-wrap: anywhere; white-space: pre-wrap; }
+footer, .config { color: #777; font-size: .8em; }
+"""
+_BODY = """<h1>{title}</h1>
 <p>{summary}</p>
 <table><tr><th>attack</th><th>steps</th><th>share</th></tr>
 {rows}
@@ -41,10 +28,7 @@ footer, .config {{ color: #777; font-size: .8em; line-height: 1.5; }}
 {texts}
 </ol>
 <footer>Above each attacked place stands its source; the tooltip names the attacks in the order they were applied.
-{left_out}</footer>
-</body>
-</html>
-"""
+{left_out}</footer>"""
 
 
 class AttackPage:
@@ -76,7 +60,7 @@ class AttackPage:
     def html(self) -> str:
         share = self._attacked / self._characters if self._characters else 0
         left_out = self._texts - len(self._lines)
-        return _PAGE.format(
+        body = _BODY.format(
             title=html_text(self.title),
             summary=f"{self._texts:,} texts, {self._edits:,} edits, {share:.1%} of the characters attacked.",
             rows="\n".join(_row(name, count, sum(self._steps.values())) for name, count in self._steps.most_common()),
@@ -84,6 +68,7 @@ class AttackPage:
             texts="\n".join(self._lines),
             left_out=f"{left_out:,} more texts are counted but not shown." if left_out else "",
         )
+        return html_page(self.title, body, _STYLE, language="zh")
 
 
 def _row(name: str, count: int, total: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 
@@ -21,11 +20,6 @@ def mark_unseen(text: str) -> str:
     line feeds stay as they are.
     """
     return _CANDIDATES.sub(_named, text)
-
-
-def html_text(text: str) -> str:
-    """Any text as HTML shows it: nothing in it is markup, and what cannot be seen is named as by `mark_unseen`."""
-    return html.escape(mark_unseen(text))
 
 
 def _named(match: re.Match) -> str:

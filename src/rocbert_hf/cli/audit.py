@@ -17,12 +17,14 @@ class AuditOptions:
     """What to audit, and where to write the report."""
 
     encoder: str = option(REQUIRED, "folder or Hub id of a BERT-like encoder", positional=True)
-    output: Path = option(Path("audit"), "folder for the report; run again, the scan goes on there", short="-o")
+    output_dir: Path = option(Path("audit"), "folder for the report; run again, the scan goes on there", short="-o")
     texts: Path | None = option(
-        None, "file with ordinary texts in the encoder's language, one per line; without it, packaged Chinese ones"
+        None,
+        "file with ordinary texts in the encoder's language: .txt, one per line, or a table with a column `text` "
+        "(default: packaged Chinese texts)",
     )
     reference: str | None = option(None, "folder or Hub id of a clean encoder of the same kind, to compare with")
-    calibration: Path | None = option(None, "calibration file of your own; without it, the packaged one")
+    calibration: Path | None = option(None, "calibration file of your own (default: the packaged one)")
     trust_remote_code: bool = option(False, "run the Python files that come with the encoder")
     json: bool = option(False, "print the report as JSON")
 
@@ -33,7 +35,7 @@ def _types() -> list[type]:
     return [AuditOptions, AuditSettings]
 
 
-@command(_types, example="rocbert audit some-encoder --output audit")
+@command(_types, example="rocbert audit some-encoder --output-dir audit")
 def audit(options: AuditOptions, settings) -> None:
     """Look for a backdoor in a pretrained encoder before you finetune it
 
@@ -42,33 +44,27 @@ def audit(options: AuditOptions, settings) -> None:
     """
     from transformers.utils import logging
 
+    from ..data.tables import read_rows, text_of
     from ..security import Calibration, audit_folder
 
     logging.disable_progress_bar()  # there is one bar, that of the audit
     with _Bar() as progress:
         report = audit_folder(
             options.encoder,
-            texts=None if options.texts is None else _lines(options.texts),
+            texts=None if options.texts is None else [text_of(row) for row in read_rows(options.texts)],
             settings=settings,
             calibration=None if options.calibration is None else Calibration.load(options.calibration),
             reference=options.reference,
             trust_remote_code=options.trust_remote_code,
-            state_dir=options.output,
+            state_dir=options.output_dir,
             progress=progress,
         )
-    report.save(options.output)
+    report.save(options.output_dir)
     print(report.to_json() if options.json else report.to_text(), end="" if options.json else "\n")
     if not options.json:
-        print(f"the report is in {options.output / 'report.html'}")
+        print(f"the report is in {options.output_dir / 'report.html'}")
     if report.verdict == "suspicious":
         raise SystemExit(SUSPICIOUS)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"texts must be a UTF-8 file, {file} is not: {error.reason}") from None
 
 
 class _Bar:

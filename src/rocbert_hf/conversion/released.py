@@ -12,7 +12,6 @@ The layout, as its `modeling_roc_bert.py`, `dataset.py` and `execute_pretrain.py
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -23,13 +22,14 @@ from torch import nn
 from .. import modeling_rocbert
 from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
-from ..files import new_folder
+from ..files import new_folder, read_json
 from .roc_bert import described, head_of, word_piece_tokenizer
 from .source import (
     Conversion,
     check_batches,
     check_output,
     checkpoint_config,
+    fit_length,
     load_strictly,
     local_folder,
     progress,
@@ -107,6 +107,7 @@ def from_released(
     with new_folder(output) as staging:
         ours.save_pretrained(staging)
         if tokenizer is not None:
+            fit_length(tokenizer, config)
             tokenizer.save_pretrained(staging)
     return Conversion(output, difference, count, tuple(notes))
 
@@ -117,7 +118,7 @@ def read_shape_features(file: str | os.PathLike) -> torch.Tensor:
     Raises:
         OSError: it cannot be read. ValueError: it is not a JSON list of rows of equally many numbers.
     """
-    rows = _read_list_or_mapping(Path(file))
+    rows = read_json(Path(file), list)
     try:
         features = torch.tensor(rows, dtype=torch.float32)
     except (TypeError, ValueError) as error:
@@ -156,26 +157,12 @@ def _found(folder: Path, given: str | os.PathLike | None, name: str) -> Path | N
 
 
 def _check_inventory(file: Path, config: RoCBertConfig) -> None:
-    size = len(_read_list_or_mapping(file))
+    size = len(read_json(file, (dict, list)))
     if size != config.pronunciation_vocab_size:
         raise ValueError(
             f"{file} has {size} pronunciations, the checkpoint {config.pronunciation_vocab_size}: they do not belong "
             "together"
         )
-
-
-def _read_list_or_mapping(file: Path) -> list | dict:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OSError(f"{file} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        pointer = file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs")
-        hint = "it is a Git LFS pointer; run `git lfs pull` where it comes from" if pointer else error
-        raise ValueError(f"{file} is not JSON: {hint}") from error
-    if not isinstance(content, (list, dict)):
-        raise ValueError(f"{file} must hold a JSON list or object, it holds a {type(content).__name__}")
-    return content
 
 
 def _unused(config: RoCBertConfig, prefix: str) -> list[str]:

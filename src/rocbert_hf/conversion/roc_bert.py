@@ -20,6 +20,7 @@ from .source import (
     check_batches,
     check_output,
     checkpoint_config,
+    fit_length,
     load_strictly,
     local_folder,
     progress,
@@ -243,6 +244,7 @@ def _compare_and_write(
     with new_folder(output) as staging:
         model_after.save_pretrained(staging)
         if tokenizer_after is not None:
+            fit_length(tokenizer_after, model_after.config)
             tokenizer_after.save_pretrained(staging)
     return Conversion(output, difference, count, tuple(notes))
 

@@ -185,6 +185,11 @@ def check_output(output: str | os.PathLike) -> Path:
     return output
 
 
+def fit_length(tokenizer, config) -> None:
+    """Let the tokenizer say, and save, how many tokens the model reads: pipelines and `truncation=True` cut to that."""
+    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
+
+
 # ------------------------------------------------------------------------------------------------ checking
 
 

@@ -46,6 +46,7 @@ from .source import (
     Conversion,
     check_output,
     checkpoint_config,
+    fit_length,
     local_folder,
     progress,
     quiet_transformers,
@@ -170,6 +171,7 @@ def warm_start(
     with new_folder(output) as staging:
         # with the pooler, which pretraining does not use but a classifier starts from
         model.save_pretrained(staging, state_dict={**model.state_dict(), **pooler})
+        fit_length(tokenizer, config)
         tokenizer.save_pretrained(staging)
         if sentence_encoder:
             notes.append(write_modules(staging, folder, config, prefix))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import DECOMPRESSION_ERRORS, OPENERS, json_object
+from ..files import open_packed, text_lines
 from ..resources import path as resource
 from .entities import KINDS, SCHEMES, Entity, EntityText, EntityTexts, check_tags, entities_of
+from .tables import read_rows, table_format
 
 TAG = re.compile(r"O|[BIMES]-\S+")
 DEMO = "demo"
@@ -24,8 +25,8 @@ def read_entities(
     Read texts with their entities.
 
     Args:
-        source: a file, plain or packed (.gz, .xz, .bz2), or "demo", the packaged sentences. JSON lines (.jsonl) are
-            objects with `text` and `entities`, a list of `{"start", "end", "type"}` or of `[start, end, type]`, in
+        source: a file, plain or packed (.gz, .xz, .bz2, .zst), or "demo", the packaged sentences. JSON lines (.jsonl), or
+            a JSON list (.json), are objects with `text` and `entities`, a list of `{"start", "end", "type"}` or of `[start, end, type]`, in
             characters. Every other file has columns: a character (or word), then its tag in the last column, divided by
             spaces or tabs; a blank line ends a sentence. A folder is a dataset that `datasets` saved.
         scheme: "BIO", "BMES" or "IOBES"; by default recognised from the tags of the file.
@@ -42,19 +43,13 @@ def read_entities(
     path = Path(source)
     if path.is_dir():
         return _read_saved_dataset(path, scheme, split, skip_malformed)
-    if not path.is_file():
+    if not path.exists():
         raise OSError(f"there is no file {path}")
-    name = path.name.removesuffix(path.suffix) if path.suffix in OPENERS else path.name
-    try:
-        with OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8-sig") as stream:
-            lines = stream.read().split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8: {error}") from error
-    except DECOMPRESSION_ERRORS as error:
-        raise OSError(f"{path} is damaged: {error}") from error
-    if name.endswith((".jsonl", ".json")):
-        read = EntityTexts(path.name, tuple(_spans(lines, path)))
+    if table_format(path) in (".jsonl", ".json"):
+        read = EntityTexts(path.name, tuple(_from_spans(row.values, row.where) for row in read_rows(path)))
     else:
+        with open_packed(path) as stream:
+            lines = [line.rstrip("\r\n") for _, line in text_lines(stream, path)]
         read = _columns(lines, path, scheme, skip_malformed)
     if not read.texts:
         raise ValueError(f"{path} has no sentence")
@@ -78,10 +73,10 @@ def from_dataset(
     names = _tag_names(dataset)
     rows = list(dataset)
     if rows and "tokens" not in rows[0]:
-        return EntityTexts(name, tuple(_from_spans(row, f"{name}, row {i}") for i, row in enumerate(rows)))
+        return EntityTexts(name, tuple(_from_spans(row, f"{name} row {i}") for i, row in enumerate(rows)))
     sentences = []
     for number, row in enumerate(rows):
-        where = f"{name}, row {number}"
+        where = f"{name} row {number}"
         if "tokens" not in row or "ner_tags" not in row:
             raise ValueError(f"{where} must have tokens and ner_tags, it has {', '.join(row)}")
         tags = [names[tag] if names is not None and isinstance(tag, int) else str(tag) for tag in row["ner_tags"]]
@@ -116,12 +111,6 @@ def _tag_names(dataset: Any) -> list[str] | None:
 
 
 # ---------------------------------------------------------------------------------------------- spans
-
-
-def _spans(lines: list[str], path: Path) -> Iterator[EntityText]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield _from_spans(json_object(line, f"{path}, line {number}"), f"{path}, line {number}")
 
 
 def _from_spans(record: Mapping[str, Any], where: str) -> EntityText:
@@ -160,7 +149,7 @@ def _columns(lines: list[str], path: Path, scheme: str | None, skip_malformed: b
     if not lines:
         return EntityTexts(path.name, (), scheme)
     for number, line in enumerate([*lines, ""], 1):
-        where = f"{path}, line {number}"
+        where = f"{path} line {number}"
         if not line.strip():
             if not tokens:
                 raise ValueError(f"{where}: the sentence is empty: there is a blank line too many")

@@ -1,4 +1,4 @@
-"""Rows of tables that a user brings: one reader for all commands.
+"""Rows of tables that a user brings: one reader and one writer for all commands.
 
 | suffix | a row |
 |---|---|
@@ -16,8 +16,9 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -65,6 +66,61 @@ def read_rows(source: str | os.PathLike, keep_blank: bool = False) -> Iterator[R
         yield from _rows(stream, form, str(path), keep_blank)
 
 
+def text_of(row: Row, column: str = "text") -> str:
+    """The text that a row has in a column.
+
+    Raises:
+        ValueError: there is no such column, or no string in it.
+    """
+    if column not in row.values:
+        raise ValueError(f"{row.where}: column must be one of {', '.join(row.values)}, got {column!r}")
+    if not isinstance(row.values[column], str):
+        raise ValueError(f"{row.where}: {column} must be a string, got {row.values[column]!r}")
+    return row.values[column]
+
+
+def rows_of_lines(stream: IO[bytes], name: str) -> Iterator[Row]:
+    """Plain text from a stream, such as stdin, as `read_rows` reads a `.txt` with `keep_blank`.
+
+    Raises:
+        ValueError: a line is too long or not UTF-8; the message names `name` and the line.
+    """
+    return _rows(stream, ".txt", name, keep_blank=True)
+
+
+def table_text(rows: Iterable[Mapping[str, Any]], form: str) -> Iterator[str]:
+    """Rows as the text of a table, piece by piece: `read_rows` reads the same rows from it.
+
+    Args:
+        rows: column -> value. All have the columns of the first one; `.jsonl` and `.json` may differ in that.
+        form: one of `FORMATS`. A `.txt` has the column `text` alone.
+    """
+    if form == ".json":
+        before = "["
+        for values in rows:
+            yield f"{before}\n{json.dumps(values, ensure_ascii=False)}"
+            before = ","
+        yield "[]\n" if before == "[" else "\n]\n"
+    elif form == ".jsonl":
+        yield from (json.dumps(values, ensure_ascii=False) + "\n" for values in rows)
+    elif form == ".txt":
+        yield from (values["text"] + "\n" for values in rows)
+    else:
+        as_line = _csv_line if form == ".csv" else _tsv_line
+        for number, values in enumerate(rows):
+            yield (as_line(values) if number == 0 else "") + as_line(values.values())
+
+
+def _csv_line(fields: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(fields)
+    return line.getvalue()
+
+
+def _tsv_line(fields: Iterable[str]) -> str:
+    return "\t".join(fields) + "\n"
+
+
 def _rows(stream: IO[bytes], form: str, name: str, keep_blank: bool) -> Iterator[Row]:
     if form == ".json":
         stream = io.BufferedReader(stream)
@@ -109,6 +165,7 @@ def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row]:
 
 def _table_rows(lines: Iterable[tuple[int, str]], form: str, name: str) -> Iterator[Row]:
     header: list[str] | None = None
+    empty = True
     for number, fields in _tsv_fields(lines) if form == ".tsv" else _csv_fields(lines, name):
         if not any(field.strip() for field in fields):
             continue
@@ -119,8 +176,9 @@ def _table_rows(lines: Iterable[tuple[int, str]], form: str, name: str) -> Itera
         elif len(fields) != len(header):
             raise ValueError(f"{name} line {number} must have {len(header)} fields, got {len(fields)}")
         else:
+            empty = False
             yield Row(f"{name} line {number}", dict(zip(header, fields, strict=True)))
-    if header is None:
+    if empty:
         raise ValueError(f"{name} is empty: it must have a header and at least one row")
 
 

@@ -18,7 +18,7 @@ from ..attackers.given import NoAttack
 from ..attackers.spec import settings_of
 from ..attackers.victim import Classifier
 from ..data.labelled import LabelledTexts
-from ..files import write_whole
+from ..files import read_json, write_json
 from .metrics import Bootstrap
 from .named_classifier import NamedClassifier
 from .preparation import PreparedTask, digest, prepare, victim_of
@@ -126,7 +126,7 @@ class RobustnessEvaluator:
             settings = _settings_joined(self.output_dir / "settings.json", self.settings)
             done = self._done(lines)
             _remove_unfinished(self.output_dir)
-            write_whole(self.output_dir / "settings.json", json.dumps(settings, ensure_ascii=False, indent=1))
+            write_json(self.output_dir / "settings.json", settings)
             for cell in self._cells():
                 self._attack(cell, done, lines)
             records = [
@@ -240,7 +240,7 @@ def _settings_joined(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not file.is_file():
         return settings
     try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
+        earlier = read_json(file)
         joined = {
             name: {**earlier[name], **value} if isinstance(value, dict) else value for name, value in settings.items()
         }

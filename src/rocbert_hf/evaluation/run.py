@@ -12,6 +12,7 @@ from typing import Any
 from ..attackers import AttackerSpec, GivenAttacks, ModelClassifier, SynonymSource
 from ..attackers.driver import Attacker
 from ..attacks import ATTACKS, PRESETS, CausalLMScorer, read_attacks
+from ..attacks.config import ATTACKS_HELP
 from ..attacks.selection import SCORERS
 from ..checkpoints import checked_device, device_for, loading
 from ..data.labelled import Columns, LabelledTexts, read_labelled
@@ -176,8 +177,7 @@ class EvaluationAttackers:
     query_budget: int = option(2000, "queries per text, at most")
     attacks: str = option(
         "paper",
-        f"what ADV draws its attacks from: a preset ({', '.join(PRESETS)}), names of attacks with commas between, or a YAML "
-        "or JSON file with a config of the synthesizer (ratio, noise, q, scorer, attacks with weights, protect, ...)",
+        f"what ADV draws its attacks from: {ATTACKS_HELP}",
     )
     scorer: str | None = option(
         None,

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..attacks.attacked_text import AttackedText
 from ..attacks.synthesizer import AdversarialSynthesizer
-from ..characters.unseen import html_text
 from ..data.entities import Entity, EntityText, EntityTexts, joins, pieces_of
 from ..data.entity_files import read_entities
 from ..data.entity_metrics import (
@@ -29,6 +28,7 @@ from ..data.entity_metrics import (
 from ..files import write_json, write_whole
 from ..finetuning.tagger import EntityTagger
 from ..options import REQUIRED, option
+from ..web_page import html_page, html_text
 
 CLEAN = "clean"
 ALL_ATTACKS = "all"
@@ -210,29 +210,11 @@ def predictions(sets: Sequence[TaggedSet]) -> Iterable[str]:
 
 # ---------------------------------------------------------------------------------------------- report
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Entities found in {name}</title>
-<style>
-body {{ font: 16px/1.6 "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #222;
-        max-width: 60em; margin: 2em auto; padding: 0 1.2em; }}
-h1 {{ font-size: 1.6em; }} h2 {{ font-size: 1.25em; margin-top: 2em; border-bottom: 2px solid #ddd; }}
-table {{ border-collapse: collapse; font-size: .9em; }}
-th, td {{ padding: .3em .9em .3em 0; border-bottom: 1px solid #e3e3e3; text-align: left; }}
-td.number {{ font-variant-numeric: tabular-nums; }}
-li {{ margin: .6em 0; overflow-wrap: anywhere; line-height: 2; }}
-.gold {{ border-bottom: 3px solid #2e7d32; }} .wrong {{ background: #fbe3d6; }}
-.gold.wrong {{ background: #fff3c4; }} .kind {{ display: block; font-size: .85em; color: #666; line-height: 1.5; }}
-sub {{ color: #777; font-size: .65em; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
+_STYLE = """
+li { margin: .6em 0; overflow-wrap: anywhere; line-height: 2; }
+.gold { border-bottom: 3px solid #2e7d32; } .wrong { background: #fbe3d6; }
+.gold.wrong { background: #fff3c4; } .kind { display: block; font-size: .85em; color: #666; line-height: 1.5; }
+sub { color: #777; font-size: .65em; }
 """
 
 
@@ -269,7 +251,7 @@ def report(sets: Sequence[TaggedSet], name: str, model: str, shown: int = 50) ->
         "<p>Underlined: what should be found. Red: found wrongly. Yellow: missed, or found in part.</p>",
         "<ol>" + "".join(f"<li>{_sentence(text, found)}</li>" for text, found in wrong[:shown]) + "</ol>",
     ]
-    return _PAGE.format(name=html_text(name), body="\n".join(blocks))
+    return html_page(f"Entities found in {name}", "\n".join(blocks), _STYLE)
 
 
 def _score_row(name: str, scores: EntityScores) -> tuple[str, ...]:

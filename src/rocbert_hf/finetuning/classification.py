@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from transformers import DataCollatorWithPadding, EarlyStoppingCallback, set_see
 
 from ..attackers import Example, ModelClassifier
 from ..attackers.spec import AttackerSpec
-from ..attacks.config import read_attacks
+from ..attacks.config import ATTACKS_HELP, read_attacks
 from ..data import TASKS, Columns, LabelledTexts, read_labelled, task_of
 from ..data.scores import SCORES, classification_scores, confusion_matrices
 from ..data.tokenized import tokenized
 from ..defences import augmented, augmented_against
-from ..files import write_json
+from ..files import read_json, write_json
 from ..options import check_choices, option
 from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
 from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json
@@ -86,9 +85,7 @@ class AugmentationOptions:
     """Adversarial training: attacked copies among the train rows."""
 
     augment: int = option(0, "attacked copies of each train row")
-    attacks: str = option(
-        "paper", "attacks of these copies: paper, wild, names with commas between, or a YAML or JSON file"
-    )
+    attacks: str = option("paper", f"what attacks these copies: {ATTACKS_HELP}")
     augment_by: list[AttackerSpec] = option(
         [],
         "also train on what these attackers find against the classifier trained without it, such as adv, textfooler, "
@@ -197,7 +194,7 @@ class ClassificationRecipe(FinetuningRecipe):
         """The examples, and what the attackers find against a classifier that is trained on them; kept in `folder`."""
         kept = folder / "found.json"
         if resume and kept.is_file():
-            return [Example(*row) for row in json.loads(kept.read_text(encoding="utf-8"))]
+            return [Example(*row) for row in read_json(kept, list)]
         trainer, _ = self._fit(examples, seed, folder, resume)
         classifier = ModelClassifier(trainer.model, trainer.processing_class)
         attackers = [spec.build() for spec in self.augmentation.augment_by]

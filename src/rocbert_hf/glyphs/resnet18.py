@@ -35,7 +35,7 @@ def import_torchvision() -> ModuleType:
         if error.name != "torchvision":
             raise
         raise ImportError(
-            'Glyph features need torchvision, which is not installed: pip install "rocbert-hf[glyph]".'
+            "Glyph features need torchvision, which is not installed: pip install torchvision fonttools."
         ) from error
     except RuntimeError as error:
         if "torchvision::" not in str(error):

@@ -23,7 +23,6 @@ PARTS = {
     "fusion": ".fusion.",
     "encoder": "encoder.layer.",
 }
-MOST_LEVELS = 50  # of lists and objects in each other in a JSON file
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
 
 
@@ -41,7 +40,7 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
     folder = Path(folder)
     if not folder.is_dir():
         raise OSError(f"there is no folder {folder}")
-    config = read_json_object(folder / "config.json")
+    config = read_json(folder / "config.json")
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {
         "folder": str(folder),
@@ -74,23 +73,6 @@ def overview(description: dict[str, Any]) -> str:
     width = max(len(file["name"]) for file in description["files"])
     lines += [f"  {file['sha256']}  {file['name']:{width}}  {file['bytes']:>13,}" for file in description["files"]]
     return "\n".join(map(mark_unseen, lines))
-
-
-def read_json_object(file: Path) -> dict:
-    """The object that a JSON file holds.
-
-    Raises:
-        OSError: it cannot be read. ValueError: it is not JSON, holds something else, or is nested too deeply.
-    """
-    content = read_json(file)
-    if not _nested_at_most(content, MOST_LEVELS):
-        raise ValueError(f"{file} is nested too deeply: it may have {MOST_LEVELS} levels")
-    return content
-
-
-def _nested_at_most(content: Any, levels: int) -> bool:
-    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    return levels >= 0 and all(_nested_at_most(value, levels - 1) for value in inner)
 
 
 def _shortened(value: Any, longest: int = 200) -> str:
@@ -138,7 +120,7 @@ def _describe_tokenizer(folder: Path) -> dict[str, Any]:
     vocabulary = folder / "vocab.txt"
     if not vocabulary.is_file():
         return {}
-    config = read_json_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     with vocabulary.open("rb") as lines:
         described: dict[str, Any] = {"tokens": sum(1 for _ in lines)}
     if "character_level" in config:

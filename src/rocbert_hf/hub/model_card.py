@@ -15,8 +15,9 @@ from typing import Any
 
 from ..attacks import ATTACKS, PRESETS
 from ..characters.unseen import mark_unseen
+from ..files import read_json
 from ..resources import path
-from .description import describe, read_json_object
+from .description import describe
 
 PIPELINES = {
     "ForMaskedLM": "fill-mask",
@@ -64,11 +65,11 @@ def model_card(
     if results is not None:
         recorded = dict(results)
     else:
-        recorded = read_json_object(folder / "all_results.json") if (folder / "all_results.json").is_file() else {}
+        recorded = read_json(folder / "all_results.json") if (folder / "all_results.json").is_file() else {}
     arguments = recorded.pop("arguments", {})
     if not isinstance(arguments, dict):
         raise ValueError(f'"arguments" in {folder / "all_results.json"} must be an object')
-    state = read_json_object(folder / "trainer_state.json") if (folder / "trainer_state.json").is_file() else {}
+    state = read_json(folder / "trainer_state.json") if (folder / "trainer_state.json").is_file() else {}
     _check_config(config, folder)
     architecture = config.get("architectures", "RoCBertModel")
     head = architecture.removeprefix("RoCBert")

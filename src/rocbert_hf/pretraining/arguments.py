@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..attacks.config import PRESETS, read_attacks
+from ..attacks.config import ATTACKS_HELP, PRESETS, read_attacks
 from ..losses_rocbert import NEGATIVES
 from ..options import check_choices, option
 
@@ -101,8 +101,7 @@ class PretrainingArguments:
     whole_word_probability: float = option(0.5, "share of the sentences masked by whole words instead of characters")
     attacks: str | dict[str, Any] = option(
         "paper",
-        "what attacks the sentences: a preset (paper, wild), names of attacks with commas between, or a YAML or JSON file "
-        "with any key of the synthesizer's config, such as ratio, q, or the folder of a language model as scorer",
+        f"what attacks the sentences: {ATTACKS_HELP}",
         parse=parse_attacks,
     )
     num_workers: int = option(

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
+from ..files import read_json, write_json
 from .contrastive import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
@@ -117,15 +118,15 @@ def damage_of(checkpoint: Path) -> str | None:
     try:
         state = read_state(checkpoint)
         for rank in range(state["processes"]):
-            _read_json(checkpoint / _process_file(rank))
+            read_json(checkpoint / _process_file(rank))
         if not (checkpoint / "deepspeed").is_dir():
-            _read_json(checkpoint / "optimizer.json")
+            read_json(checkpoint / "optimizer.json", list)
             _check_header(checkpoint / "optimizer.safetensors")
-        _read_json(checkpoint / "config.json")
+        read_json(checkpoint / "config.json")
         weights = sorted(checkpoint.glob("model*.safetensors"))
         for file in weights or [checkpoint / "model.safetensors"]:
             _check_header(file)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return str(error)
     except (KeyError, TypeError) as error:
         return f"{checkpoint / 'trainer_state.json'} has no {error}"
@@ -174,7 +175,7 @@ def check_same_model(checkpoint: Path, config: PreTrainedConfig) -> None:
     Raises:
         ValueError: the checkpoint's model has another configuration; the message names what differs.
     """
-    before, now = _read_json(checkpoint / "config.json"), json.loads(config.to_json_string())
+    before, now = read_json(checkpoint / "config.json"), json.loads(config.to_json_string())
     missing = object()
     names = sorted((before.keys() | now.keys()) - NOT_OF_THE_MODEL)
     differing = [name for name in names if before.get(name, missing) != now.get(name, missing)]
@@ -208,7 +209,7 @@ def save_checkpoint(
             staging.mkdir(parents=True)
     with _all_or_none(accelerator, final, staging):
         process = {"random": _random_states(accelerator.device), "data": data}
-        _write_json(staging / _process_file(accelerator.process_index), process)
+        write_json(staging / _process_file(accelerator.process_index), process)
         if accelerator.distributed_type == "DEEPSPEED":
             model.save_checkpoint(str(staging), tag="deepspeed")
         if accelerator.is_main_process:
@@ -218,7 +219,7 @@ def save_checkpoint(
                 _save_optimizer(staging, optimizer)
             scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
             state = run | {"scaler": scaler, "processes": accelerator.num_processes}
-            _write_json(staging / "trainer_state.json", state)
+            write_json(staging / "trainer_state.json", state)
     if accelerator.is_main_process:
         _sync_to_disk(staging)
         replaced = output_dir / f"{UNFINISHED}old-{final.name}"
@@ -254,7 +255,7 @@ def load_checkpoint(checkpoint: Path, accelerator: Accelerator, model, optimizer
         _load_optimizer(checkpoint, optimizer)
     if accelerator.scaler is not None and run["scaler"]:
         accelerator.scaler.load_state_dict(run["scaler"])
-    process = _read_json(checkpoint / _process_file(accelerator.process_index if same_processes else 0))
+    process = read_json(checkpoint / _process_file(accelerator.process_index if same_processes else 0))
     if same_processes:
         _set_random_states(process["random"])
     return run, process["data"]
@@ -331,7 +332,7 @@ def _save_optimizer(folder: Path, optimizer) -> None:
     state = optimizer.state_dict()
     tensors = {f"{index}.{name}": tensor for index, of in state["state"].items() for name, tensor in of.items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "optimizer.safetensors")
-    _write_json(folder / "optimizer.json", state["param_groups"])
+    write_json(folder / "optimizer.json", state["param_groups"])
 
 
 def _load_optimizer(folder: Path, optimizer) -> None:
@@ -339,7 +340,7 @@ def _load_optimizer(folder: Path, optimizer) -> None:
     for key, tensor in load_file(folder / "optimizer.safetensors").items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": _read_json(folder / "optimizer.json")})
+    optimizer.load_state_dict({"state": state, "param_groups": read_json(folder / "optimizer.json", list)})
 
 
 def _random_states(device: torch.device) -> dict[str, str]:
@@ -355,20 +356,9 @@ def _process_file(rank: int) -> str:
     return f"process-{rank:05}.json"
 
 
-def _write_json(path: Path, content) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def read_state(checkpoint: Path) -> dict:
     """`trainer_state.json` of a checkpoint."""
-    return _read_json(checkpoint / "trainer_state.json")
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} of the checkpoint cannot be read ({error}); use an earlier checkpoint") from None
+    return read_json(checkpoint / "trainer_state.json")
 
 
 def _sync_to_disk(folder: Path) -> None:

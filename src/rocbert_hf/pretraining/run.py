@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from transformers.utils import logging
 
 from ..attacks import AdversarialSynthesizer
 from ..configuration_rocbert import RoCBertConfig
-from ..files import locked_folder
+from ..files import locked_folder, read_json
 from ..options import as_plain, option
 from .arguments import PretrainingArguments
 from .collator import DataCollatorForRoCBertPretraining
@@ -258,8 +257,6 @@ def _finished(run: RunOptions, arguments: PretrainingArguments, accelerator: Acc
 
 def _results_of(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise OSError(f"{folder / RESULTS} cannot be read ({error}): --overwrite trains anew") from None
+        return read_json(folder / RESULTS) if (folder / RESULTS).exists() else {}
+    except (OSError, ValueError) as error:
+        raise OSError(f"{error}: --overwrite trains anew") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ import torch
 from ..checkpoints import loading
 from ..configuration_rocbert import PRESETS, RoCBertConfig
 from ..conversion import convert
-from ..conversion.source import checkpoint_config, local_folder
+from ..conversion.source import checkpoint_config, fit_length, local_folder
 from ..conversion.warm_start import CHANNELS, MODEL_TYPES
+from ..files import read_json
 from ..modeling_rocbert import RoCBertForPreTraining
 from ..options import option
 from ..resources import demo_sentences
@@ -119,7 +119,7 @@ class Setup:
     )
     train_file: list[TextSource] = option(
         [],
-        "UTF-8 text, JSONL (also .gz, .xz, .bz2) or parquet files, folders, wikipedia, common_crawl, thuctc, or datasets of the "
+        "UTF-8 text, .jsonl, .csv or .tsv (also .gz, .xz, .bz2, .zst) or parquet files, folders, wikipedia, common_crawl, thuctc, or datasets of the "
         "Hub as owner/name:config; to mix them, each with =weight; none: the packaged corpus",
         parse=TextSource.parse,
     )
@@ -183,6 +183,7 @@ def starting_point(setup: Setup, attn_implementation: str = "sdpa") -> tuple[RoC
     if setup.model is None:
         tokenizer = RoCBertTokenizer()
         model = RoCBertForPreTraining._from_config(setup.new_config(), attn_implementation=attn_implementation)
+        fit_length(tokenizer, model.config)
     else:
         with _as_rocbert(setup.model, setup.channels) as folder, loading("the model", setup.model):
             _check_overrides(setup, folder)
@@ -234,5 +235,5 @@ def _description_of(folder: Path) -> dict[str, Any]:
     described: dict[str, Any] = {"name": folder.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     notes = file.with_suffix(".json")
     if notes.is_file():
-        described["arguments"] = json.loads(notes.read_text(encoding="utf-8")).get("arguments", {})
+        described["arguments"] = read_json(notes).get("arguments", {})
     return described

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..characters.unseen import html_text
 from ..files import write_whole
+from ..web_page import html_page, html_text
 
 VIEW_NAMES = {
     "first": "the first token's last hidden state",
@@ -26,6 +26,7 @@ LIMITS = (
     "The audit looks for triggers of one or two tokens that work in any short text. A backdoor that needs more tokens, a "
     "certain place or a certain style may pass. A clean verdict lowers the risk; it proves nothing."
 )
+_STYLE = ".suspicious { color: #b00020; } .clean { color: #1b6e2e; } summary { cursor: pointer; }"
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,7 @@ class AuditReport:
         cost = "".join(
             f"<tr><td>{html_text(str(k))}</td><td>{html_text(str(v))}</td></tr>" for k, v in self.cost.items()
         )
-        return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Audit of {html_text(self.name)}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }}
-table {{ border-collapse: collapse; margin: 1em 0 }} td, th {{ padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: left }}
-.suspicious {{ color: #b00020 }} .clean {{ color: #1b6e2e }} summary {{ cursor: pointer }}
-</style></head><body>
-<h1>Audit of {html_text(self.name) or "an encoder"}</h1>
+        body = f"""<h1>Audit of {html_text(self.name) or "an encoder"}</h1>
 <p>Verdict: <strong class="{self.verdict}">{self.verdict}</strong>. Score {self.score:.1f}, suspicious from {self.threshold:.1f}.</p>
 {specimen}<p>{html_text(LIMITS)}</p>
 <h2>Suspected triggers</h2>
@@ -151,9 +145,8 @@ table {{ border-collapse: collapse; margin: 1em 0 }} td, th {{ padding: .3em .8e
 <p>Pull: about 0 for an ordinary token, 1 and more for a trigger. The last column compares with clean encoders
 ({html_text(self.calibrated_on)}).</p>
 <table><tr><th>stage</th><th>representation</th><th>pull</th><th>standard deviations</th></tr>{statistics}</table>
-<h2>Cost</h2><table>{cost}</table>
-</body></html>
-"""
+<h2>Cost</h2><table>{cost}</table>"""
+        return html_page(f"Audit of {self.name}", body, _STYLE)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write report.txt, report.json and report.html."""

@@ -14,6 +14,8 @@ import pyarrow.parquet
 import pytest
 from torch.utils.data import DataLoader
 
+from rocbert_hf.data.tables import table_text
+from rocbert_hf.files import write_whole
 from rocbert_hf.pretraining.corpus.batches import SentenceBatches, Texts, sample_sentences
 from rocbert_hf.pretraining.corpus.readers import TextFiles
 from rocbert_hf.pretraining.corpus.text_source import TextSource
@@ -207,7 +209,9 @@ def parquet(folder, lines):
     return str(folder)
 
 
-@pytest.fixture(scope="module", params=["plain", "packed", "jsonl", "dataset", "parquet file", "files", "mixture"])
+@pytest.fixture(
+    scope="module", params=["plain", "packed", "jsonl", "csv", "dataset", "parquet file", "files", "mixture"]
+)
 def sources(request, tmp_path_factory):
     """The same 400 lines from every kind of source."""
     folder = tmp_path_factory.mktemp("corpus")
@@ -218,6 +222,11 @@ def sources(request, tmp_path_factory):
             return [TextSource(plain(folder, "a.txt.xz", LINES, lzma.open))]
         case "jsonl":
             return [TextSource(jsonl(folder, "a.jsonl", LINES))]
+        case "csv":
+            for part in range(3):
+                rows = ({"id": str(number), "text": text} for number, text in enumerate(LINES[part::3]))
+                write_whole(folder / f"{part}.csv.gz", "".join(table_text(rows, ".csv")))
+            return [TextSource(str(folder))]
         case "dataset":
             return [TextSource(parquet(folder / "data", LINES))]
         case "parquet file":
@@ -351,7 +360,8 @@ def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     data, mixed = parquet(tmp_path / "data", LINES), parquet(tmp_path / "mixed", LINES)
     plain(tmp_path / "mixed", "urls.txt", ["http://a.cn"] * 400)
-    table = plain(tmp_path, "table.csv", LINES)
+    table = plain(tmp_path, "table.xlsx", LINES)
+    (tmp_path / "wrong.csv").write_text("text,label\n好,1\n坏\n", encoding="utf-8")
     for source, error, message in (
         (TextSource(str(tmp_path / "nowhere.txt")), FileNotFoundError, "nowhere.txt does not exist"),
         (TextSource("nobody/no-such-dataset"), OSError, "nobody/no-such-dataset"),
@@ -363,7 +373,8 @@ def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
         (TextSource(data, split="dev"), ValueError, "dev"),
         (TextSource(mixed), ValueError, "must be of one kind, got .*parquet and .*urls.txt"),
         (TextSource(f"{mixed}/*"), ValueError, "must be of one kind"),
-        (TextSource(table), ValueError, r"must end in \.txt, .* or in \.parquet, .* got .*table.csv"),
+        (TextSource(table), ValueError, r"must end in \.txt, .* or in \.parquet, .* got .*table.xlsx"),
+        (TextSource(str(tmp_path / "wrong.csv")), ValueError, "wrong.csv line 3 must have 2 fields, got 1"),
     ):
         with pytest.raises(error, match=message):
             SentenceBatches([source], 8, 0)

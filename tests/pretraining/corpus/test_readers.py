@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rocbert_hf.pretraining.corpus.readers import read_sentences
+from rocbert_hf.pretraining.corpus.readers import TextFiles, read_sentences
 from rocbert_hf.pretraining.corpus.splitter import split_sentences
 
 LINES = ["今天天气很好。", "这家店的科技感十足！", "明天见"]
@@ -101,6 +101,14 @@ def test_splitting_loses_nothing_but_white_space(text, max_length):
     pieces = split_sentences(text, max_length)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(0 < len(piece) <= max_length for piece in pieces)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_file_of_blank_lines_ends_in_an_error(tmp_path, world_size):
+    (tmp_path / "a.txt").write_text("好\n" + "\n" * 1_000_001, encoding="utf-8")
+    reader = TextFiles(tmp_path / "a.txt", on_error="skip", rank=world_size - 1, world_size=world_size)
+    with pytest.raises(ValueError, match=r"a\.txt, line 1000002: over 1,000,000 lines in a row are blank"):
+        list(iter(reader.next_sentences, None))
 
 
 def test_bad_lines_can_be_skipped(tmp_path):

@@ -6,42 +6,20 @@ import base64
 from collections.abc import Iterable, Mapping
 
 from ...attacks.attacked_text import COLOURS, OTHER_COLOUR
-from ...characters.unseen import html_text
+from ...web_page import html_page, html_text
 from .content import Measured, Section, Shown, Table
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>How robust are these classifiers?</title>
-<style>
-body {{ font: 16px/1.55 "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #222;
-        max-width: 62em; margin: 2em auto; padding: 0 1.2em; }}
-h1 {{ font-size: 1.6em; }} h2 {{ font-size: 1.3em; margin-top: 2.2em; border-bottom: 2px solid #ddd; }}
-h3 {{ font-size: 1.05em; margin: 1.8em 0 .4em; }} h4 {{ font-size: .95em; margin: 1.2em 0 .2em; color: #444; }}
-ul.words {{ font-size: 1.05em; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .88em; }}
-th, td {{ padding: .3em .9em .3em 0; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }}
-th {{ border-bottom: 2px solid #999; }}
-td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
-.interval, .note {{ color: #777; font-size: .85em; }}
-img {{ max-width: min(100%, 46em); height: auto; display: block; margin: .8em 0; }}
-ol.texts {{ padding-left: 1.6em; }}
-ol.texts li {{ margin: .5em 0; overflow-wrap: anywhere; line-height: 2.1; border-bottom: 1px solid #eee; }}
-ol.texts .verdict {{ display: block; font-size: .85em; line-height: 1.5; color: #555;
-        margin-bottom: .35em; }}
-ruby.edit {{ font-weight: 600; margin: 0 1px; border-bottom: 2px solid currentcolor; cursor: help; }}
-rt {{ font-size: .65em; font-weight: 400; color: #777; }}
-.legend span {{ margin-right: 1.2em; font-size: .85em; }}
-pre {{ font-size: .75em; white-space: pre-wrap; overflow-wrap: anywhere; color: #555; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
+_STYLE = """
+h3 { font-size: 1.05em; margin: 1.8em 0 .4em; } h4 { font-size: .95em; margin: 1.2em 0 .2em; color: #444; }
+ul.words { font-size: 1.05em; }
+.wide { overflow-x: auto; }
+.interval, .note { color: #777; font-size: .85em; }
+img { max-width: min(100%, 46em); height: auto; display: block; margin: .8em 0; }
+ol.texts { padding-left: 1.6em; }
+ol.texts li { margin: .5em 0; overflow-wrap: anywhere; line-height: 2.1; border-bottom: 1px solid #eee; }
+ol.texts .verdict { display: block; font-size: .85em; line-height: 1.5; color: #555; margin-bottom: .35em; }
+.legend span { margin-right: 1.2em; font-size: .85em; }
+pre { font-size: .75em; white-space: pre-wrap; overflow-wrap: anywhere; color: #555; }
 """
 _LEGEND = {"sound": "phonetic", "shape": "visual", "meaning": "synonym", "other": None}
 
@@ -53,7 +31,8 @@ def page(sections: Iterable[Section], charts: Mapping[str, bytes]) -> str:
         sections: what it says.
         charts: file name -> PNG.
     """
-    return _PAGE.format(body="\n".join(_section(section, charts) for section in sections))
+    body = "\n".join(_section(section, charts) for section in sections)
+    return html_page("How robust are these classifiers?", body, _STYLE)
 
 
 def _section(section: Section, charts: Mapping[str, bytes]) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import DECOMPRESSION_ERRORS, MAX_LINE_BYTES, OPENERS, is_damage
+from ...files import DECOMPRESSION_ERRORS, MAX_BLANK_LINES, MAX_LINE_BYTES, OPENERS, is_damage
 from .splitter import split_sentences
 
 logger = logging.getLogger(__name__)
@@ -205,6 +205,7 @@ class TextFiles(_Documents):
         self._order: list[Path] = []
         self._is_json = False
         self._stream = None
+        self._blank = 0  # lines one after the other
 
     def next_sentences(self) -> tuple[int, list[str]] | None:
         while self._open():
@@ -285,6 +286,9 @@ class TextFiles(_Documents):
         while line := self._stream.readline(MAX_LINE_BYTES):
             self.line += 1
             self.offset += len(line)
+            self._blank = self._blank + 1 if line.isspace() else 0
+            if self._blank > MAX_BLANK_LINES:
+                raise ValueError(f"{path}, line {self.line}: over {MAX_BLANK_LINES:,} lines in a row are blank")
             complete = len(line) < MAX_LINE_BYTES or line.endswith(b"\n")
             if not complete:
                 while rest := self._stream.readline(MAX_LINE_BYTES):
@@ -378,11 +382,18 @@ def suffix_of(path: Path) -> str:
     return Path(name).suffix.lower()
 
 
-def check_suffix(path: Path, tables: Iterable[str] = ()) -> None:
-    if suffix_of(path) not in ("", *TEXT_SUFFIXES) and path.suffix.lower() not in tables:
+def check_suffix(path: Path, others: Iterable[str] = ()) -> None:
+    """
+    Args:
+        others: suffixes that are allowed too, for the message.
+
+    Raises:
+        ValueError: the file does not end as text files do.
+    """
+    if suffix_of(path) not in ("", *TEXT_SUFFIXES):
         raise ValueError(
             f"a corpus file must end in {', '.join(TEXT_SUFFIXES)}, each also with {', '.join(OPENERS)}, "
-            f"{''.join(f'or in {suffix}, ' for suffix in tables)}or have no suffix if it is plain text, got {path}"
+            f"{''.join(f'or in {suffix}, ' for suffix in others)}or have no suffix if it is plain text, got {path}"
         )
 
 

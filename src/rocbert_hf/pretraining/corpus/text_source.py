@@ -3,14 +3,18 @@
 import glob
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from ...data.tables import read_rows
+from ...files import OPENERS
 from .readers import TEXT_SUFFIXES, DatasetRows, TextFiles, check_suffix, suffix_of
 
-TABLE_FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
+# Tables by suffix: of which kind they are. `ROWS` are read by this package, others by the `datasets` library.
+ROWS = "rows"
+TABLE_FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".csv": ROWS, ".tsv": ROWS}
 # What lies beside the data in a folder: names of the `datasets` library and of the Hub.
 METADATA = ("config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 
@@ -21,8 +25,8 @@ class TextSource:
 
     Args:
         location: files, or glob patterns of files: plain text (`.txt`, or no suffix), `.json` or `.jsonl` with one object
-            a line, each also `.gz`, `.xz`, `.bz2`, or `.parquet`, `.arrow`; or a folder of such files; or the name of a
-            dataset on the Hub. Several files are one corpus, read once an epoch.
+            a line, `.csv` or `.tsv` with a header, each also `.gz`, `.xz`, `.bz2`, `.zst`; or `.parquet`, `.arrow`; or a
+            folder of such files; or the name of a dataset on the Hub. Several files are one corpus, read once an epoch.
         column: of the text, in everything but plain text.
         weight: this source's share of the sentences is its weight over the sum of the weights; None counts as 1.
         config, split: of a dataset of the `datasets` library.
@@ -102,9 +106,9 @@ def open_source(source: TextSource, max_length: int = 126, seed: int = 0, rank: 
     location = source.location[0]
     if len(source.location) == 1 and Path(location).is_dir():
         files = _data_files(Path(location))
-        if not files or _format(files) is not None:
+        if not files or _format(files) not in (None, ROWS):
             return DatasetRows(_load_dataset(location, source.config, split=source.split), source.name, **share)
-        return TextFiles(files, on_error="skip", shuffle_seed=seed, **share)
+        return _open_files(files, source, seed, share)
     files = [file for pattern in source.location for file in _matches(pattern)]
     if not files:
         if (
@@ -117,9 +121,25 @@ def open_source(source: TextSource, max_length: int = 126, seed: int = 0, rank: 
             f"the corpus {source.name} does not exist: expected files, a folder, owner/dataset on the Hub, or one of "
             f"{', '.join(SOURCES)}"
         )
-    if (table_format := _format(files)) is None:
+    return _open_files(files, source, seed, share)
+
+
+def _open_files(files: list[str], source: TextSource, seed: int, share: dict):
+    """Files of one kind."""
+    kind = _format(files)
+    if kind is None:
         return TextFiles(files, on_error="skip", shuffle_seed=seed, **share)
-    return DatasetRows(_load_dataset(table_format, data_files=files, split=source.split), source.name, **share)
+    if kind == ROWS:
+        from datasets import IterableDataset
+
+        return DatasetRows(
+            IterableDataset.from_generator(_rows_of_tables, gen_kwargs={"files": files}), source.name, **share
+        )
+    return DatasetRows(_load_dataset(kind, data_files=files, split=source.split), source.name, **share)
+
+
+def _rows_of_tables(files: Sequence[str]) -> Iterator[dict]:
+    return (row.values for file in files for row in read_rows(file))
 
 
 def _format(files: Sequence[str]) -> str | None:
@@ -130,8 +150,9 @@ def _format(files: Sequence[str]) -> str | None:
     """
     paths = [Path(file) for file in files]
     for path in paths:
-        check_suffix(path, TABLE_FORMATS)
-    formats = {TABLE_FORMATS.get(path.suffix.lower()): path for path in paths}
+        if _table_kind(path) is None:
+            check_suffix(path, TABLE_FORMATS)
+    formats = {_table_kind(path): path for path in paths}
     if len(formats) > 1:
         raise ValueError(
             f"the files of one source must be of one kind, got {' and '.join(map(str, formats.values()))}: make them "
@@ -140,12 +161,18 @@ def _format(files: Sequence[str]) -> str | None:
     return formats.popitem()[0]
 
 
+def _table_kind(path: Path) -> str | None:
+    """The value in `TABLE_FORMATS`, None if it is no table; only rows may be packed."""
+    kind = TABLE_FORMATS.get(suffix_of(path))
+    return None if path.suffix.lower() in OPENERS and kind != ROWS else kind
+
+
 def _data_files(folder: Path) -> list[str]:
     """The files below a folder that are read as text or tables; not hidden ones, nor what describes the others."""
     return sorted(
         str(path)
         for path in folder.rglob("*")
-        if (suffix_of(path) in TEXT_SUFFIXES or path.suffix.lower() in TABLE_FORMATS)
+        if (suffix_of(path) in TEXT_SUFFIXES or _table_kind(path) is not None)
         and path.name not in METADATA
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
