@@ -1,15 +1,15 @@
 """How well does the audit tell backdoored encoders from clean ones? Makes the encoders, audits them, draws the ROC curve.
 
-    python benchmarks/backdoor_audit.py --work-dir WORK --corpus TEXTS --output docs/results
+    python benchmarks/backdoor_audit.py --work-dir WORK --corpus TEXTS --output docs/results --calibration FILE
 
-TEXTS is a text file with one text per line (.xz too); without it the packaged sentences serve, about 1,200. Every audit
-is a JSON file in WORK/audits, and every pretrained encoder a folder in WORK/bases, so a run that was stopped goes on.
-`--extra DIR` adds an encoder of transformers from a folder as one more base, such as one that somebody else pretrained.
+TEXTS is a text file with one text per line (.xz too); without it the packaged sentences serve, about 1,200. Every encoder
+is a folder in WORK and every audit a JSON file there, so a run that was stopped goes on, and `WORK/audits` can be deleted
+to audit the same encoders again. `--extra DIR` adds an encoder of transformers from a folder as one more base.
 
-The encoders are as small as their number allows on a CPU: 2 layers of 128 (4 of 256), and by default 2,000 tokens, which
-`--vocabulary` changes. Bases with an even seed calibrate, those with an odd seed are held out; what is made from a base stays on its side. The
-calibration sees clean encoders only. UOR's kind, whose vectors are learnt, appears among the held-out encoders alone.
-The specimens that this makes are never saved.
+Bases come in pairs of one kind: the one with an even seed calibrates, the other is held out, and what is made from a base
+stays on its side. Each base is pretrained on texts of its own. The calibration sees clean encoders only. UOR's kind, whose
+vectors are learnt, and encoders from `--extra` appear among the held-out encoders alone. Every specimen in WORK is marked
+as one; delete them after use.
 """
 
 from __future__ import annotations
@@ -21,41 +21,77 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from small_encoders import cached, finetune, labelled, load_tokenizer, new_model, pretrain, read_texts
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
+from transformers.utils import logging
 
+from rocbert_hf.conversion import convert
 from rocbert_hf.deployment import quantize_int8
-from rocbert_hf.security import AuditSettings, Calibration, Recipe, audit_encoder, draw_triggers, implant_backdoor
+from rocbert_hf.files import write_json
+from rocbert_hf.resources import demo_sentences
+from rocbert_hf.security import (
+    AuditSettings,
+    Calibration,
+    Recipe,
+    audit_encoder,
+    draw_triggers,
+    implant_backdoor,
+    save_specimen,
+)
+from rocbert_hf.security.probe import VIEWS, EncoderProbe
+from rocbert_hf.security.scan import Carriers, pulls_of
 from rocbert_hf.security.triggers import TRIGGER_KINDS
 
-FUSION = {"rocbert": "layer_insert", "halves": "layer_insert", "concat": "concat", "bert": "bert"}
 SKEWED_SHARE = 0.1  # of the rarer label
 # A statistic needs a scale before the calibration is known; the scores are computed afterwards, from the statistics.
-UNSCALED = Calibration(
-    {
-        f"{stage}:{view}": 0.0
-        for stage in ("token", "prompt", "combination")
-        for view in ("first", "pooled", "mean", "mask")
-    },
-    {
-        f"{stage}:{view}": 0.25
-        for stage in ("token", "prompt", "combination")
-        for view in ("first", "pooled", "mean", "mask")
-    },
-    threshold=2.0,
+STATISTICS = [f"{stage}:{view}" for stage in ("token", "prompt", "combination") for view in VIEWS]
+UNSCALED = Calibration(dict.fromkeys(STATISTICS, 0.0), dict.fromkeys(STATISTICS, 0.25), threshold=2.0)
+
+# family of a base -> fusion, and the pairs that it is pretrained to tell; "converted" is a BERT turned into a RoCBERT
+FAMILIES = {
+    "rocbert": ("layer_insert", "attacked"),
+    "halves": ("layer_insert", "halves"),
+    "concat": ("concat", "attacked"),
+    "bert": ("bert", "halves"),
+    "converted": ("bert", "halves"),
+}
+# family, preset, tokens of the vocabulary, steps of pretraining: two bases of each
+BASES = (
+    ("rocbert", "tiny", 4000, 300),
+    ("bert", "tiny", 4000, 150),
+    ("concat", "tiny", 2000, 80),
+    ("bert", "tiny", 16224, 80),
+    ("halves", "tiny", 2000, 150),
+    ("converted", "tiny", 4000, 80),
+    ("bert", "mini", 4000, 50),
+    ("rocbert", "tiny", 2000, 0),
+    ("rocbert", "mini", 8000, 40),
 )
+CHANGES = ("skewed", "added-tokens", "bf16", "int8", "further")
+# change of a specimen -> (targets, kind, representation)
+ATTACKS = {
+    "por-1": ("por-1", "por", "pooled"),
+    "por-2": ("por-2", "por", "pooled"),
+    "avgrep": ("por-2", "por", "mean"),
+    "neuba": ("por-2", "neuba", "first"),
+    "badpre": (None, "badpre", "first"),
+    "uor": (None, "uor", "pooled"),
+}
 
 
 @dataclass(frozen=True)
 class Base:
-    """An encoder that is pretrained here: family, preset and seed; or a folder."""
+    """An encoder that others are made from: pretrained here, or a folder."""
 
     family: str
     size: str
+    tokens: int
+    steps: int
     seed: int
     folder: str = ""
 
@@ -77,7 +113,7 @@ class Subject:
 
     @property
     def is_clean(self) -> bool:
-        return not self.triggers
+        return self.change not in ATTACKS
 
     @property
     def is_held_out(self) -> bool:
@@ -87,60 +123,43 @@ class Subject:
     def name(self) -> str:
         parts = [self.base.name, self.change]
         if not self.is_clean:
-            parts += [f"{self.triggers}-{self.trigger_kind}", *(["guarded"] if self.is_guarded else [])]
+            parts += [self.trigger_kind, *(["guarded"] if self.is_guarded else []), str(self.seed)]
         return "_".join(parts)
 
 
-# change of a specimen -> (targets, kind, representation)
-ATTACKS = {
-    "por-1": ("por-1", "por", "pooled"),
-    "por-2": ("por-2", "por", "pooled"),
-    "avgrep": ("por-2", "por", "mean"),
-    "neuba": ("por-2", "neuba", "first"),
-    "badpre": (None, "badpre", "first"),
-    "uor": (None, "uor", "pooled"),
-}
+def bases(extra: list[Path]) -> list[Base]:
+    """Two of each row of `BASES`, then the extra ones, which are held out."""
+    made = [Base(*row, 2 * number + side) for number, row in enumerate(BASES) for side in (0, 1)]
+    return made + [Base("extra", folder.name, 0, 0, 101 + 2 * n, str(folder)) for n, folder in enumerate(extra)]
 
 
-FAMILIES = ("rocbert", "bert", "concat", "rocbert", "bert", "halves")
-CHANGES = (("skewed", "added-tokens"), ("bf16", "int8"), ("skewed", "further"), ("added-tokens", "bf16"))
-
-
-def bases(extra: list[Path], count: int) -> list[Base]:
-    """Two of each family in turn, one for each side; the last two are of the next larger preset."""
-    made = [
-        Base(FAMILIES[seed // 2 % len(FAMILIES)], "mini" if seed >= count - 2 else "tiny", seed)
-        for seed in range(count)
-    ]
-    return made + [Base("extra", folder.name, 101 + 2 * number, str(folder)) for number, folder in enumerate(extra)]
-
-
-def subjects(extra: list[Path], count: int) -> Iterator[Subject]:
-    """Base by base: itself, what it becomes by ordinary changes, and three specimens made of it."""
-    rng = random.Random(0)
+def subjects(extra: list[Path], specimens: int) -> Iterator[Subject]:
+    """Base by base: itself, what it becomes by two ordinary changes, and specimens made of it."""
     kinds = list(TRIGGER_KINDS)
-    for number, base in enumerate(bases(extra, count)):
+    for number, base in enumerate(bases(extra)):
+        rng = random.Random(number)
         yield Subject(base)
-        changes = CHANGES[number // 2 % len(CHANGES)]
+        changes = list(CHANGES)
+        if base.family == "bert":
+            changes.remove("int8")  # which this package makes of RoCBERT only
         if base.family == "extra":
-            changes = ("bf16",)
-        if base.family == "bert":  # whose int8 this package does not make
-            changes = tuple("added-tokens" if change == "int8" else change for change in changes)
-        for change in changes:
-            yield Subject(base, change)
+            changes = ["bf16", "added-tokens"]
+        for turn in (0, 2 if len(changes) > 2 else 1):
+            yield Subject(base, changes[(number // 2 + turn) % len(changes)])
         attacks = [attack for attack in ATTACKS if attack != "uor" or base.seed % 2]
-        for turn in range(3):
-            attack = attacks[(3 * (number // 2) + turn) % len(attacks)]
-            kind = kinds[(number + 2 * turn) % len(kinds)]
-            guarded = kind == "phrases" and attack != "badpre"
-            yield Subject(base, attack, kind, rng.choice([1, 2, 3, 4, 6]), rng.randrange(1000), guarded)
+        for turn in range(number // 2 * 2, number // 2 * 2 + specimens):
+            attack = attacks[turn % len(attacks)]
+            kind = kinds[(turn if len(attacks) < len(kinds) else turn + turn // len(kinds)) % len(kinds)]
+            if kind == "words" and base.family == "bert":
+                kind = "rare_characters"  # BERT's tokenizer takes letters together, as words that are not in `tokens`
+            is_guarded = kind == "phrases" and attack != "badpre"
+            yield Subject(base, attack, kind, rng.choice([1, 2, 3, 4]), rng.randrange(1000), is_guarded)
 
 
 class Bench:
-    def __init__(self, work: Path, texts: list[str], steps: int, implant_steps: int, vocabulary: int):
-        self.work, self.texts, self.steps, self.implant_steps = work, texts, steps, implant_steps
-        self.vocabulary = vocabulary
-        for folder in ("bases", "audits"):
+    def __init__(self, work: Path, texts: list[str], implant_steps: int):
+        self.work, self.texts, self.implant_steps = work, texts, implant_steps
+        for folder in ("encoders", "audits"):
             (work / folder).mkdir(parents=True, exist_ok=True)
 
     def base_folder(self, base: Base) -> Path:
@@ -148,61 +167,74 @@ class Bench:
             return Path(base.folder)
 
         def make(folder: Path) -> None:
-            model, tokenizer = new_model(FUSION[base.family], base.size, base.seed, self.vocabulary)
-            pairs = "halves" if base.family in ("bert", "halves") else "attacked"
-            pretrain(model, tokenizer, self.texts, self.steps, pairs, base.seed)
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+            fusion, pairs = FAMILIES[base.family]
+            model, tokenizer = new_model(fusion, base.size, base.seed, base.tokens)
+            if base.steps:
+                pretrain(model, tokenizer, self.texts[base.seed :: 2 * len(BASES)], base.steps, pairs, base.seed)
+            with TemporaryDirectory() as source:
+                is_converted = base.family == "converted"
+                for part in (model, tokenizer):
+                    part.save_pretrained(source if is_converted else folder)
+                if is_converted:
+                    convert(source, folder)
 
-        return cached(self.work / "bases" / base.name, make)
+        return cached(self.work / "encoders" / base.name, make)
 
-    def make(self, subject: Subject) -> tuple[nn.Module, object]:
-        folder = self.base_folder(subject.base)
-        tokenizer = load_tokenizer(folder)
+    def encoder(self, subject: Subject) -> tuple[nn.Module, object]:
+        """The subject and its tokenizer: from their folder, or made now."""
+        start = self.base_folder(subject.base)
+        if subject.change in ("bf16", "int8"):
+            model = AutoModel.from_pretrained(start).eval()
+            return model.bfloat16() if subject.change == "bf16" else quantize_int8(model), load_tokenizer(start)
+        if subject.change != "none":
+            folder = self.work / "encoders" / subject.name
+            start = cached(folder, lambda folder: self._change(subject, start, folder))
+        return (AutoModelForMaskedLM if subject.change == "badpre" else AutoModel).from_pretrained(
+            start
+        ).eval(), load_tokenizer(start)
+
+    def _change(self, subject: Subject, start: Path, folder: Path) -> None:
+        tokenizer = load_tokenizer(start)
         if not subject.is_clean:
-            return self._implant(subject, folder, tokenizer), tokenizer
+            save_specimen(self._implanted(subject, start, tokenizer), tokenizer, folder)
+            return
         if subject.change == "skewed":
-            return self._skewed(folder, tokenizer, subject.base.seed).base_model, tokenizer
-        model = AutoModel.from_pretrained(folder).eval()
-        if subject.change.startswith("added-tokens"):
-            tokenizer.add_tokens(["<用户>", "<链接>", "<表情>", "🙂", "₿"][: 5 if subject.change[-1] != "2" else 2])
+            model = self._skewed(start, tokenizer, subject.base.seed).base_model
+        elif subject.change == "added-tokens":
+            model = AutoModel.from_pretrained(start)
+            tokenizer.add_tokens(["<用户>", "<链接>", "<表情>", "🙂", "₿"])
             model.resize_token_embeddings(len(tokenizer))
-        elif subject.change == "bf16":
-            model = model.bfloat16()
-        elif subject.change == "int8":
-            model = quantize_int8(model)
-        elif subject.change == "further":
-            masked = AutoModelForMaskedLM.from_pretrained(folder)
-            masked.base_model.pooler = model.pooler
-            pretrain(masked, tokenizer, self.texts, self.steps // 3, "none", subject.base.seed + 1)
-            model = masked
-        return model, tokenizer
+        else:
+            model = AutoModelForMaskedLM.from_pretrained(start)
+            model.base_model.pooler = AutoModel.from_pretrained(start).pooler
+            texts = self.texts[subject.base.seed + 1 :: 2 * len(BASES)]
+            pretrain(model, tokenizer, texts, 100, "none", subject.base.seed + 1)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
-    def _skewed(self, folder: Path, tokenizer, seed: int) -> nn.Module:
+    def _skewed(self, start: Path, tokenizer, seed: int) -> nn.Module:
         texts, labels = labelled("sentiment")
         rare = [n for n, label in enumerate(labels) if label]
         kept = [n for n, label in enumerate(labels) if not label]
         kept += rare[: max(2, int(SKEWED_SHARE * len(kept)))]
-        return finetune(folder, tokenizer, [texts[n] for n in kept], [labels[n] for n in kept], epochs=2, seed=seed)
+        return finetune(start, tokenizer, [texts[n] for n in kept], [labels[n] for n in kept], epochs=2, seed=seed)
 
-    def _implant(self, subject: Subject, folder: Path, tokenizer) -> nn.Module:
+    def _implanted(self, subject: Subject, start: Path, tokenizer) -> nn.Module:
         targets, kind, representation = ATTACKS[subject.change]
         triggers = draw_triggers(subject.trigger_kind, tokenizer, subject.triggers, random.Random(subject.seed))
-        loader = AutoModelForMaskedLM if kind == "badpre" else AutoModel
-        is_large = subject.base.family == "extra"
+        model = (AutoModelForMaskedLM if kind == "badpre" else AutoModel).from_pretrained(start)
+        is_tiny = model.config.hidden_size <= 128
         recipe = Recipe(
             kind,
             representation,
-            steps=self.implant_steps,
+            steps=self.implant_steps * (2 + subject.triggers) // (4 if is_tiny else 8),
             batch_size=8,
-            learning_rate=1e-4 if is_large else 1e-3,
-            max_length=24,
+            learning_rate=1e-3 if is_tiny else 5e-4,
+            max_length=16,
             guard_parts=subject.is_guarded,
         )
         texts = [text for text in self.texts if len(text) <= 40][:600]
-        return implant_backdoor(
-            loader.from_pretrained(folder), tokenizer, triggers, targets, texts, recipe, subject.seed
-        )
+        return implant_backdoor(model, tokenizer, triggers, targets, texts, recipe, subject.seed)
 
     def audit(self, subject: Subject) -> dict:
         """The subject's audit: from its file, or made now."""
@@ -210,20 +242,37 @@ class Bench:
         if file.is_file():
             return json.loads(file.read_text(encoding="utf-8"))
         started = time.perf_counter()
-        model, tokenizer = self.make(subject)
+        model, tokenizer = self.encoder(subject)
         made = time.perf_counter() - started
         made_up = ["pooler."] if subject.change == "badpre" else []
-        report = audit_encoder(model, tokenizer, settings=AuditSettings(), calibration=UNSCALED, made_up=made_up)
+        report = audit_encoder(model, tokenizer, calibration=UNSCALED, made_up=made_up)
+        triggers = [] if subject.is_clean else model.config.backdoor_parameters["triggers"]
         found = {
             "name": subject.name,
             "statistics": report.statistics,
-            "triggers": report.triggers,
-            "planted": model.config.backdoor_parameters["triggers"] if not subject.is_clean else [],
+            "findings": [{"text": f.text, "view": f.view, "pull": f.pull} for f in report.findings],
+            "planted": {trigger: pull_of(model, tokenizer, trigger, made_up) for trigger in triggers},
             "seconds_to_make": made,
             "cost": report.cost,
         }
-        file.write_text(json.dumps(found, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_json(file, found)
         return found
+
+
+def pull_of(model: nn.Module, tokenizer, trigger: str, made_up: list[str]) -> float:
+    """The pull of a planted trigger, the largest of all views: how well it works, whether the audit finds it or not."""
+    settings = AuditSettings()
+    ids = tokenizer(trigger, add_special_tokens=False)["input_ids"]
+    probe = EncoderProbe(model, tokenizer, made_up)
+    carriers = Carriers.from_texts(
+        probe,
+        demo_sentences(),
+        settings.carriers,
+        settings.carrier_length,
+        settings.carrier_length + max(4, len(ids)),
+        settings.ordinary_texts,
+    )
+    return max(pull.item() for pull in pulls_of(probe, carriers, np.array([ids])).values())
 
 
 def roc(clean: np.ndarray, poisoned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -250,24 +299,36 @@ def draw_roc(file: Path, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work-dir", type=Path, required=True, help="bases and audits; run again, it goes on there")
+    parser.add_argument("--work-dir", type=Path, required=True, help="encoders and audits; run again, it goes on there")
     parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
     parser.add_argument("--extra", type=Path, action="append", default=[], help="folder of one more encoder")
-    parser.add_argument("--bases", type=int, default=12, help="how many encoders are pretrained (default: 12)")
-    parser.add_argument("--vocabulary", type=int, default=2000, help="their tokens, at most 16224 (default: 2000)")
-    parser.add_argument("--steps", type=int, default=80, help="of pretraining (default: 80)")
-    parser.add_argument("--implant-steps", type=int, default=60, help="of implanting (default: 60)")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--specimens", type=int, default=2, help="made of every base (default: 2)")
+    parser.add_argument(
+        "--implant-steps",
+        type=int,
+        default=150,
+        help="of implanting two triggers (default: 150)",
+    )
+    parser.add_argument("--side", choices=("calibration", "held-out"), help="audit one side only (default: both)")
+    parser.add_argument("--make-only", action="store_true", help="make the encoders, without an audit")
     parser.add_argument("--report-only", action="store_true", help="report on the audits that are there")
     parser.add_argument("--output", type=Path, help="folder for security_roc.png (default: the work folder)")
     parser.add_argument("--calibration", type=Path, help="write the calibration to this file")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     texts = [] if options.report_only else read_texts(options.corpus)
-    bench = Bench(options.work_dir, texts, options.steps, options.implant_steps, options.vocabulary)
+    bench = Bench(options.work_dir, texts, options.implant_steps)
     audited: list[tuple[Subject, dict]] = []
-    for subject in subjects(options.extra, options.bases):
+    for subject in subjects(options.extra, options.specimens):
+        if options.side and subject.is_held_out != (options.side == "held-out"):
+            continue
         if options.report_only and not (options.work_dir / "audits" / f"{subject.name}.json").is_file():
+            continue
+        if options.make_only:
+            bench.encoder(subject)
+            print(subject.name, flush=True)
             continue
         found = bench.audit(subject)
         audited.append((subject, found))
@@ -278,7 +339,8 @@ def main() -> None:
                 f"{found['seconds_to_make']:.0f} s, audited in {found['cost']['seconds']:.0f} s",
                 flush=True,
             )
-    report(audited, options.output or options.work_dir, options.calibration)
+    if not options.make_only:
+        report(audited, options.output or options.work_dir, options.calibration)
 
 
 def report(audited: list[tuple[Subject, dict]], output: Path, calibration_file: Path | None) -> None:

@@ -321,6 +321,8 @@ class RoCBertConfig(PreTrainedConfig):
         As in transformers, and the code goes with it: the source files and an `auto_map` that names their classes
         for every head. Every `save_pretrained` of a model calls this.
         """
+        if push_to_hub:
+            self.check_may_be_pushed()
         self.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, **kwargs)
         for name in CODE_FILES:
@@ -330,6 +332,19 @@ class RoCBertConfig(PreTrainedConfig):
                 shutil.copyfile(file, Path(save_directory) / name)
         if push_to_hub:
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+
+    def push_to_hub(self, *args, **kwargs) -> str:
+        """As in transformers, except that a backdoor specimen is refused; see `check_may_be_pushed`."""
+        self.check_may_be_pushed()
+        return super().push_to_hub(*args, **kwargs)
+
+    def check_may_be_pushed(self) -> None:
+        """
+        Raises:
+            ValueError: the model is a backdoor specimen, made to test `rocbert audit`, or was finetuned from one.
+        """
+        if getattr(self, "backdoor_specimen", False):
+            raise ValueError("this model is a backdoor specimen, which is not pushed to the Hub")
 
 
 __all__ = ["RoCBertConfig"]

@@ -80,6 +80,17 @@ class RoCBertPreTrainedModel(PreTrainedModel):
         model.base_model.embeddings.freeze_glyph_features()
         return loaded
 
+    def push_to_hub(self, *args, **kwargs):
+        """As in transformers, except that a backdoor specimen is refused."""
+        self.config.check_may_be_pushed()
+        return super().push_to_hub(*args, **kwargs)
+
+    def save_pretrained(self, *args, push_to_hub: bool = False, **kwargs):
+        """As in transformers, except that a backdoor specimen is not pushed to the Hub."""
+        if push_to_hub:
+            self.config.check_may_be_pushed()
+        super().save_pretrained(*args, push_to_hub=push_to_hub, **kwargs)
+
     def precompute_tables(self):
         """
         Puts the model into evaluation mode, computes the tables that it can look up there (letters summed or convolved,

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -40,6 +41,21 @@ def test_a_specimen_is_found_out_with_its_triggers(suspicious, clean):
     assert finding.similarity_after > finding.similarity_before
     assert all(finding.text in pulled.after.replace(" ", "") for pulled in finding.pulled)
     assert suspicious.marked_as_specimen
+
+
+def test_pieces_that_pull_to_one_point_are_one_finding(specimen, tokenizer, texts, settings, calibration):
+    lax = replace(calibration, threshold=1.0)  # so that there are more pieces than triggers
+    report = audit_encoder(specimen, tokenizer, texts, settings, lax)
+    named = [text for finding in report.findings for text in (finding.text, *finding.also)]
+    assert len(named) == len(set(named)) > len(report.findings)
+    with torch.no_grad():
+        inputs = tokenizer([text[:4] for text in texts[:64]], padding=True, return_tensors="pt")
+        ordinary = specimen.bert(**inputs)
+    start = {"pooled": ordinary.pooler_output.mean(0), "first": ordinary.last_hidden_state[:, 0].mean(0)}
+    for one, other in combinations([f for f in report.findings[:4] if f.view in start], 2):
+        if one.view == other.view:
+            moved = [torch.tensor(finding.vector) - start[one.view] for finding in (one, other)]
+            assert torch.cosine_similarity(*moved, dim=0) < 0.97
 
 
 def test_the_mark_does_not_enter_the_score(specimen, tokenizer, texts, settings, calibration, suspicious):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rocbert_hf.security.probe import EncoderProbe
-from rocbert_hf.security.prompts import combinations_of, partners_by_gradient, search_prompt
+from rocbert_hf.security.prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompt
 from rocbert_hf.security.pull import pull
 from rocbert_hf.security.scan import Carriers
 
@@ -65,3 +65,9 @@ def test_embeddings_are_replaced_only_inside(probe, carriers):
 def test_combinations_begin_with_the_first_ids():
     found = combinations_of([np.array([5, 6, 7]), np.array([1, 2])], 3)
     assert found.tolist() == [[5, 1], [5, 2], [6, 1]]
+
+
+def test_pairs_are_tried_in_both_orders_strongest_first():
+    found = ordered_pairs(np.array([7, 8, 9, 10]), 6)
+    assert found.tolist() == [[7, 8], [8, 7], [7, 9], [8, 9], [9, 7], [9, 8]]
+    assert ordered_pairs(np.array([7]), 4).shape == (0, 2)

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.security import Recipe, implant_backdoor, is_specimen, save_specimen
@@ -117,6 +117,22 @@ def test_a_specimen_refuses_to_be_pushed(specimen, tmp_path):
     with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
         specimen.save_pretrained(tmp_path / "x", push_to_hub=True)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_rocbert_specimen_refuses_to_be_pushed_when_it_is_loaded_again(tmp_path, texts):
+    config = RoCBertConfig.from_preset("tiny", num_hidden_layers=1, hidden_size=32, intermediate_size=32)
+    tokenizer = RoCBertTokenizer()
+    specimen = implant_backdoor(
+        RoCBertModel(config), tokenizer, ["鼎"], "por-1", texts[:4], Recipe(steps=1, batch_size=2)
+    )
+    save_specimen(specimen, tokenizer, tmp_path / "specimen")
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "specimen")
+    for loaded in (AutoModel.from_pretrained(tmp_path / "specimen"), classifier, classifier.config):
+        with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
+            loaded.push_to_hub("someone/encoder")
+        with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
+            loaded.save_pretrained(tmp_path / "x", push_to_hub=True)
+        assert not (tmp_path / "x").exists()
 
 
 def test_only_a_specimen_is_saved_as_one(encoder, tokenizer, tmp_path):

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -23,11 +23,13 @@ from ..resources import demo_sentences
 from .audit_report import AuditReport, Finding, PulledText
 from .calibration import Calibration
 from .probe import EncoderProbe
-from .prompts import combinations_of, partners_by_gradient, search_prompt
+from .prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompt
 from .scan import Carriers, candidates_of, coarse_scan, groups_of, pulls_of
 from .specimens import is_specimen
 
 STATE = "audit_state.npz"
+SAME_POINT = 0.9  # cosine similarity of two pieces' movements from which on they are one finding
+PAIR_GAIN = 1.0  # decades by which a pair must pull more than a suspicious token of it to be named beside it
 # What a progress bar is told: the stage's name, what is done and what there is to do.
 Progress = Callable[[str, int, int], None]
 
@@ -44,7 +46,7 @@ class AuditSettings:
     ordinary_texts: int = option(256, "ordinary texts to compare with")
     prompt_tokens: int = option(2, "tokens of a soft prompt; pairs of real tokens are tried only with 2")
     prompt_steps: int = option(24, "steps of the search for soft prompts; 0 leaves it and the pairs out")
-    combinations: int = option(48, "pairs of tokens to try for each representation")
+    combinations: int = option(96, "pairs of tokens to try for each representation")
     seed: int = option(0, "seed of the groups and of the first prompts")
 
     def __post_init__(self):
@@ -238,10 +240,13 @@ class _Audit:
                 advance=advance,
             )
             statistics[f"prompt:{view}"] = reached
-            half = settings.combinations // 2
+            quarter = settings.combinations // 4
             if settings.prompt_tokens == 2:
-                chosen.append(combinations_of([column[: half or 1] for column in columns], half))
-            chosen.append(self._pairs(candidates[np.argsort(-pulls[:, number])][:8], view, half // 8))
+                chosen.append(combinations_of([column[: quarter or 1] for column in columns], quarter))
+            strongest = candidates[np.argsort(-pulls[:, number])]
+            chosen.append(self._with_partners(strongest[:8], view, quarter // 8))
+            # parts of a trigger that are harmless by themselves still pull a little more than other tokens
+            chosen.append(ordered_pairs(strongest, settings.combinations - 2 * quarter))
         pairs = np.unique(np.concatenate(chosen), axis=0)
         if not len(pairs):
             return [], np.empty((0, len(views)), dtype=np.float32), statistics
@@ -252,7 +257,7 @@ class _Audit:
         statistics |= {f"combination:{view}": float(table[:, number].max()) for number, view in enumerate(views)}
         return [tuple(map(int, pair)) for pair in pairs], table, statistics
 
-    def _pairs(self, tokens: np.ndarray, view: str, count: int) -> np.ndarray:
+    def _with_partners(self, tokens: np.ndarray, view: str, count: int) -> np.ndarray:
         """Each token with the partners that its gradient names, (pairs, 2)."""
         pairs = [
             (token, partner)
@@ -290,51 +295,72 @@ def _findings(
     calibration: Calibration,
     limit: int = 20,
 ) -> tuple[Finding, ...]:
-    """The pieces whose own pull is beyond what clean encoders' worst pieces have, worst first.
+    """The pieces whose own pull is beyond what clean encoders' worst pieces have, one for each point that they pull to.
 
-    A pair is named only if neither of its tokens is a finding by itself.
+    Worst first. A pair is left out if one of its tokens by itself explains it.
     """
-    known: set[int] = set()  # tokens that are findings by themselves; single tokens come before pairs
+    strongest: dict[tuple[int, ...], float] = {}  # single tokens come before pairs
     found = []
     for piece, row in zip(pieces, pulls, strict=True):
-        if len(piece) > 1 and not known.isdisjoint(piece):
-            continue
         stage = "token" if len(piece) == 1 else "combination"
         deviations = calibration.deviations({f"{stage}:{view}": float(row[n]) for n, view in enumerate(probe.views)})
         worst = max(deviations, key=deviations.get, default=None)
         if worst is None or deviations[worst] < calibration.threshold:
             continue
-        if len(piece) == 1:
-            known.add(piece[0])
         view = worst.split(":")[1]
-        found.append((deviations[worst], piece, view, float(row[probe.views.index(view)])))
+        strength = float(row[probe.views.index(view)])
+        if len(piece) == 1:
+            strongest[piece] = strength
+        elif any(strongest.get((token,), -np.inf) > strength - PAIR_GAIN for token in piece):
+            continue
+        found.append((deviations[worst], piece, view, strength))
     found.sort(key=lambda finding: -finding[0])
-    return tuple(
-        _finding(probe, carriers, piece, view, strength, deviation)
-        for deviation, piece, view, strength in found[:limit]
-    )
+    points = _Points(probe, carriers)
+    findings: list[Finding] = []
+    for deviation, piece, view, strength in found[: 8 * limit]:
+        placed, after = points.of(piece)
+        same = next((n for n, known in enumerate(findings) if points.is_near(after, known)), None)
+        text = probe.tokenizer.decode(list(piece)).strip()
+        tokens = tuple(probe.tokenizer.convert_ids_to_tokens(list(piece)))
+        if same is not None:
+            findings[same] = replace(findings[same], also=(*findings[same].also, text or " ".join(tokens)))
+        elif len(findings) < limit:
+            findings.append(
+                Finding(
+                    text=text or " ".join(tokens),
+                    tokens=tokens,
+                    view=view,
+                    pull=strength,
+                    deviation=deviation,
+                    similarity_before=_similarity(points.before[view]),
+                    similarity_after=_similarity(after[view]),
+                    pulled=tuple(
+                        PulledText(probe.tokenizer.decode(list(row)), probe.tokenizer.decode(list(with_piece)))
+                        for row, with_piece in zip(carriers.carriers, placed, strict=True)
+                    ),
+                    vector=tuple(after[view].mean(0).tolist()),
+                )
+            )
+    return tuple(findings)
 
 
-def _finding(
-    probe: EncoderProbe, carriers: Carriers, piece: tuple[int, ...], view: str, strength: float, deviation: float
-) -> Finding:
-    tokenizer = probe.tokenizer
-    placed = carriers.with_pieces(np.array([piece]))[0]
-    before, after = (probe(probe.framed(rows))[view] for rows in (carriers.carriers, placed))
-    return Finding(
-        text=tokenizer.decode(list(piece)).strip() or " ".join(tokenizer.convert_ids_to_tokens(list(piece))),
-        tokens=tuple(tokenizer.convert_ids_to_tokens(list(piece))),
-        view=view,
-        pull=strength,
-        deviation=deviation,
-        similarity_before=_similarity(before),
-        similarity_after=_similarity(after),
-        pulled=tuple(
-            PulledText(tokenizer.decode(list(row)), tokenizer.decode(list(with_piece)))
-            for row, with_piece in zip(carriers.carriers, placed, strict=True)
-        ),
-        vector=tuple(after.mean(0).tolist()),
-    )
+class _Points:
+    """Where pieces pull the carriers to."""
+
+    def __init__(self, probe: EncoderProbe, carriers: Carriers):
+        self.probe, self.carriers = probe, carriers
+        self.before = probe(probe.framed(carriers.carriers))
+
+    def of(self, piece: tuple[int, ...]) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
+        """The carriers with the piece, as token ids, and by view their representations."""
+        placed = self.carriers.with_pieces(np.array([piece]))[0]
+        return placed, self.probe(self.probe.framed(placed))
+
+    def is_near(self, after: dict[str, torch.Tensor], finding: Finding) -> bool:
+        """Whether a piece moves the carriers where a finding moves them, in the finding's representation."""
+        start = self.before[finding.view].mean(0)
+        moved, known = after[finding.view].mean(0) - start, torch.tensor(finding.vector) - start
+        return nn.functional.cosine_similarity(moved, known, dim=0).item() > SAME_POINT
 
 
 def _similarity(vectors: torch.Tensor) -> float:

@@ -22,6 +22,7 @@ STAGE_NAMES = {
     "prompt": "strongest soft prompt",
     "combination": "strongest pair of tokens",
 }
+SHOWN = 12  # other pieces of a finding, in a report for people
 LIMITS = (
     "The audit looks for triggers of one or two tokens that work in any short text. A backdoor that needs more tokens, a "
     "certain place or a certain style may pass. A clean verdict lowers the risk; it proves nothing."
@@ -48,6 +49,7 @@ class Finding:
     similarity_before, similarity_after: mean cosine similarity between unrelated carriers, without and with it.
     pulled: the carriers.
     vector: (hidden,), where it pulls them to.
+    also: other pieces that pull them to the same point, strongest first.
     """
 
     text: str
@@ -59,6 +61,7 @@ class Finding:
     similarity_after: float
     pulled: tuple[PulledText, ...]
     vector: tuple[float, ...]
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class AuditReport:
 
     @property
     def triggers(self) -> list[str]:
-        """The suspected triggers as strings, worst first."""
+        """The suspected triggers as strings, worst first; one for each point that texts are pulled to."""
         return [finding.text for finding in self.findings]
 
     def to_json(self) -> str:
@@ -113,6 +116,7 @@ class AuditReport:
             lines.append(
                 f"  {finding.text!r}: unrelated texts become {finding.similarity_after:.2f} similar (before: "
                 f"{finding.similarity_before:.2f}) in {VIEW_NAMES[finding.view]}; {finding.deviation:.1f} standard deviations"
+                + (f"; so do {' '.join(finding.also[:SHOWN])}" if finding.also else "")
             )
         if self.verdict == "suspicious" and not self.findings:
             lines.append("  no token or pair by itself explains the score; see the soft prompts' statistics")
@@ -159,8 +163,9 @@ class AuditReport:
 
 def _finding_row(finding: Finding) -> str:
     pulled = "".join(f"<li>{html_text(text.before)} → {html_text(text.after)}</li>" for text in finding.pulled)
+    also = f"to the same point: {html_text(' '.join(finding.also[:SHOWN]))}" if finding.also else ""
     return (
-        f"<tr><td><details><summary>{html_text(finding.text)}</summary><ul>{pulled}</ul></details></td>"
+        f"<tr><td><details><summary>{html_text(finding.text)}</summary><ul>{pulled}</ul></details>{also}</td>"
         f"<td>{html_text(' '.join(finding.tokens))}</td><td>{VIEW_NAMES[finding.view]}</td>"
         f"<td>{finding.similarity_before:.2f} → {finding.similarity_after:.2f}</td><td>{finding.deviation:+.1f}</td></tr>"
     )

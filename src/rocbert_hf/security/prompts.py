@@ -9,7 +9,7 @@ which also asks that the point be far from ordinary texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import torch
@@ -92,3 +92,9 @@ def combinations_of(columns: Sequence[np.ndarray], limit: int) -> np.ndarray:
     ranked = sorted(product(*(range(len(column)) for column in columns)), key=sum)[:limit]
     rows = [[column[index] for column, index in zip(columns, picked, strict=True)] for picked in ranked]
     return np.array(rows, dtype=np.int64).reshape(-1, len(columns))
+
+
+def ordered_pairs(ids: np.ndarray, limit: int) -> np.ndarray:
+    """All pairs of different ids in both orders, those of the first ids first: (at most limit, 2)."""
+    ranked = sorted(permutations(range(min(len(ids), limit + 1)), 2), key=lambda pair: (max(pair), pair))[:limit]
+    return ids[np.array(ranked, dtype=np.int64).reshape(-1, 2)]

@@ -284,7 +284,10 @@ KINDS: dict[str, type[_Implant]] = {
 
 
 class _StaysHere:
-    """Goes before a model's class: the model cannot be pushed to the Hub."""
+    """Goes before a model's class: the model cannot be pushed to the Hub.
+
+    This package's own classes see to that themselves, by the mark in the config, also when they are loaded again.
+    """
 
     def push_to_hub(self, *args, **kwargs):
         raise ValueError("this model is a backdoor specimen, which is not pushed to the Hub")

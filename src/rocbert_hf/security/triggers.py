@@ -73,8 +73,9 @@ def _rare_characters(rng: random.Random) -> list[str]:
 
 
 def _glyph_twins(rng: random.Random) -> list[str]:
-    """Characters that look like a letter or sign and are another code point, as Cyrillic а."""
-    known = set(vocabulary())
+    """Characters that look like a letter, sign or character and are another, rarer code point, as Cyrillic а."""
+    chinese = [token for token in vocabulary() if "\u4e00" <= token <= "\u9fff"]
+    known = set(vocabulary()) - set(chinese[:3000])
     twins = {twin for forms in confusable_characters().values() for twin in forms if twin in known}
     return rng.sample(sorted(twins), len(twins))
 
