@@ -1,4 +1,7 @@
-"""The model in others' hands: LoRA by peft, weights offloaded by accelerate, weights sharded by FSDP2."""
+"""
+The model in others' hands: LoRA by peft, weights in 8 and 4 bits by bitsandbytes, offloaded by accelerate, sharded by
+FSDP2.
+"""
 
 import copy
 import os
@@ -118,6 +121,35 @@ def test_offloaded_weights_give_the_same_hidden_states(tmp_path, tiny_sizes, mak
         got = offloaded(**inputs)
     assert torch.allclose(got.last_hidden_state, expected.last_hidden_state, atol=1e-5)
     assert torch.allclose(got.pooler_output, expected.pooler_output, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_in_8_and_4_bits_give_nearly_the_same_hidden_states(tmp_path, tiny_sizes, make_inputs, fusion, bits):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    sizes = {"hidden_size": 64, "pronunciation_embed_dim": 64, "shape_embed_dim": 64, "intermediate_size": 128}
+    model = noisy(RoCBertModel(RoCBertConfig(**tiny_sizes | sizes, fusion=fusion)))
+    inputs = make_inputs(model.config)
+    model.save_pretrained(tmp_path)
+    if bits == 8:
+        quantization = BitsAndBytesConfig(load_in_8bit=True)
+    else:  # on a CPU, bitsandbytes has no 4-bit layer of so few outputs as `two_step`'s gate
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, llm_int8_skip_modules=["gate"]
+        )
+    quantized = RoCBertModel.from_pretrained(tmp_path, quantization_config=quantization, device_map="cpu").eval()
+    packed = {8: bitsandbytes.nn.Linear8bitLt, 4: bitsandbytes.nn.Linear4bit}[bits]
+    if fusion == "two_step":
+        assert isinstance(quantized.fusion.encode, packed)
+    if fusion == "concat":
+        assert isinstance(quantized.embeddings.map_inputs_layer, packed)
+    assert isinstance(quantized.encoder.layer[0].attention.self.query, packed)
+    with torch.no_grad():
+        expected, got = (of(**inputs).last_hidden_state.float().flatten() for of in (model, quantized))
+    assert torch.nn.functional.cosine_similarity(got, expected, dim=0) > {8: 0.999, 4: 0.95}[bits]
+    assert not torch.equal(got, expected)
 
 
 SHARDED = """

@@ -244,6 +244,19 @@ def test_resizing_grows_all_channels_and_survives_saving(tmp_path, make_model, m
 
 
 @every_fusion
+def test_an_added_token_has_a_shape_as_large_as_the_others(make_model, fusion):
+    if fusion == "none":
+        return
+    model = make_model(RoCBertModel, fusion)
+    before = model.embeddings.shape_embed.weight.norm(dim=-1)[1:]
+    model.resize_token_embeddings(model.config.vocab_size + 3)
+    new = model.embeddings.shape_embed.weight[-3:]
+    assert (new.norm(dim=-1) > before.min() / 2).all()
+    assert (new.norm(dim=-1) < before.max() * 2).all()
+    assert torch.pdist(new).min() > before.min() / 2
+
+
+@every_fusion
 def test_freezing_of_glyph_features_survives_resizing(make_model, fusion):
     model = make_model(RoCBertModel, fusion)
     if fusion == "none":

@@ -638,6 +638,20 @@ def test_a_masked_token_tells_nothing_by_its_other_ids(tiny_sizes, make_inputs, 
             assert torch.equal(model(**inputs).logits, model(**other).logits)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_with_embeddings_given_a_masked_token_reads_the_ids_beside_it(tiny_sizes, make_inputs, fusion):
+    model = add_noise(RoCBertForMaskedLM(RoCBertConfig(**tiny_sizes, fusion=fusion))).eval()
+    inputs = make_inputs(model.config)
+    inputs["input_ids"][:, 3] = model.config.mask_token_id
+    expected = model(**inputs).logits
+    given = {**inputs, "inputs_embeds": model.get_input_embeddings()(inputs["input_ids"]), "input_ids": None}
+    if fusion != "none":
+        assert not torch.allclose(model(**given).logits, expected)
+    given["input_shape_ids"][:, 3] = model.config.mask_shape_id
+    given["input_pronunciation_ids"][:, 3] = model.config.mask_pronunciation_id
+    assert torch.allclose(model(**given).logits, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("views", [1, 2])
 def test_boolean_masks_are_masks_in_pretraining(tiny_sizes, make_inputs, views):
     config = RoCBertConfig(**tiny_sizes)

@@ -119,6 +119,9 @@ class RoCBertPreTrainedModel(PreTrainedModel):
         """
         As in transformers, and the tables of the two channels grow by as many entries: every token that
         `RoCBertTokenizer.add_tokens` adds has a shape and a pronunciation of its own. (They do not shrink.)
+
+        A new shape is drawn at random, with the mean and the standard deviation of the table, so that it is as large as
+        the others and looks like none of them. `rocbert_hf.conversion.add_characters` gives characters their real shape.
         """
         old_num_tokens = self.config.vocab_size
         word_embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
@@ -135,8 +138,11 @@ class RoCBertPreTrainedModel(PreTrainedModel):
                 embeddings.pronunciation_letters = torch.cat([embeddings.pronunciation_letters, own])
         if added > 0 and embeddings.has_shape:
             embeddings.shape_embed = self._get_resized_embeddings(
-                embeddings.shape_embed, self.config.shape_vocab_size + added, mean_resizing=mean_resizing
+                embeddings.shape_embed, self.config.shape_vocab_size + added, mean_resizing=False
             )
+            with torch.no_grad():  # the table is frozen with most fusions, so what stands there now stays
+                known, new = embeddings.shape_embed.weight.split([self.config.shape_vocab_size, added])
+                new.copy_(known.mean(0) + known.std(0) * torch.randn_like(new))
             embeddings.freeze_glyph_features()
         if added > 0:
             self.config.pronunciation_vocab_size += added
@@ -255,7 +261,8 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 (batch, sequence); the three id tensors are what `RoCBertTokenizer` returns. Without `input_shape_ids`
                 or `input_pronunciation_ids` that channel takes no part (`concat`, `attention`: reads padding, as in
                 transformers and in the authors' code).
-            inputs_embeds: (batch, sequence, hidden), instead of `input_ids`.
+            inputs_embeds: (batch, sequence, hidden), instead of `input_ids`. The model cannot tell where [MASK] is then,
+                and reads the shape and the sound that it is given there.
             encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache: as in `BertModel`.
             output_fusion_weights: whether to return the (batch, sequence, 3) weights of text, sound and shape.
             output_layer_weights: whether to return the (layers,) weights of `layer_fusion="dynamic"`.
@@ -264,8 +271,8 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 pooler reads the first of them.
 
         Raises:
-            ValueError: the input is longer than `max_position_embeddings`, an id is outside its table, the channels differ in shape, or `fusion_weights` are asked of a
-                fusion that has none.
+            ValueError: the input is longer than `max_position_embeddings`, an id is outside its table, the channels differ
+                in shape, or `fusion_weights` are asked of a fusion that has none.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")

@@ -250,7 +250,7 @@ def ridge(inputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, st
     """
     weighted = inputs * weights[:, None]
     products = weighted.T @ inputs
-    penalty = strength * products.diagonal().mean() * torch.eye(products.shape[0])
+    penalty = strength * products.diagonal().mean() * torch.eye(products.shape[0]).to(products)
     return torch.linalg.solve(products + penalty, weighted.T @ targets)
 
 
