@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from rocbert_hf.options import REQUIRED, as_plain, check_choices, option, parse_options
+from rocbert_hf.pretraining import PretrainingArguments
+from rocbert_hf.pretraining.run import RunOptions
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Options:
     steps: int | None = option(100, "steps to take, 5% of them warm up")
     rate: float = option(1e-4, "learning rate")
     cut: bool = option(False, "cut what is too long")
-    names: list[str] = option([], "names", separator=",", short="-n")
+    names: list[str] = option([], "names to take", separator=",", short="-n", unset="all")
     shares: list[Share] = option([], "parts of a mixture", parse=Share.parse)
     folder: Path = option(Path("out"), "folder to write")
 
@@ -114,9 +116,18 @@ def test_help_comes_from_the_fields_and_shows_defaults(capsys, tmp_path):
         "how it is done; one of fast, slow (default: fast)",
         "steps to take, 5% of them warm up (default: 7)",
         "--cut, --no-cut cut what is too long (default: no)",
+        "names to take (default: all)",
         "-n",
     ):
         assert words in shown
+    assert "packaged one" not in shown  # none has these fields
+
+
+def test_help_names_the_packaged_configs_that_fit(capsys):
+    with pytest.raises(SystemExit):
+        parse_options([RunOptions, PretrainingArguments], ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a packaged one: base, large, mini, paper, robust, small, tiny " in shown
 
 
 @dataclass

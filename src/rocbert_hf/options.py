@@ -8,6 +8,7 @@ field with `parse=` holds a typed value, never the string.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,19 +34,21 @@ def option(
     short: str | None = None,
     separator: str | None = None,
     positional: bool = False,
+    unset: str = "",
 ) -> Any:
     """
     A field of a dataclass that is an option.
 
     Args:
         default: its value if nothing is given; `REQUIRED` if something must be. A list or dict is copied for each instance.
-        help: a phrase without a full stop: what it does, its unit. The default is added to it.
+        help: a phrase without a full stop: what it does, its unit. The choices and the default are added to it.
         choices: the texts that are allowed; for a list, for each of its items.
         parse: makes the typed value of a text (for a list, of each of its items), or of a mapping in a YAML file. It
             raises a ValueError that says what is allowed.
         short: a flag of one letter, such as "-o", beside the long one.
         separator: also splits the items of a list: with ",", `--x a, b` is `--x a b`.
         positional: given without a flag.
+        unset: in words, what holds if the value is None or empty; the help shows it as the default.
     """
     metadata = {
         "help": help,
@@ -54,6 +57,7 @@ def option(
         "short": short,
         "separator": separator,
         "positional": positional,
+        "unset": unset,
     }
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy(default), metadata=metadata)
@@ -276,13 +280,15 @@ def _parser(
         usage="%(prog)s [options]" + "".join(f" [{name}]" for name in _positionals(types)),
         argument_default=SUPPRESS,
     )
-    packaged = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    packaged = ", ".join(_configs_for(types))
     parser.add_argument(
-        "--config", metavar="FILE", help=f"YAML file with options, which flags override; or a packaged one: {packaged}"
+        "--config",
+        metavar="FILE",
+        help="YAML file with options, which flags override" + (packaged and f"; or a packaged one: {packaged}"),
     )
     for type_ in types:
-        title = (type_.__doc__ or type_.__name__).strip().split("\n")[0].rstrip(".")
-        group = parser.add_argument_group(title[0].lower() + title[1:] if len(types) > 1 else "options")
+        title = re.split(r"\.\s|\.$|\n", (type_.__doc__ or type_.__name__).strip())[0]
+        group = parser.add_argument_group(title[0].lower() + title[1:]) if len(types) > 1 else parser
         for name, (hint, metadata, default) in _all_fields([type_]).items():
             settings = _settings(hint, metadata, given.get(name, default))
             if settings.get("nargs") == "+" and any(_positionals(types)):
@@ -323,7 +329,8 @@ def _help(metadata: Mapping[str, Any], default: Any) -> str:
         default = " ".join(map(str, default))
     if isinstance(default, dict):
         default = ",".join(f"{name}={value}" for name, value in default.items())
-    return help_ if default is None or default == "" else f"{help_} (default: {default})"
+    shown = metadata.get("unset") if default is None or default == "" else default
+    return f"{help_} (default: {shown})" if shown else help_
 
 
 def _with_dashes(text: str) -> str:
@@ -351,6 +358,15 @@ def _config_of(argv: Sequence[str], default: str | Path | None, parser: Argument
     only = _Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
     only.add_argument("--config", default=default)
     return only.parse_known_args([text for text in argv if text not in ("-h", "--help")])[0].config
+
+
+def _configs_for(types: Sequence[type]) -> list[str]:
+    """Names of the packaged configs whose keys are all fields of these types."""
+    import yaml
+
+    known = _all_fields(types).keys()
+    keys = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")).keys() for file in CONFIGS.glob("*.yaml")}
+    return sorted(name for name, given in keys.items() if given <= known)
 
 
 def _config_file(source: str | Path) -> Path:

@@ -31,17 +31,17 @@ class AttackOptions:
         short="-i",
     )
     column: str = option("text", "column or key of --input that holds the text")
-    output: Path | None = option(
-        None, "file to write, in the format of the input (default: to the terminal)", short="-o"
-    )
+    output: Path | None = option(None, "file to write, in the format of the input", short="-o", unset="to the terminal")
     attacks: str = option("paper", f"what to attack with: {ATTACKS_HELP}")
-    ratio: float | None = option(None, "share of the characters to attack (default: 0.15, or as --attacks says)")
+    ratio: float | None = option(None, "share of the characters to attack", unset="0.15, or as --attacks says")
     scorer: str | None = option(
         None,
-        "what scores the words of Eq. 2: word_frequency or random, or the folder or Hub id of a causal language model "
-        "(default: word_frequency, or as --attacks says)",
+        "what scores the words of Eq. 2: word_frequency or random, or the folder or Hub id of a causal language model",
+        unset="word_frequency, or as --attacks says",
     )
-    protect: list[str] = option([], "what to leave alone, with commas between", choices=PROTECTED, separator=",")
+    protect: list[str] = option(
+        [], "what to leave alone, with commas between", choices=PROTECTED, separator=",", unset="nothing"
+    )
     seed: int = option(0, "the same seed gives the same texts")
     num_workers: int = option(0, "processes to share the work among")
     jsonl: bool = option(False, "write source, text and edits of each text, one JSON object per line")

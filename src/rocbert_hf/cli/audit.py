@@ -20,11 +20,11 @@ class AuditOptions:
     output_dir: Path = option(Path("audit"), "folder for the report; run again, the scan goes on there", short="-o")
     texts: Path | None = option(
         None,
-        "file with ordinary texts in the encoder's language: .txt, one per line, or a table with a column `text` "
-        "(default: packaged Chinese texts)",
+        "file with ordinary texts in the encoder's language: .txt, one per line, or a table with a column `text`",
+        unset="packaged Chinese texts",
     )
     reference: str | None = option(None, "folder or Hub id of a clean encoder of the same kind, to compare with")
-    calibration: Path | None = option(None, "calibration file of your own (default: the packaged one)")
+    calibration: Path | None = option(None, "calibration file of your own", unset="the packaged one")
     trust_remote_code: bool = option(False, "run the Python files that come with the encoder")
     json: bool = option(False, "print the report as JSON")
 

@@ -13,7 +13,7 @@ class CardOptions:
     """What to write a card for."""
 
     folder: Path = option(REQUIRED, "folder of a checkpoint", positional=True)
-    name: str | None = option(None, "name of the repository, such as me/rocbert; none: the folder's name")
+    name: str | None = option(None, "name of the repository, such as me/rocbert", unset="the folder's name")
     license: str | None = option(None, "licence of the weights, as the Hub spells it: apache-2.0")
     overwrite: bool = option(False, "replace the card that is there")
 

@@ -12,32 +12,41 @@ from ..options import REQUIRED, command, option
 class ConvertOptions:
     """What to convert, and what its kind leaves open. An option that the kind of source does not have is an error."""
 
-    source: str = option(REQUIRED, "folder, or repository of the Hub", positional=True)
+    source: str = option(REQUIRED, "folder or Hub id of the checkpoint", positional=True)
     output: Path = option(REQUIRED, "folder to write, a new one", positional=True)
     vocabulary: str | None = option(
         None,
-        "for encoders: characters (what is done without this option), or source to keep the word pieces of a BERT or ERNIE",
+        "for encoders: vocabulary of the result; characters, or source to keep the word pieces of a BERT or ERNIE",
+        unset="characters",
     )
     channels: str | None = option(
         None,
-        "for encoders: closed (the source's function; done without this option) or open (sound and shape count at once)",
+        "for encoders: how sound and shape start; closed begins as the source's function, open lets them count at once",
+        unset="closed",
     )
-    fusion_layer: int | None = option(None, "for encoders: the layer whose input is fused, the paper's k")
+    fusion_layer: int | None = option(
+        None, "for encoders: the layer whose input is fused, the paper's k", unset="as in RoCBertConfig"
+    )
     phonetic_encoder: str | None = option(
-        None, "for encoders with closed channels: char_sum (used without this option), char_cnn or table"
+        None,
+        "for encoders with closed channels: what makes the vector of a pronunciation; char_sum, char_cnn or table",
+        unset="char_sum",
     )
-    shape_embed_dim: int | None = option(None, "for encoders: width of the glyph features")
+    shape_embed_dim: int | None = option(None, "for encoders: width of the glyph features", unset="as in RoCBertConfig")
     layers: list[int] = option(
-        [], "for encoders: the source's layers to keep, counted from 0, with commas between; none: all", separator=","
+        [],
+        "for encoders: the source's layers to keep, counted from 0, with commas between",
+        separator=",",
+        unset="all",
     )
     sentence_encoder: bool = option(False, "for encoders: write modules.json too, for sentence-transformers")
     prefix: str = option("", "for encoders: what sentence-transformers puts before every text, such as 'query: '")
-    seed: int | None = option(None, "for encoders: seed of the weights that the source does not have")
+    seed: int | None = option(None, "for encoders: seed of the weights that the source does not have", unset="0")
     shape_features: Path | None = option(
-        None, "for the authors' layout: the file img_embed.shape_embed, if the checkpoint does not have it"
+        None, "for the authors' layout: the file img_embed.shape_embed, if the checkpoint has no glyph features"
     )
     pronunciations: Path | None = option(
-        None, "for the authors' layout: the file prounciation.proun_id, to compare sizes"
+        None, "for the authors' layout: the file prounciation.proun_id, to check that it fits the checkpoint"
     )
 
 

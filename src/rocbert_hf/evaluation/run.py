@@ -51,18 +51,23 @@ class EvaluationData:
     """The labelled texts"""
 
     task: list[str] = option([], "public tasks, with commas between", choices=TASKS, separator=",")
-    data_dir: Path | None = option(None, "folder with the files of the tasks: DATA_DIR/chnsenticorp/test.tsv.gz ...")
+    data_dir: Path | None = option(
+        None, "folder with the files of the tasks, such as DATA_DIR/chnsenticorp/test.tsv.gz"
+    )
     data: list[str] = option(
         [], "files (.tsv, .csv, .jsonl or .json, also packed), or datasets of the Hub as owner/name:config"
     )
-    split: str | None = option(None, "split to read (without it: the one that the task measures on, or test)")
-    text_column: str = option("text", "of --data: the text that is attacked")
-    pair_column: str | None = option(None, "of --data: the second text of a pair, which is not attacked")
-    label_column: str = option("label", "of --data: the right label")
-    attacked_column: str | None = option(
-        None, "of --data: an attacked form of the text that you have already, measured as the attacker given"
+    split: str | None = option(None, "split to read", unset="the one that the task measures on, or test")
+    text_column: str = option("text", "column of --data with the text to attack")
+    pair_column: str | None = option(
+        None, "column of --data with the second text of a pair, which is not attacked", unset="single texts"
     )
-    limit: int | None = option(None, "texts to attack per task, drawn at random (without it: all)")
+    label_column: str = option("label", "column of --data with the right label")
+    attacked_column: str | None = option(
+        None,
+        "column of --data with an attacked form of the text that you have already; it is measured as the attacker `given`",
+    )
+    limit: int | None = option(None, "texts to attack per task, drawn at random", unset="all")
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -104,7 +109,7 @@ class EvaluationModels:
         "also every model behind a spelling corrector: spelling=DIR_OR_ID (a masked language model), or pycorrector",
         parse=CorrectorSpec.parse,
     )
-    max_length: int | None = option(None, "tokens that a model reads (without it: all it can)")
+    max_length: int | None = option(None, "tokens that a model reads", unset="all that it can")
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -181,13 +186,14 @@ class EvaluationAttackers:
     )
     scorer: str | None = option(
         None,
-        f"what scores the words of Eq. 2 in ADV: {', '.join(SCORERS)}, or the folder or Hub id of a causal language model "
-        "(without it: as in --attacks)",
+        f"what scores the words of Eq. 2 in ADV: {', '.join(SCORERS)}, or the folder or Hub id of a causal language model",
+        unset="as in --attacks",
     )
     synonyms: SynonymSource | None = option(
         None,
-        "synonyms of textfooler and argot: masked_lm=DIR_OR_ID or vectors=FILE (without it: the packaged thesaurus, small)",
+        "synonyms of textfooler and argot: masked_lm=DIR_OR_ID or vectors=FILE",
         parse=SynonymSource.parse,
+        unset="the packaged thesaurus, which is small",
     )
 
     def __post_init__(self) -> None:
@@ -236,12 +242,12 @@ class EvaluationRun:
         Path("robustness"), "folder for the report and the outcomes; a run that was stopped goes on there", short="-o"
     )
     encoder: str | None = option(
-        None, "folder or Hub id of the encoder that measures similarity (without it: by characters)"
+        None, "folder or Hub id of the encoder that measures similarity", unset="similarity by characters"
     )
     cut: bool = option(False, "cut texts that are longer than a model reads")
     batch_size: int = option(64, "texts per forward pass")
     num_workers: int = option(1, "calls of a model at the same time, each in a thread; the outcomes stay the same")
-    device: str | None = option(None, "cpu, cuda, ... (without it: a GPU if there is one)")
+    device: str | None = option(None, "device, such as cpu or cuda", unset="a GPU if there is one")
     seed: int = option(0, "of the sample, the attacks and the intervals")
 
     def __post_init__(self) -> None:

@@ -48,9 +48,9 @@ class TaggerEvaluationOptions:
     )
     ratio: float = option(0.15, "mean share of the characters that are attacked")
     seed: int = option(0, "seed of the attacks")
-    limit: int | None = option(None, "texts to measure on, from the first on; default: all")
+    limit: int | None = option(None, "texts to measure on, from the first on", unset="all")
     skip_malformed: bool = option(False, "leave out sentences whose tags break the scheme, instead of stopping")
-    device: str | None = option(None, "such as cuda or cpu; default: cpu")
+    device: str | None = option(None, "device, such as cuda or cpu", unset="cpu")
 
     def __post_init__(self):
         if not 0 < self.ratio <= 1:

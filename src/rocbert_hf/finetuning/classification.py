@@ -43,25 +43,32 @@ class RowOptions:
 
     task: str | None = option(None, "a public task, with --data-dir", choices=TASKS)
     data_dir: str | None = option(None, "folder with the files of the public tasks")
-    train_file: str | None = option(None, "or your own rows: .tsv, .csv, .jsonl, .json, or a dataset's id on the Hub")
-    dev_file: str | None = option(None, "rows to stop early by; default: a share of the train rows")
-    test_file: str | None = option(None, "rows to measure on at the end")
+    train_file: str | None = option(
+        None,
+        "rows of your own, instead of --task: .tsv, .csv, .jsonl or .json, also packed, or a dataset of the Hub as "
+        "owner/name:config",
+    )
+    dev_file: str | None = option(None, "rows to stop early by", unset="a share of the train rows, see --dev-share")
+    test_file: str | None = option(None, "rows to measure on at the end", unset="those of the task, if it has any")
     text_column: str = option("text", "column of the files that holds the text")
-    pair_column: str | None = option(None, "column of the files that holds the second text of a pair")
+    pair_column: str | None = option(
+        None, "column of the files that holds the second text of a pair", unset="single texts"
+    )
     label_column: str = option("label", "column of the files that holds the label")
     dev_share: float = option(0.1, "share of the train rows to stop early by if there is no dev file")
     split: tuple | None = option(
-        None, "divide the train rows at random into train, dev and test rows, as 8:1:1", parse=_shares
+        None,
+        "divide the train rows at random into train, dev and test rows, in shares such as 8:1:1",
+        parse=_shares,
+        unset="no division",
     )
-    limit: int | None = option(None, "train rows to use, drawn at random; default: all")
-    limit_per_label: int | None = option(
-        None, "rows of each label to use, drawn at random before --split; default: all"
-    )
-    dev_limit: int | None = option(None, "dev rows to use, drawn at random; default: all")
+    limit: int | None = option(None, "train rows to use, drawn at random", unset="all")
+    limit_per_label: int | None = option(None, "rows of each label to use, drawn at random before --split", unset="all")
+    dev_limit: int | None = option(None, "dev rows to use, drawn at random", unset="all")
     positive_label: str | None = option(
         None,
-        "of two labels, the one whose precision, recall and F1 are reported and chosen by; default: their means over "
-        "both labels",
+        "of two labels, the one whose precision, recall and F1 are reported and chosen by",
+        unset="their means over both labels",
     )
     metric: str = option("accuracy", "score of the dev rows to stop and choose by", choices=SCORES)
 
@@ -88,8 +95,8 @@ class AugmentationOptions:
     attacks: str = option("paper", f"what attacks these copies: {ATTACKS_HELP}")
     augment_by: list[AttackerSpec] = option(
         [],
-        "also train on what these attackers find against the classifier trained without it, such as adv, textfooler, "
-        "argot (figure 2 of the paper); trains twice",
+        "attackers, such as adv, textfooler and argot, with commas between: train once, attack the train rows against that "
+        "classifier, and train again with what changed its answers (figure 2 of the paper)",
         parse=AttackerSpec.parse,
         separator=",",
     )

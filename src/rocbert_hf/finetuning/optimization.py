@@ -20,10 +20,10 @@ from .starting_point import StartOptions
 class OptimizationOptions:
     """How to train."""
 
-    learning_rate: float | None = option(None, "highest learning rate; default: by the size of the model")
-    head_learning_rate: float | None = option(None, "of what the encoder is not part of; default: the learning rate")
-    epochs: float | None = option(None, "passes over the train rows, at most; default: by the size of the model")
-    batch_size: int | None = option(None, "texts per step; default: by the size of the model")
+    learning_rate: float | None = option(None, "highest learning rate", unset="by the size of the model")
+    head_learning_rate: float | None = option(None, "highest learning rate of the head", unset="as --learning-rate")
+    epochs: float | None = option(None, "passes over the train rows, at most", unset="by the size of the model")
+    batch_size: int | None = option(None, "texts per step", unset="by the size of the model")
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises")
     weight_decay: float = option(0.01, "AdamW's, on matrices only")
     patience: int = option(3, "stop after this many epochs without improvement on the dev rows")

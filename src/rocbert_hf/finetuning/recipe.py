@@ -22,7 +22,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass
 class FinetuningOptions:
-    """What kind of task to finetune on, how often, and where to put it."""
+    """What kind of task to finetune for, with how many seeds, and where to put the results."""
 
     task_type: str = option("classification", "recipe to finetune by")
     output_dir: Path = option(Path("finetuned"), "folder for everything that the run writes", short="-o")

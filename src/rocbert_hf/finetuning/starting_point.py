@@ -25,7 +25,7 @@ class StartOptions:
     architecture: str = option(
         "rocbert", "with --preset: rocbert, or bert for a plain BERT of that size", choices=ARCHITECTURES
     )
-    max_length: int | None = option(None, "tokens per text; longer texts are cut; default: what suits the task")
+    max_length: int | None = option(None, "tokens per text; longer texts are cut", unset="what suits the task")
 
     def __post_init__(self):
         if (self.model is None) == (self.preset is None):

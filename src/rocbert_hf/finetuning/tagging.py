@@ -50,12 +50,14 @@ class EntityRowOptions:
     """Which texts to train and to measure on."""
 
     train_file: str = option(REQUIRED, "columns (BMES, BIO, IOBES), .jsonl with spans, a saved dataset, or demo")
-    dev_file: str | None = option(None, "texts to choose the best epoch by; default: a share of the train texts")
+    dev_file: str | None = option(
+        None, "texts to choose the best epoch by", unset="a share of the train texts, see --dev-share"
+    )
     test_file: str | None = option(None, "texts to measure on at the end")
     dev_share: float = option(0.1, "share of the train texts to choose by if there is no dev file")
-    limit: int | None = option(None, "train texts to use, from the first on; default: all")
-    file_scheme: str | None = option(None, "tags of the files; default: recognised", choices=SCHEMES)
-    scheme: str | None = option(None, "tags that the model learns; default: those of the train file", choices=SCHEMES)
+    limit: int | None = option(None, "train texts to use, from the first on", unset="all")
+    file_scheme: str | None = option(None, "tags of the files", choices=SCHEMES, unset="recognised")
+    scheme: str | None = option(None, "tags that the model learns", choices=SCHEMES, unset="those of the train file")
     skip_malformed: bool = option(False, "leave out sentences whose tags break the scheme, instead of stopping")
 
     def __post_init__(self):
@@ -68,15 +70,20 @@ class EntityRowOptions:
 
 @dataclass
 class TaggerOptions:
-    """What the tagger is made of. `--preset bilstm` has no encoder, but vectors of 100 numbers."""
+    """What the tagger is made of. `--preset bilstm` has vectors of 100 numbers instead of an encoder."""
 
     classifier_head: str = option("bilstm_crf", "what is above the encoder", choices=CLASSIFIER_HEADS)
     position_embedding_type: str | None = option(
-        None, "positions in the encoder; default: the model's", choices=POSITION_EMBEDDING_TYPES
+        None, "positions in the encoder", choices=POSITION_EMBEDDING_TYPES, unset="as the model has them"
     )
-    max_relative_position: int | None = option(None, "clip the distance of relative positions to this")
+    max_relative_position: int | None = option(
+        None, "clip the distance of relative positions to this many tokens", unset="as the model does"
+    )
     layer_fusion: str | None = option(
-        None, "what the encoder puts out: its last layer or (dynamic) a mean of all", choices=LAYER_FUSIONS
+        None,
+        "what the encoder puts out: dynamic is a learned mean of all layers",
+        choices=LAYER_FUSIONS,
+        unset="its last layer",
     )
 
     def __post_init__(self):
@@ -87,16 +94,22 @@ class TaggerOptions:
 class TaggingOptimization(OptimizationOptions):
     """How to train the tagger."""
 
-    learning_rate: float | None = option(None, "of the encoder; default: 5e-5, or from random weights by size")
-    head_learning_rate: float | None = option(None, "of BiLSTM and classifier; default: 1e-4, or 1e-3 with --preset")
-    crf_learning_rate: float = option(0.5, "of the CRF's transitions")
+    learning_rate: float | None = option(
+        None, "highest learning rate of the encoder", unset="5e-5; from random weights, by the size of the model"
+    )
+    head_learning_rate: float | None = option(
+        None, "highest learning rate of BiLSTM and classifier", unset="1e-4, or 1e-3 with --preset"
+    )
+    crf_learning_rate: float = option(0.5, "highest learning rate of the CRF's transitions")
     epochs: float | None = option(8.0, "passes over the train texts, at most")
     batch_size: int | None = option(16, "texts per step")
     warmup_ratio: float = option(0.05, "share of the steps in which the learning rates rise")
-    adversarial: str | None = option(None, "adversarial training", choices=ADVERSARIAL_METHODS)
-    epsilon: float | None = option(None, "of --adversarial: size of the perturbation; default: the method's")
-    alpha: float | None = option(None, "of --adversarial pgd and freelb: size of a step; default: the method's")
-    steps: int | None = option(None, "of --adversarial pgd and freelb: how many; default: the method's")
+    adversarial: str | None = option(
+        None, "adversarial training on perturbed embeddings, by this method", choices=ADVERSARIAL_METHODS, unset="none"
+    )
+    epsilon: float | None = option(None, "with --adversarial: size of the perturbation", unset="the method's own")
+    alpha: float | None = option(None, "with --adversarial pgd or freelb: size of a step", unset="the method's own")
+    steps: int | None = option(None, "with --adversarial pgd or freelb: number of steps", unset="the method's own")
 
     def __post_init__(self):
         super().__post_init__()

@@ -32,8 +32,8 @@ class GlyphRunOptions:
     hidden_size: int = option(768, "hidden_size of the model they are for")
     chinese_fonts: list[str] = option([], "font files to draw Chinese with; without any, the packaged images")
     other_fonts: list[str] = option([], "font files to draw the rest with")
-    device: str | None = option(None, "device to compute on; without it, the GPU if there is one")
-    threads: int | None = option(None, "threads of the CPU; without it, one per core")
+    device: str | None = option(None, "device to compute on", unset="a GPU if there is one")
+    threads: int | None = option(None, "threads of the CPU", unset="one per core")
 
     def __post_init__(self):
         for name in ("hidden_size", "threads"):

@@ -21,9 +21,9 @@ def parse_attacks(given: str | dict[str, Any]) -> str | dict[str, Any]:
 
 @dataclass
 class PretrainingArguments:
-    """How to train: objective, length of the run, optimizer, data, checkpoints, reports. Each field is a flag.
+    """How to train: objective, length of the run, optimizer, data, checkpoints, reports.
 
-    Names are those of `transformers.TrainingArguments` where it has the thing.
+    Each field is a flag. Names are those of `transformers.TrainingArguments` where it has the thing.
 
     Raises:
         ValueError: a value is outside what is allowed, two do not fit, or the run would never end.
@@ -31,71 +31,76 @@ class PretrainingArguments:
 
     objective: str = option(
         "multimodal",
-        "multimodal: masked language modelling and contrastive loss; mlm_only, contrastive_only: one of them; "
-        "simcse: both, where dropout alone tells the two views of a sentence apart; correction: predict, in the attacked "
-        "sentence alone, what the masked and the attacked characters were",
+        "what to learn: multimodal is masked language modelling and contrastive loss; mlm_only and contrastive_only are "
+        "one of the two; simcse is both, with dropout as the only difference between the two views of a sentence; "
+        "correction restores the masked and the attacked characters of the attacked sentence",
         choices=OBJECTIVES,
     )
     anchor: str = option(
         "masked",
-        "which form of a sentence its attacked form is compared with: masked; clean, which takes a third forward pass; or "
-        "both, averaged, as in the authors' released code",
+        "form of a sentence that its attacked form is compared with: masked, clean (which takes a third forward pass), or "
+        "both (averaged, as in the authors' released code)",
         choices=ANCHORS,
     )
     negatives: str = option(
         "attacked",
-        "what else of the batch the anchor is told from: the attacked forms of the other sentences, their originals (Eq. 5 "
-        "to the letter, with --anchor clean), or both",
+        "what the anchor is told apart from: the attacked forms of the other sentences of the batch, their originals (with "
+        "--anchor clean, this is Eq. 5 to the letter), or both",
         choices=NEGATIVES,
     )
     correct_attacked: bool = option(False, "also learn to predict what the attacked characters were")
     distill_from: str | None = option(
         None,
-        "folder or Hub id of a sentence encoder (of the model's width) whose vector of the clean sentence the attacked "
-        "sentence is to have, by mean pooling and by [CLS]",
+        "folder or Hub id of a sentence encoder as wide as the model; the attacked sentence learns to have that encoder's "
+        "vector of the clean sentence, by mean pooling and by [CLS]",
     )
-    distill_prefix: str = option("", "what that encoder wants before each text, such as 'query: ' for E5")
-    distillation_weight: float = option(1.0, "weight of that loss beside the others")
+    distill_prefix: str = option("", "text that --distill-from needs before each sentence, such as 'query: ' for E5")
+    distillation_weight: float = option(1.0, "weight of the loss of --distill-from")
     temperature: float = option(0.01, "what the cosines of the contrastive loss are divided by")
-    max_steps: int | None = option(1000, "optimizer steps; none: as many as fit into --minutes")
-    minutes: float | None = option(None, "stop after this time even if --max-steps is not reached")
+    max_steps: int | None = option(1000, "optimizer steps at most; none: as many as fit into --minutes")
+    minutes: float | None = option(
+        None, "stop after this many minutes, even if --max-steps is not reached", unset="no limit"
+    )
     batch_size: int = option(64, "sentences per process and forward pass")
-    gradient_accumulation_steps: int = option(1, "forward passes an optimizer step")
+    gradient_accumulation_steps: int = option(1, "forward passes per optimizer step")
     global_batch_size: int | None = option(
-        None, "sentences an optimizer step, of all processes together; sets gradient_accumulation_steps"
+        None,
+        "sentences per optimizer step, of all processes together; sets --gradient-accumulation-steps",
+        unset="what the other options make",
     )
     gradient_cache: bool = option(
         False,
-        "contrast all sentences of an optimizer step, and not of one forward pass (and all processes), by a second "
-        "forward pass",
+        "contrast each sentence with all sentences of the optimizer step, instead of those of one forward pass; takes a "
+        "second forward pass",
     )
-    learning_rate: float = option(1e-4, "highest learning rate; reached after the warm-up, then falling to 0")
+    learning_rate: float = option(1e-4, "highest learning rate, reached at the end of the warm-up; it then falls to 0")
     channel_learning_rate: float | None = option(
         None,
         "highest learning rate of what a converted encoder has anew: fusion, sound, shape and the head of masked language "
-        "modelling; none: --learning-rate",
+        "modelling",
+        unset="as --learning-rate",
     )
     warmup_ratio: float = option(0.04, "share of the run in which the learning rate rises")
     warmup_steps: int | None = option(None, "steps in which the learning rate rises, instead of --warmup-ratio")
-    weight_decay: float = option(0.01, "AdamW's, on matrices only")
-    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    weight_decay: float = option(0.01, "weight decay of AdamW, on matrices only")
+    max_grad_norm: float = option(1.0, "clip gradients to this norm")
     max_skipped_steps: int = option(
-        15, "stop after so many steps in a row were skipped because a loss or gradient was not finite"
+        15, "stop after this many skipped steps in a row; a step is skipped if a loss or gradient is not finite"
     )
     mixed_precision: str = option(
         "auto",
-        "bf16, fp16 or no; auto: bf16 on a GPU that has it, fp16 on another GPU, no on a CPU; DeepSpeed's config decides "
-        "if there is one",
+        "precision of the computation: bf16, fp16 or no; auto is bf16 on a GPU that has it, fp16 on other GPUs and no on a "
+        "CPU; with DeepSpeed, its config decides",
         choices=PRECISIONS,
     )
-    attn_implementation: str = option("sdpa", "sdpa, eager, or what transformers calls flash_attention_2, ...")
+    attn_implementation: str = option(
+        "sdpa", "attention: sdpa, eager, or another name of transformers, such as flash_attention_2"
+    )
     gradient_checkpointing: bool = option(False, "save memory: compute activations again in the backward pass")
     torch_compile: bool = option(False, "compile the encoder")
-    max_length: int = option(128, "tokens of a sentence, [CLS] and [SEP] included")
+    max_length: int = option(128, "tokens per sentence, [CLS] and [SEP] included")
     pad_to_multiple_of: int | None = option(
-        None,
-        "pad sentences to a multiple of this length; none: 8 in mixed precision, whose kernels prefer that or are made "
-        "anew for each length, 1 in float32",
+        None, "pad sentences to a multiple of this many tokens", unset="8 in mixed precision, 1 in float32"
     )
     mlm_probability: float = option(0.15, "share of the tokens to mask")
     whole_word_probability: float = option(0.5, "share of the sentences masked by whole words instead of characters")
@@ -114,14 +119,18 @@ class PretrainingArguments:
     )
     shuffle_buffer: int = option(100_000, "sentences of streamed text that are shuffled together")
     seed: int = option(0, "seed of weights, order, attacks and masks")
-    save_steps: int | None = option(None, "write a checkpoint every so many steps")
-    save_minutes: float | None = option(None, "write a checkpoint every so many minutes")
+    save_steps: int | None = option(None, "optimizer steps between two checkpoints", unset="no checkpoints by steps")
+    save_minutes: float | None = option(None, "minutes between two checkpoints", unset="no checkpoints by time")
     save_total_limit: int = option(2, "checkpoints to keep, the last ones")
     resume_from_checkpoint: str | None = option(
-        None, "checkpoint folder to go on from; last: the last in the output folder, or the beginning if it has none"
+        None,
+        "checkpoint folder to go on from; last: the newest one in the output folder, if it has one",
+        unset="begin anew",
     )
-    logging_steps: int = option(10, "write a row of log.jsonl every so many steps")
-    eval_steps: int | None = option(None, "measure on the held-out sentences every so many steps")
+    logging_steps: int = option(10, "optimizer steps between two rows of log.jsonl")
+    eval_steps: int | None = option(
+        None, "optimizer steps between two measurements on the held-out sentences", unset="only at the end"
+    )
     report_to: str = option(
         "tensorboard", "trackers that get the rows of log.jsonl: tensorboard, wandb, both (with a comma) or none"
     )

@@ -51,16 +51,16 @@ SHARED_WITH_BERT = (
 
 @dataclass
 class RunOptions(Setup):
-    """What to train on what, where to put it, and what to do beside the training."""
+    """What to train, on which text, where to put it, and what else to do."""
 
     baseline: bool = option(False, "also train a plain BERT of the same size for as long, for comparison")
     resume: bool = option(False, "go on from the last checkpoint in the output folder; begin if there is none")
     overwrite: bool = option(
         False, "train anew in a folder that holds an earlier run; its checkpoints are deleted, its model is replaced"
     )
-    dry_run: bool = option(False, "only tell what the run would need")
+    dry_run: bool = option(False, "only print what the run would need: memory, time and disk")
     dry_run_devices: Devices = option(
-        Devices(8, "A100"), "for which devices --dry-run tells it: how many, and of which kind", parse=Devices.parse
+        Devices(8, "A100"), "devices that --dry-run assumes: how many, and of which kind", parse=Devices.parse
     )
 
     def __post_init__(self):

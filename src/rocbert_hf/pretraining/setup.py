@@ -94,7 +94,7 @@ class Devices:
 
 @dataclass
 class Setup:
-    """What to train on what, and where to put it.
+    """What to train, on which text, and where to put it.
 
     Raises:
         ValueError: the preset is not known, or sources cannot be mixed as they are given.
@@ -115,13 +115,16 @@ class Setup:
         {}, "fields of RoCBertConfig that differ, such as fusion=concat,hidden_dropout_prob=0", parse=parse_overrides
     )
     glyph_features: Path | None = option(
-        None, "folder with pretrained glyph features (Eq. 4), as run_glyph_pretrain.py writes it; none: pixels"
+        None,
+        "folder with pretrained glyph features (Eq. 4), as run_glyph_pretrain.py writes it",
+        unset="the pixels of the images",
     )
     train_file: list[TextSource] = option(
         [],
-        "UTF-8 text, .jsonl, .csv or .tsv (also .gz, .xz, .bz2, .zst) or parquet files, folders, wikipedia, common_crawl, thuctc, or datasets of the "
-        "Hub as owner/name:config; to mix them, each with =weight; none: the packaged corpus",
+        "text to train on: files (.txt, .jsonl, .csv or .tsv, also packed; .parquet), folders, wikipedia, common_crawl, "
+        "thuctc, or datasets of the Hub as owner/name:config; to mix them, each with =weight",
         parse=TextSource.parse,
+        unset="the packaged corpus",
     )
     text_column: str = option("text", "column or key that holds the text, in everything but plain text")
     held_out: int = option(200, "sentences to measure on instead of training on them")
