@@ -12,7 +12,7 @@ same_length: sentences per second of a step, small preset. Both models have the 
     position and trains its own tables of sounds and shapes.
 mixed_length: the same with sentences of DATA: ours in the batches of `SentenceBatches`, transformers' the same sentences
     in random batches, both padded to the longest of a batch.
-linear: seconds a token of a step with twice the batch (mini preset), and of making batches of twice the text.
+linear: seconds per token of a step with twice the batch (mini preset), and of making batches of twice the text.
 data_wait: the share of its time that training the mini preset waits for data, with one worker.
 
 What is compared takes turns, so that a busy machine slows all of it; medians are printed.

@@ -39,7 +39,7 @@ def held_out_sentences(file: Path, limit: int, least: int = 8) -> list[str]:
 
 
 def draw_curves(folders: list[Path], batch_sizes: list[int], path: Path) -> None:
-    """A panel for each of `CURVES`, with a line a model over the sentences that it was trained on."""
+    """A panel for each of `CURVES`, with one line per model over the sentences that it was trained on."""
     figure = Figure(figsize=(4.8 * len(CURVES), 3.6), layout="constrained")
     for axis, (column, title) in zip(figure.subplots(1, len(CURVES)), CURVES.items(), strict=True):
         for folder, batch_size in zip(folders, batch_sizes, strict=True):

@@ -39,7 +39,7 @@ from rocbert_hf.glyphs.images import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS,
 
 
 def build_glyphs(vocabulary: Sequence[str], chinese_fonts: Sequence[str], other_fonts: Sequence[str]) -> np.ndarray:
-    """Images of the vocabulary at 4 bits a pixel, two pixels a byte, left one high: uint8 (16224, 32, 16)."""
+    """Images of the vocabulary at 4 bits per pixel, two pixels per byte, the left one high: uint8 (16224, 32, 16)."""
     images = np.zeros((len(vocabulary), 32, 32), dtype=np.uint8)
     for number, token in enumerate(tqdm(vocabulary, desc="glyph images", unit="token", file=sys.stderr)):
         if token == SPECIAL_TOKENS[0]:

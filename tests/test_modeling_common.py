@@ -97,7 +97,7 @@ def tensors_of(output) -> dict[str, torch.Tensor]:
 
 
 def assert_near(got, expected, mask=None, atol: float = 1e-5) -> None:
-    """All tensors of two outputs are near; those with a row a token only where `mask` (batch, sequence) is 1."""
+    """All tensors of two outputs are near; those with a row per token only where `mask` (batch, sequence) is 1."""
     got, expected = tensors_of(got), tensors_of(expected)
     assert got.keys() == expected.keys()
     assert got

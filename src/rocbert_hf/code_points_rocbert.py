@@ -1,4 +1,4 @@
-"""The tokenizer's fast way: token ids of many texts by one look-up a character.
+"""The tokenizer's fast way: token ids of many texts by one look-up per character.
 
 This file is uploaded to the Hub as it is, so it imports nothing else of the package.
 """

@@ -46,13 +46,13 @@ def _read(argument: str, file: str | os.PathLike) -> str:
 
 
 def load_vocabulary(file: str | os.PathLike, special_tokens: Collection[str]) -> dict[str, int]:
-    """Token -> id of a file with one token a line, the number of the line being the id.
+    """Token -> id of a file with one token per line, the number of the line being the id.
 
     ValueError when the file is empty, repeats a token or lacks one of the special tokens.
     """
     tokens = _read("vocab_file", file).removesuffix("\n").split("\n")
     if tokens == [""]:
-        raise ValueError(f"vocab_file={str(file)!r} is empty; it must hold one token a line")
+        raise ValueError(f"vocab_file={str(file)!r} is empty; it must hold one token per line")
     if repeated := [token for token, times in Counter(tokens).items() if times > 1]:
         raise ValueError(f"vocab_file={str(file)!r} repeats {repeated[:5]}; every token must stand on one line only")
     if missing := [token for token in special_tokens if token not in tokens]:
@@ -171,10 +171,10 @@ class RoCBertTokenizer(TokenizersBackend):
     pronunciation of `[UNK]`, padding has the number of `[PAD]`, a token that the JSON files lack is `[UNK]` to them.
 
     Args:
-        vocab_file (`str`, *optional*): text, one token a line.
+        vocab_file (`str`, *optional*): text, one token per line.
         word_shape_file (`str`, *optional*): JSON, token to shape id.
         word_pronunciation_file (`str`, *optional*): JSON, token to pronunciation id. Give all three files or none.
-        character_level (`bool`, *optional*): one token a character, else word pieces. If not given, characters for the
+        character_level (`bool`, *optional*): one token per character, else word pieces. If not given, characters for the
             packaged vocabulary and word pieces for files. It is saved with the tokenizer.
         do_lower_case (`bool`, defaults to `True`): whether to lower-case the text.
         strip_accents (`bool`, *optional*): if not given, only lower-cased word pieces lose their accents.

@@ -312,7 +312,9 @@ def test_labels_of_an_endpoint_do_not_depend_on_the_sample(tmp_path):
     assert numbers(rows) == [0, 1, 2, 0]
     assert numbers(rows.rows([1])) == [1]
     assert numbers(LabelledTexts("x", tuple("好坏"), ("0", "1"))) == [0, 1]  # numbers, though there is none of label 2
-    with pytest.raises(ValueError, match=r"give 3 probabilities a text, but x has 2 labels \(1, 2\), and nothing says"):
+    with pytest.raises(
+        ValueError, match=r"give 3 probabilities per text, but x has 2 labels \(1, 2\), and nothing says"
+    ):
         numbers(LabelledTexts("x", tuple("好坏"), ("1", "2")))
 
 
@@ -434,7 +436,7 @@ def test_similarity_is_by_the_encoder_that_was_given(tmp_path, folders, reviews)
                 "models": {"x": lambda queries: np.ones((len(queries), 3)) / 3},
                 "tasks": {"x": LabelledTexts("x", ("好", "坏"), ("a", "b"))},
             },
-            r"give 3 probabilities a text, but x has 2 labels \(a, b\)",
+            r"give 3 probabilities per text, but x has 2 labels \(a, b\)",
         ),
         ({"tasks": {"x": [Example("很好", 1), Example("好", 2)]}}, "numbers from 0 to 1, got 2 in example 1"),
         ({"tasks": {"x": [Example("很好", 1), Example("好", "1")]}}, "numbers from 0 to 1, got '1' in example 1"),
@@ -443,13 +445,13 @@ def test_similarity_is_by_the_encoder_that_was_given(tmp_path, folders, reviews)
             "all have a text_pair or none .* 0 and 1 differ",
         ),
         ({"tasks": {"x": [Example("好", 1), Example(None, 1)]}}, r"texts must be strings, got \[None\] in example 1"),
-        ({"models": {"x": ThreeLabels()}}, r"x gives 2 probabilities a text, but its config has 3 labels"),
+        ({"models": {"x": ThreeLabels()}}, r"x gives 2 probabilities per text, but its config has 3 labels"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"num_workers": 0}, "num_workers must be at least 1"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         (
             {"models": {"x": word_counter, "y": lambda queries: np.ones((len(queries), 3)) / 3}},
-            "y gives 3 probabilities a text, but x has 2 labels",
+            "y gives 3 probabilities per text, but x has 2 labels",
         ),
         ({"models": {"x": lambda queries: np.full((len(queries), 2), np.nan)}}, "must return numbers"),
         ({"long_texts": "ignore"}, "long_texts"),

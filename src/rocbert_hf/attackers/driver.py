@@ -88,7 +88,7 @@ class BlackBoxAttacker:
     Args:
         max_share: share of the source's characters that may be attacked, at most, but one character always; see
             `AttackedShare`.
-        query_budget: different texts an example may have the victim asked, at most, the source among them; None for
+        query_budget: different texts per example that the victim may be asked, the source among them; None for
             any number.
     """
 
@@ -358,7 +358,9 @@ class _BatchedVictim:
         self.n_labels = self.n_labels or len(answer)
         if len(answer) == self.n_labels:
             return answer
-        return ValueError(f"classifier must return {self.n_labels} probabilities a text, as before, got {len(answer)}")
+        return ValueError(
+            f"classifier must return {self.n_labels} probabilities per text, as before, got {len(answer)}"
+        )
 
 
 class ComposedAttacker(BlackBoxAttacker):

@@ -1,4 +1,4 @@
-"""An attacker as an evaluation is told of it, and what it writes down of it."""
+"""How an evaluation names an attacker, and what it records of it."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class AttackedText:
         """
         if len(labels) != len(self.source):
             raise ValueError(
-                f"labels must have one entry a character of the source ({len(self.source)}), got {len(labels)}"
+                f"labels must have one entry per character of the source ({len(self.source)}), got {len(labels)}"
             )
         if scheme not in (None, "plain", *MIDDLE_TAG):
             raise ValueError(f"scheme must be one of {[*MIDDLE_TAG, 'plain']} or None, got {scheme!r}")

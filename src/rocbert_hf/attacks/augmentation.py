@@ -27,7 +27,7 @@ def augment(
     Args:
         texts: the texts.
         labels: one label per text, copied to its attacked forms; None without labels.
-        n: attacked forms a text.
+        n: attacked forms per text.
         seed: another seed, other forms.
         synthesizer: an `AdversarialSynthesizer`, or a preset or config to make one of.
         keep_source: put each text itself before its attacked forms.
@@ -45,7 +45,7 @@ def augment(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if labels is not None and len(labels) != len(texts):
-        raise ValueError(f"labels must have one entry a text ({len(texts)}), got {len(labels)}")
+        raise ValueError(f"labels must have one entry per text ({len(texts)}), got {len(labels)}")
     if not isinstance(synthesizer, AdversarialSynthesizer):
         synthesizer = AdversarialSynthesizer(synthesizer)
     forms = [[text] for text in texts]

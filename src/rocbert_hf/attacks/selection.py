@@ -181,7 +181,7 @@ class _FrequencyLosses(dict):
 class CausalLMScorer:
     """L(O_w) from any causal language model of transformers, such as `uer/gpt2-chinese-cluecorpussmall`.
 
-    L is the mean loss a token in nats, transformers' own convention: it stays between about 1 and 10 for sentences of
+    L is the mean loss per token in nats, transformers' own convention: it stays between about 1 and 10 for sentences of
     any length, so the softmax over words prefers but never excludes. All deletions of a batch of sentences are scored
     together, sorted by length; equal deletions once.
 
@@ -256,7 +256,7 @@ class CausalLMScorer:
         return results
 
     def text_losses(self, texts: Sequence[str]) -> list[float]:
-        """Mean loss a token of every text, in nats; 0 where there is nothing to predict."""
+        """Mean loss per token of every text, in nats; 0 where there is nothing to predict."""
         import torch
 
         encoded = [self._token_ids(text) for text in texts]

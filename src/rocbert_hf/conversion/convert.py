@@ -1,4 +1,4 @@
-"""One entry to all converters, which tells by config.json what a folder is."""
+"""One entry to all converters: config.json says which of them a folder needs."""
 
 from __future__ import annotations
 

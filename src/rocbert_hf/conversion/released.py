@@ -4,7 +4,7 @@ The layout, as its `modeling_roc_bert.py`, `dataset.py` and `execute_pretrain.py
 
 - config.json: `model_type` roc_bert, `merge_input_way` (concat, plus or attention), `additional_attention_layer`;
 - pytorch_model.bin: as transformers' `roc_bert`; with attention, the fusion is one more entry of `encoder.layer`, at
-  `additional_attention_layer`, and the encoder layers after it are counted from one more;
+  `additional_attention_layer`, and the encoder layers after it have a number one higher;
 - vocab.txt, word_shape.json, word_pronunciation.json: as in transformers;
 - `img_embed.shape_embed`: JSON, the glyph features as a list of rows, (shapes, shape_embed_dim), from which training
   starts; `prounciation.proun_id`: JSON, the inventory of pronunciations, a list, or a mapping to ids.

@@ -1,4 +1,4 @@
-"""The files by which sentence-transformers knows a folder for a sentence encoder."""
+"""The files that make a folder a sentence encoder for sentence-transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of which of the source's vectors the vectors of the packaged vocabulary are made."""
+"""Which of the source's vectors each vector of the packaged vocabulary is made of."""
 
 from __future__ import annotations
 

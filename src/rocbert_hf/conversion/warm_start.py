@@ -14,7 +14,7 @@ A score answers to its `V` in full, `dw2/dV2 = Ph (K2^T H)^T`, so `V2` and `V3` 
 gradients of `K2`, `K3`, `Ph` and `M`, which are tiny but not 0 before. `w1` being large, the optimizer's first steps open
 the channels by some percent each. A token without ids for a channel is computed as in the source at any time.
 
-With `"softmax"` there is none: the weights of a softmax are positive, so `H' = H` needs weights near 0, and a weight near
+With `"softmax"` there is no such start: the weights of a softmax are positive, so `H' = H` needs weights near 0, and a weight near
 0 passes as little gradient on as it passes of its vector. A model that is started so, with the text ahead by exp(17),
 stays there: its gradients are below what Adam adds to their root mean square (`eps`).
 """

@@ -184,7 +184,7 @@ class MaskedLMCorrector:
         return result
 
     def _unlikely_characters(self, texts: list[str]) -> list[dict[int, float]]:
-        """Of each text, the positions of unlikely Chinese characters that are a token each, with the probabilities."""
+        """For each text, the positions of unlikely Chinese characters that are one token each, with the probabilities."""
         import torch
 
         encoded = self._encode(texts, return_offsets_mapping=True)
@@ -221,7 +221,7 @@ class MaskedLMCorrector:
         return self._known(tuple(candidates))
 
     def _known(self, candidates: Sequence[str]) -> tuple[str, ...]:
-        """The candidates that are a token of the model each."""
+        """The candidates that are one token of the model each."""
         unknown = (self.tokenizer.unk_token_id,)
         return tuple(c for c in candidates if len(self._token_ids(c)) == 1 and self._token_ids(c) != unknown)
 

@@ -1,4 +1,4 @@
-"""Tasks and victims brought together: labels in one order, and no text longer than what is read of it."""
+"""Tasks and victims brought together: labels in one order, and no text longer than a model reads."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def prepare(
     names = _names_of_labels(task, rows, victims, min(sizes.values()))
     for name, size in sizes.items():
         if victims[name].labels is None and size != len(names):
-            raise ValueError(f"models: {name} gives {size} probabilities a text, but {task} has {len(names)} labels")
+            raise ValueError(f"models: {name} gives {size} probabilities per text, but {task} has {len(names)} labels")
     victims = {name: _in_order(victim, names) for name, victim in victims.items()}
     if isinstance(rows, LabelledTexts):
         nothing = (None,) * len(rows)
@@ -132,7 +132,7 @@ def _number_of_labels(victim: NamedClassifier, query: Query) -> int:
     size = victim([query]).shape[1]
     if victim.labels is not None and size != len(victim.labels):
         raise ValueError(
-            f"models: {victim.name} gives {size} probabilities a text, but its config has {len(victim.labels)} labels "
+            f"models: {victim.name} gives {size} probabilities per text, but its config has {len(victim.labels)} labels "
             f"({', '.join(victim.labels)})"
         )
     return size
@@ -162,7 +162,7 @@ def _names_of_labels(
     if known or ("0" in names and all(name.isdecimal() for name in names)):
         return _numbers(size)
     raise ValueError(
-        f"models give {size} probabilities a text, but {task} has {len(names)} labels ({', '.join(names)}), and nothing "
+        f"models give {size} probabilities per text, but {task} has {len(names)} labels ({', '.join(names)}), and nothing "
         "says which is which: give classifiers that name their labels, or labels from 0 up"
     )
 

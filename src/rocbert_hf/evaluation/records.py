@@ -1,4 +1,4 @@
-"""Results on disk: lines that survive being killed, and what each is of."""
+"""Results on disk: lines that survive a kill, and what each belongs to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cell(NamedTuple):
 
 
 class JsonLines:
-    """A file of one JSON object a line, appended and flushed one by one.
+    """A file with one JSON object per line; each is flushed when it is appended.
 
     Used as a context for appending, by one process at a time. A last line without its end is what a killed process
     leaves: it is taken off.

@@ -1,4 +1,4 @@
-"""How a head is trained on an encoder: learning rates apart, and where the computing is done."""
+"""How a head is trained on an encoder: separate learning rates, and where the computing is done."""
 
 from __future__ import annotations
 

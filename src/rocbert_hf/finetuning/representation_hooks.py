@@ -1,6 +1,6 @@
 """Sentence representations of any classifier of transformers: seen, and mixed, on their way from encoder to head.
 
-Both are forward hooks on the encoder, so that the classifier itself runs as ever, in whatever it is wrapped.
+Both are forward hooks on the encoder, so that the classifier itself runs as usual, whatever it is wrapped in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What travels to the Hub with a checkpoint: what is told of it, and its model card."""
+"""What travels to the Hub with a checkpoint: its description, and its model card."""
 
 from .description import describe, overview
 from .model_card import model_card

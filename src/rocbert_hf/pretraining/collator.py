@@ -281,7 +281,7 @@ class DataCollatorForRoCBert:
 
     Input: dicts with `"input_ids"` and the tokenizer's other outputs: (sequence,) each, or (choices, sequence) for
     multiple choice; optionally `"label"`, `"labels"`, `"start_positions"` and `"end_positions"`. Labels may be one
-    number an example (or floats: regression, multi-label), or one integer a token (token classification, masked or
+    number per example (or floats: regression, multi-label), or one integer per token (token classification, masked or
     causal LM), padded with -100.
 
     Output: tensors (batch, sequence), or (batch, choices, sequence); `labels` (batch,) or (batch, sequence).

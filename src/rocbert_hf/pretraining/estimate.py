@@ -91,7 +91,7 @@ class RunEstimate:
         return self.tokens / self.seconds_per_step()
 
     def workers(self) -> float:
-        """DataLoader workers a process that this takes."""
+        """DataLoader workers per process that this takes."""
         return self.sentences / self.seconds_per_step() / self.num_processes / SENTENCES_A_WORKER
 
     def days(self, device: str | None = None, num_processes: int | None = None) -> float:
@@ -112,9 +112,9 @@ class RunEstimate:
             run.add_row("steps", f"{self.steps:,}")
             run.add_row("tokens of the run", f"{_short(self.steps * self.tokens / 1e9)} billion")
         if math.isfinite(self.seconds_per_step()):
-            run.add_row("seconds a step", _short(self.seconds_per_step()))
+            run.add_row("seconds per step", _short(self.seconds_per_step()))
             run.add_row("tokens per second needed", f"{self.tokens_per_second():,.0f}")
-            run.add_row("DataLoader workers a process", f"{max(1, math.ceil(self.workers()))}")
+            run.add_row("DataLoader workers / process", f"{max(1, math.ceil(self.workers()))}")
 
         capacity = DEVICE_MEMORY.get(self.device, math.inf)
         of = f" of {capacity / 1e9:.0f} GB" if capacity < math.inf else ""
@@ -158,7 +158,7 @@ def estimate(
     Args:
         config: of the model, a `RoCBertForPreTraining`.
         arguments: of the run. `mixed_precision="auto"` is bf16 where the device has it, else fp16, and float32 on a CPU.
-        num_processes: one a device.
+        num_processes: one per device.
         device: a key of `devices.PEAK_FLOPS`, or "CPU", for which there are no times.
         mean_length: tokens of the corpus' sentences, [CLS] and [SEP] included, from which times follow; default,
             `max_length`. Memory is always that of a batch of the longest.
@@ -284,7 +284,7 @@ class _ActivationCount:
     ):
         self.config, self.arguments, self.length, self.precision = config, arguments, length, precision
         self.dropped = 0
-        # what these GPU kernels keep is what sdpa keeps: queries, keys, values, the output and a number a query
+        # what these GPU kernels keep is what sdpa keeps: queries, keys, values, the output and one number per query
         on_gpu_alone = any(kernel in arguments.attn_implementation for kernel in ("flash", "flex"))
         attention = "sdpa" if on_gpu_alone else arguments.attn_implementation
         self.model = _small_model(config, dropout=not on_gpu, attention=attention)

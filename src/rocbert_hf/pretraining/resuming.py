@@ -7,7 +7,7 @@ A checkpoint `checkpoint-<step>` is a model folder of transformers (so that any 
 | `optimizer.safetensors`, `optimizer.json` | the optimizer's tensors and its numbers |
 | `process-<rank>.json` | torch's random numbers and the position in the data, of each process |
 | `trainer_state.json` | step, seconds, loss scale, skipped steps |
-| `deepspeed/` | instead of the optimizer's files, under DeepSpeed: its own checkpoint, a shard a process |
+| `deepspeed/` | instead of the optimizer's files, under DeepSpeed: its own checkpoint, one shard per process |
 
 Nothing of it is unpickled but DeepSpeed's own files, by DeepSpeed.
 """

@@ -112,7 +112,7 @@ def glyph_images() -> np.ndarray:
     with np.load(path("glyphs.npz"), allow_pickle=False) as archive:
         packed = archive["packed"]
     images = np.stack((packed >> 4, packed & 15), axis=-1).reshape(*packed.shape[:-1], -1)
-    images *= 17  # 4 bits a pixel, 15 * 17 = 255
+    images *= 17  # 4 bits per pixel, 15 * 17 = 255
     images.flags.writeable = False
     return images
 

@@ -258,7 +258,7 @@ def test_every_source_gives_every_sentence_once_an_epoch(sources, shard_by, worl
 def test_every_source_goes_on_where_it_stopped(sources, shard_by):
     options = SMALL_BUFFER | {"shard_by": shard_by, "rank": 1, "world_size": 2}
     expected = first(SentenceBatches(sources, **options), 120)
-    for consumed in (0, 5, 40, 77):  # 33 global batches an epoch
+    for consumed in (0, 5, 40, 77):  # 33 global batches per epoch
         batches = SentenceBatches(sources, **options)
         first(batches, consumed + 4)
         state = json.loads(json.dumps(batches.state_dict(consumed)))

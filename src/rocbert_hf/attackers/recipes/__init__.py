@@ -1,4 +1,4 @@
-"""Published attackers, a file each, by the name that `AttackerSpec` and the command line know them by."""
+"""Published attackers, one file each, under the names that `AttackerSpec` and the command line use."""
 
 from ..driver import BlackBoxAttacker
 from .adv import AdvAttacker

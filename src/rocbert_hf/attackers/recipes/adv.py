@@ -3,9 +3,9 @@
 The victim is not searched, it only judges: that is what the paper's tables call ADV. What we had to choose:
 
 - Draws: the paper attacks each text once. `draws=K` attacks it K times, and the classifier must be right on all of
-  them; one draw costs a classifier little that a second one would not.
+  them: a classifier that survives one draw may fail the next.
 - Ratio: a ratio that is asked for is that of Eq. 1: the mean share of the characters that are attacked. The number of
-  a single text varies around it and is at least one, and `max_share` does not cut it.
+  attacked characters of a single text varies around it and is at least one, and `max_share` does not cut it.
 - If no ratio is asked for, it is the paper's 0.15, and ADV stays within the limit of the other attackers: if a draw
   attacks more than `max_share` of the characters, edits drawn at random are undone.
 """

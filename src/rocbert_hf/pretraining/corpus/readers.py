@@ -29,7 +29,7 @@ from .splitter import split_sentences
 logger = logging.getLogger(__name__)
 
 BUFFER_SENTENCES = 65_536
-JSON_SUFFIXES = (".json", ".jsonl")  # of one object a line
+JSON_SUFFIXES = (".json", ".jsonl")  # one object per line
 TEXT_SUFFIXES = (".txt", *JSON_SUFFIXES)
 MAX_CHARACTERS = 1_000_000  # of a line; more is no text that someone wrote, and would fill the memory
 MAX_CONTROL_SHARE = 0.1
@@ -154,7 +154,7 @@ class _Documents:
         if not self.given:
             bad = f"; bad lines were skipped: {self._counts()}" if self.skipped else ""
             raise ValueError(
-                f"the corpus is empty ({self.name}): expected UTF-8 text with one sentence, paragraph or document a "
+                f"the corpus is empty ({self.name}): expected UTF-8 text with one sentence, paragraph or document per "
                 f"line or row{bad}"
             )
         self.epoch += 1
@@ -414,7 +414,7 @@ def _column(line: str, column: str) -> str:
     except (ValueError, RecursionError) as error:
         told = getattr(error, "msg", error)
         raise _BadLine(
-            "not JSON", f"not JSON ({told}); a {' or '.join(JSON_SUFFIXES)} file holds one object a line"
+            "not JSON", f"not JSON ({told}); a {' or '.join(JSON_SUFFIXES)} file holds one object per line"
         ) from None
     return _text_of(row, column)
 
