@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ..characters.unseen import mark_unseen
 from ..options import REQUIRED, command, option
 
 
@@ -61,4 +62,4 @@ def convert(options: ConvertOptions) -> None:
 
     own = [field.name for field in fields(options) if field.name not in ("source", "output")]
     given = {name: getattr(options, name) or None for name in own if name != "seed"}
-    print(run(options.source, options.output, seed=options.seed, **given))
+    print(mark_unseen(str(run(options.source, options.output, seed=options.seed, **given))))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..characters.unseen import mark_unseen
 from ..files import locked_folder, read_json, write_json, write_whole
 from ..options import as_plain, option
 
@@ -90,7 +91,7 @@ def finetune(recipe: FinetuningRecipe, run: FinetuningOptions) -> dict[str, Any]
         ValueError: the output folder holds a finished model, or a run with other settings. OSError: another process
             works there. Both before any work is done.
     """
-    print(recipe.read())
+    print(mark_unseen(recipe.read()))
     folders = {seed: run.output_dir if len(run.seeds) == 1 else run.output_dir / f"seed-{seed}" for seed in run.seeds}
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with locked_folder(run.output_dir):

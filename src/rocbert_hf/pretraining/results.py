@@ -12,6 +12,7 @@ from rich.text import Text
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from ..attacks import AdversarialSynthesizer
+from ..characters.unseen import mark_unseen
 
 ROWS = {
     "mlm_loss": ("MLM loss", "{:.2f}"),
@@ -59,6 +60,6 @@ def show_filled_mask(
     text = attacked.text[:masked] + tokenizer.mask_token + attacked.text[masked + 1 :]
     guesses = pipeline("fill-mask", model=model, tokenizer=tokenizer)(text, top_k=5)
     console.print(Text.assemble("\nattacked: ", attacked.__rich__()), soft_wrap=True)
-    console.print(f"masked:   {text}", markup=False, soft_wrap=True)
+    console.print(f"masked:   {mark_unseen(text)}", markup=False, soft_wrap=True)
     filled = [f"{guess['token_str']} {guess['score']:.0%}" for guess in guesses]
-    console.print("filled:   " + "  ".join(filled))
+    console.print(mark_unseen("filled:   " + "  ".join(filled)), markup=False)

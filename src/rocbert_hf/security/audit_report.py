@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..characters.unseen import mark_unseen
 from ..files import write_whole
 from ..web_page import html_page, html_text
 
@@ -106,7 +107,7 @@ class AuditReport:
         return json.dumps({**content, "triggers": self.triggers}, ensure_ascii=False, indent=2) + "\n"
 
     def to_text(self) -> str:
-        """For a terminal."""
+        """For a terminal: characters that cannot be seen, or that steer it, are named."""
         lines = [
             f"{self.name or 'encoder'}: {self.verdict} (score {self.score:.1f}, suspicious from {self.threshold:.1f})"
         ]
@@ -125,7 +126,7 @@ class AuditReport:
             f"{self.cost['tokens']:,} tokens through the encoder"
         )
         lines.append(f"  {LIMITS}")
-        return "\n".join(lines)
+        return mark_unseen("\n".join(lines))
 
     def to_html(self) -> str:
         """A page of its own: verdict, suspected triggers with the texts that they pull together, statistics, cost."""
