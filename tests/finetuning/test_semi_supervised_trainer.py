@@ -68,7 +68,7 @@ def everything(model, **options) -> SemiSupervisedObjective:
             "annealing": "linear",
             "adversarial": FGM(0.5, weight=0.6),
             "esimcse": ESimCSE(encoder_of(model), queue_size=10),
-            "share": 0.8,
+            "contrastive_share": 0.2,
             **options,
         }
     )
@@ -346,7 +346,7 @@ def test_two_processes_train_the_weights_of_one(tmp_path, request):
     [
         ({"consistency": "mse"}, "consistency must be one of kl, cross-entropy, got 'mse'"),
         ({"annealing": "sudden"}, "annealing must be one of linear, log, exp, got 'sudden'"),
-        ({"share": 0.0}, "share must be above 0 and at most 1, got 0"),
+        ({"contrastive_share": 1.0}, "contrastive_share must be at least 0 and below 1, got 1"),
         ({"mixup": -1.0}, "mixup must not be negative, got -1"),
     ],
 )

@@ -13,6 +13,7 @@ from .starting_point import StartOptions
 RECIPES: dict[str, str] = {
     "classification": "classification.ClassificationRecipe",
     "tagging": "tagging.TaggingRecipe",
+    "semi-supervised": "semi_supervised.SemiSupervisedRecipe",
 }
 
 

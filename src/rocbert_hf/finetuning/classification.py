@@ -333,10 +333,12 @@ def tokenized_examples(examples: Sequence[Example], tokenizer) -> list[dict[str,
     return tokenized([example.text for example in examples], labels, tokenizer, pairs)
 
 
-def measured_on(trainer: HeadTrainer, examples: Sequence[Example], tokenizer) -> dict[str, float]:
+def measured_on(
+    trainer: HeadTrainer, examples: Sequence[Example], tokenizer, scores: Sequence[str] = SCORES
+) -> dict[str, float]:
     """Loss and scores on these examples."""
     metrics = trainer.predict(tokenized_examples(examples, tokenizer), metric_key_prefix="test").metrics
-    return {name: metrics[f"test_{name}"] for name in ("loss", *SCORES)}
+    return {name: metrics[f"test_{name}"] for name in ("loss", *scores)}
 
 
 def weighted_loss(examples: Sequence[Example], num_labels: int) -> Callable:

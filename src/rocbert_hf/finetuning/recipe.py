@@ -25,7 +25,10 @@ CHECKPOINTS = "checkpoints"
 class FinetuningOptions:
     """What kind of task to finetune for, with how many seeds, and where to put the results."""
 
-    task_type: str = option("classification", "recipe to finetune by")
+    task_type: str | None = option(
+        None,
+        "classification, tagging or semi-supervised; default: semi-supervised with --unlabelled, else classification",
+    )
     output_dir: Path = option(Path("finetuned"), "folder for everything that the run writes", short="-o")
     seeds: list[int] = option([0], "one run per seed; several runs get a folder each: seed-0, seed-1, ...")
     resume: bool = option(False, "go on with an interrupted run from its last finished epoch")

@@ -58,7 +58,7 @@ class SemiSupervisedObjective:
             `annealing_threshold`.
         adversarial: on the labelled texts: `FGM`, `PGD` ...; its `weight` is alpha.
         esimcse: contrastive loss of the unlabelled texts.
-        share: w, the share of L_UDA, if there is `esimcse`.
+        contrastive_share: 1 - w, the share of L_sim, if there is `esimcse`.
         hierarchy: further losses at the upper levels of labels such as "a/b/c".
 
     Raises:
@@ -72,7 +72,7 @@ class SemiSupervisedObjective:
     annealing: str | None = None
     adversarial: AdversarialMethod | None = None
     esimcse: ESimCSE | None = None
-    share: float = 0.9
+    contrastive_share: float = 0.1
     hierarchy: HierarchicalLoss | None = None
 
     def __post_init__(self) -> None:
@@ -83,8 +83,8 @@ class SemiSupervisedObjective:
         for name in ("consistency_weight", "mixup"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
+        if not 0 <= self.contrastive_share < 1:
+            raise ValueError(f"contrastive_share must be at least 0 and below 1, got {self.contrastive_share}")
 
 
 class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
@@ -141,6 +141,7 @@ class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, device=self.args.device))
         self._classes = torch.zeros(self.model.config.num_labels, dtype=torch.long, device=self.args.device)
         self._used_in_epoch = torch.zeros(2, dtype=torch.long, device=self.args.device)
+        self._has_warned = False
         self.add_callback(_BetweenSteps(self))
 
     # -- the loss
@@ -157,7 +158,8 @@ class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
             if objective.target is not None and objective.consistency_weight:
                 loss = loss + objective.consistency_weight * self._consistency(model, streams, logits)
             if objective.esimcse is not None:
-                loss = objective.share * loss + (1 - objective.share) * self._contrastive(model, streams, anchors)
+                share = objective.contrastive_share
+                loss = (1 - share) * loss + share * self._contrastive(model, streams, anchors)
         return (loss, outputs) if return_outputs else loss
 
     def _supervised(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, Any]:
@@ -258,10 +260,11 @@ class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
         super().log(logs, start_time)
 
     def warn_if_none_was_used(self) -> None:
-        """Warns if the target gave no unlabelled text of this epoch a weight."""
+        """Warns, the first time, if the target gave no unlabelled text of this epoch a weight."""
         used, seen = self.accelerator.reduce(self._used_in_epoch, "sum").tolist()
         self._used_in_epoch.zero_()
-        if seen and not used:
+        if seen and not used and not self._has_warned:
+            self._has_warned = True
             warnings.warn(
                 f"none of the {seen:,} unlabelled texts of epoch {self.state.epoch:.0f} counted: the model was never as "
                 "sure as the confidence asks for; lower the confidence, or train longer on the labelled texts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...attacks.attacked_text import CHINESE
@@ -44,16 +44,10 @@ def draw_charts(report: Mapping[str, Any]) -> dict[str, Figure]:
     """
     from matplotlib import rc_context
 
-    groups, chinese = Groups.of(report), _installed_cjk_fonts()
-    if not chinese and CHINESE.search("".join((*report["models"], *report["attackers"]))):
-        warnings.warn(
-            "the charts show boxes for Chinese characters: install a typeface that has them (on Debian and Ubuntu: "
-            "apt-get install fonts-noto-cjk) and delete matplotlib's cache (python -c 'import matplotlib; "
-            "print(matplotlib.get_cachedir())' says where it is)",
-            stacklevel=2,
-        )
+    groups = Groups.of(report)
+    fonts = chart_fonts((*report["models"], *report["attackers"]))
     charts = {}
-    with rc_context({"font.family": ["DejaVu Sans", *chinese], "axes.spines.top": False, "axes.spines.right": False}):
+    with rc_context({"font.family": fonts, "axes.spines.top": False, "axes.spines.right": False}):
         for task in report["tasks"]:
             if groups.main or not report["attackers"]:
                 charts[f"accuracy-{slug(task)}.png"] = _bars(report, task, {name: name for name in groups.main})
@@ -64,11 +58,23 @@ def draw_charts(report: Mapping[str, Any]) -> dict[str, Figure]:
     return charts
 
 
-def _installed_cjk_fonts() -> list[str]:
+def chart_fonts(names: Iterable[str]) -> list[str]:
+    """Typefaces for a chart with these names in it.
+
+    Warns if some are Chinese and no typeface with Chinese characters is installed.
+    """
     from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in CJK_FONTS if name in installed]
+    chinese = [name for name in CJK_FONTS if name in installed]
+    if not chinese and CHINESE.search("".join(names)):
+        warnings.warn(
+            "the charts show boxes for Chinese characters: install a typeface that has them (on Debian and Ubuntu: "
+            "apt-get install fonts-noto-cjk) and delete matplotlib's cache (python -c 'import matplotlib; "
+            "print(matplotlib.get_cachedir())' says where it is)",
+            stacklevel=3,
+        )
+    return ["DejaVu Sans", *chinese]
 
 
 def _bars(report: Mapping[str, Any], task: str, attackers: Mapping[str, str]) -> Figure:
@@ -91,13 +97,13 @@ def _bars(report: Mapping[str, Any], task: str, attackers: Mapping[str, str]) ->
             [max(0.0, 100 * (estimate["high"] - estimate["value"])) for estimate in estimates],
         ]
         at = [column - 0.4 + width * (number + 0.5) for column in range(len(columns))]
-        axes.bar(at, heights, width * 0.94, color=PALETTE[number % len(PALETTE)], label=_plain(model))
+        axes.bar(at, heights, width * 0.94, color=PALETTE[number % len(PALETTE)], label=plain_label(model))
         axes.errorbar(at, heights, yerr=spread, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
         for x, height, above in zip(at, heights, spread[1], strict=True):
             axes.annotate(
                 f"{height:.0f}", (x, height + above), (0, 3), textcoords="offset points", ha="center", fontsize=8
             )
-    names = ["no attack", *map(_plain, attackers)]
+    names = ["no attack", *map(plain_label, attackers)]
     axes.set_xticks(range(len(columns)), names, rotation=30 if len(columns) > 8 else 0)
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, 108)
@@ -117,17 +123,17 @@ def _lines(report: Mapping[str, Any], task: str, base: str, attackers: Sequence[
         estimates = [report["clean"][task][model]["accuracy"]]
         estimates += [report["attacked"][task][name][model]["accuracy"] for _, name in attackers]
         colour = PALETTE[number % len(PALETTE)]
-        axes.plot(shares, [100 * e["value"] for e in estimates], marker="o", color=colour, label=_plain(model))
+        axes.plot(shares, [100 * e["value"] for e in estimates], marker="o", color=colour, label=plain_label(model))
         low, high = ([100 * e[end] for e in estimates] for end in ("low", "high"))
         axes.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set_xlabel(f"ratio of {_plain(base)}: share of the characters, %")
+    axes.set_xlabel(f"ratio of {plain_label(base)}: share of the characters, %")
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, 100)
     axes.legend(frameon=False)
     return figure
 
 
-def _plain(name: str) -> str:
+def plain_label(name: str) -> str:
     """A name as matplotlib prints it: no mathematics between dollars, no leading underscore, which hides a label."""
     name = mark_unseen(name)
     return name.replace("$", r"\$").lstrip("_") or name

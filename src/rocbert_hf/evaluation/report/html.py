@@ -24,15 +24,18 @@ pre { font-size: .75em; white-space: pre-wrap; overflow-wrap: anywhere; color: #
 _LEGEND = {"sound": "phonetic", "shape": "visual", "meaning": "synonym", "other": None}
 
 
-def page(sections: Iterable[Section], charts: Mapping[str, bytes]) -> str:
+def page(
+    sections: Iterable[Section], charts: Mapping[str, bytes], title: str = "How robust are these classifiers?"
+) -> str:
     """The page.
 
     Args:
         sections: what it says.
         charts: file name -> PNG.
+        title: of the window.
     """
     body = "\n".join(_section(section, charts) for section in sections)
-    return html_page("How robust are these classifiers?", body, _STYLE)
+    return html_page(title, body, _STYLE)
 
 
 def _section(section: Section, charts: Mapping[str, bytes]) -> str:
