@@ -94,6 +94,17 @@ def test_pipes_are_written_to(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no /dev")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_what_the_shell_redirects_keeps_its_other_content(tmp_path, name):
+    code = f"from pathlib import Path; from rocbert_hf.files import write_whole; write_whole(Path({name!r}), 'x')"
+    shell = f'echo before; {sys.executable} -c "{code}"; echo after'
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run(["sh", "-c", shell], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "before\nxafter\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
 def test_half_a_surrogate_pair_is_the_same_text_in_json(tmp_path):
     file = tmp_path / "x.jsonl"
     write_whole(file, json.dumps("a\udc80b", ensure_ascii=False))

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,7 @@ MAX_LINE_BYTES = 8_000_000
 MAX_BLANK_LINES = 1_000_000  # one after the other
 MAX_JSON_LEVELS = 50  # of lists and objects in each other, in a file that is one JSON value
 JSON_NAMES = {dict: "object", list: "list"}
+OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(out|err)")  # a file that this process has open
 LFS_POINTER = "version https://git-lfs"
 
 
@@ -197,7 +199,7 @@ def written_whole(file: Path, binary: bool = False) -> Iterator[IO]:
     Raises:
         OSError: the folder does not exist, the disk is full, ...
     """
-    with _bytes_written_whole(file.resolve()) as raw, ExitStack() as streams:
+    with _bytes_written_whole(file) as raw, ExitStack() as streams:
         packed = file.suffix.lower() in OPENERS
         stream = streams.enter_context(OPENERS[file.suffix.lower()](raw, "wb")) if packed else raw
         if binary:
@@ -214,7 +216,14 @@ def written_whole(file: Path, binary: bool = False) -> Iterator[IO]:
 
 @contextmanager
 def _bytes_written_whole(file: Path) -> Iterator[IO[bytes]]:
-    if file.exists() and not file.is_file():  # /dev/stdout, a named pipe: there is nothing to replace
+    if own := OWN_DESCRIPTOR.fullmatch(str(file.absolute())):
+        # what the shell has opened, a file too: its other content must stay
+        descriptor = own[1] or {"out": 1, "err": 2}[own[2]]
+        with os.fdopen(os.dup(int(descriptor)), "wb") as stream:
+            yield stream
+        return
+    file = file.resolve()
+    if file.exists() and not file.is_file():  # a named pipe: there is nothing to replace
         with file.open("wb") as stream:
             yield stream
         return

@@ -136,13 +136,8 @@ def read_config(source: str | Path, types: Sequence[type]) -> dict[str, Any]:
         ValueError: it is not a YAML mapping, has a key that is no field of `types`, or a value that does not fit its
             field; the message names file and key.
     """
-    import yaml
-
     path = _config_file(source)
-    try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    options = read_yaml(path)
     if not isinstance(options, dict):
         raise ValueError(f"{path} must hold `option: value` lines, got {type(options).__name__}")
     known = _all_fields(types)
@@ -158,6 +153,22 @@ def read_config(source: str | Path, types: Sequence[type]) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{path}: {key} {error}") from None
     return values
+
+
+def read_yaml(file: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is not YAML; the message names the file, in one line.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OSError(f"{file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 # -- commands
@@ -235,17 +246,12 @@ def option_before_others(name: str, argv: Sequence[str], default: str) -> str:
     Raises:
         OSError, ValueError: the config cannot be read.
     """
-    import yaml
-
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--" + name.replace("_", "-"), dest="value")
     given = parser.parse_known_args([_with_dashes(text) for text in argv if text not in ("-h", "--help")])[0]
     if given.value is None and given.config is not None:
-        try:
-            read = yaml.safe_load(_config_file(given.config).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{given.config} is not valid YAML: {error}") from None
+        read = read_yaml(_config_file(given.config))
         return str(read.get(name, default)) if isinstance(read, dict) else default
     return default if given.value is None else given.value
 
@@ -362,10 +368,8 @@ def _config_of(argv: Sequence[str], default: str | Path | None, parser: Argument
 
 def _configs_for(types: Sequence[type]) -> list[str]:
     """Names of the packaged configs whose keys are all fields of these types."""
-    import yaml
-
     known = _all_fields(types).keys()
-    keys = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")).keys() for file in CONFIGS.glob("*.yaml")}
+    keys = {file.stem: read_yaml(file).keys() for file in CONFIGS.glob("*.yaml")}
     return sorted(name for name, given in keys.items() if given <= known)
 
 

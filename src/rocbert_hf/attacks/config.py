@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json
+from ..options import read_yaml
 from .kinds import ATTACKS
 from .selection import SCORERS, Scorer
 
@@ -97,16 +98,7 @@ def read_attacks(source: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
 def _read_mapping(file: Path) -> dict[str, Any]:
     if file.suffix.lower() == ".json":
         return read_json(file)
-    import yaml
-
-    try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error.reason}") from error
-    except OSError as error:
-        raise OSError(f"{file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    settings = read_yaml(file)
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must hold a mapping of keys to values, got {type(settings).__name__}")
     return settings
