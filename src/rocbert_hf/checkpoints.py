@@ -20,6 +20,18 @@ MAX_LAYERS = 10_000
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
+def is_hub_id(source: str | os.PathLike) -> bool:
+    """Whether the Hub could have a repository of this name: `name` or `owner/name`."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(str(source))
+    except HFValidationError:
+        return False
+    return True
+
+
 @contextmanager
 def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
     """Loads from a folder or the Hub inside this context fail with one clear error.
@@ -35,6 +47,8 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
     from safetensors import SafetensorError
 
     folder = Path(source)
+    if not folder.is_dir() and not is_hub_id(source):
+        raise OSError(f"{what} {source} cannot be loaded: there is no such folder")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise OSError(f"{what} {source} cannot be loaded: the folder has no config.json")
     try:
@@ -55,7 +69,8 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
         told = (
             _first_line(error) if isinstance(error, (OSError, RuntimeError, SafetensorError)) else kind_of_damage(error)
         )
-        raise OSError(f"{what} {source} cannot be loaded: {told}") from error
+        where = "" if folder.is_dir() else "there is no such folder, and of the Hub: "
+        raise OSError(f"{what} {source} cannot be loaded: {where}{told}") from error
 
 
 def check_sizes(config: Mapping[str, Any], bytes_of_weights: int) -> None:

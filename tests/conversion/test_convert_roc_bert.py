@@ -197,7 +197,7 @@ def test_wrong_folders_and_options_are_refused_before_any_work(tmp_path, make_ro
         convert(source, tmp_path / "full")
     with pytest.raises(OSError, match="does not exist"):
         convert(source, tmp_path / "no" / "folder")
-    with pytest.raises(OSError, match="neither a folder nor a repository"):
+    with pytest.raises(OSError, match="there is no such folder"):
         convert(tmp_path / "nothing", tmp_path / "ours")
     with pytest.raises(ValueError, match="fusion_layer cannot be chosen"):
         convert(source, tmp_path / "ours", fusion_layer=2)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..checkpoints import is_hub_id
 from ..comparison import refuse_not_finite
 from ..files import read_json
 
@@ -55,17 +56,19 @@ def local_folder(source: str | os.PathLike) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder
+    if not is_hub_id(source):
+        raise OSError(f"source={str(source)!r}: there is no such folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     texts = ["*.json", "*.txt"]
     try:
         folder = Path(snapshot_download(str(source), allow_patterns=[*texts, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(str(source), allow_patterns=[*texts, "*.bin"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise OSError(
-            f"source={str(source)!r} is neither a folder nor a repository of the Hub within reach: {error}"
+            f"source={str(source)!r}: there is no such folder, and no repository of the Hub within reach: {error}"
         ) from error
     return folder
 
