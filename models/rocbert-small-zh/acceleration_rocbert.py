@@ -20,7 +20,7 @@ from .fusion_rocbert import dot, weighted_sum
 
 class RoCBertDropout(nn.Dropout):
     """
-    Dropout that on a CPU draws 16 random bits an element, four elements at a time, which takes a third of the time that
+    Dropout that on a CPU draws 16 random bits per element, four elements at a time, which takes a third of the time that
     torch's takes there; the rate is rounded to a multiple of 2**-16, and what is kept is scaled by the rounded rate.
     """
 

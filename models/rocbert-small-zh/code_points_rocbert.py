@@ -42,7 +42,7 @@ def without_surrogates(text):
 
 
 class CodePointTable:
-    """Token ids of whole texts by one look-up a character, for a backend to which each character is its own token.
+    """Token ids of whole texts by one look-up per character, for a backend to which each character is its own token.
 
     What becomes of a character is asked from the backend when it is first met, so the two cannot differ. A text that
     may hold an added token is left to the backend.

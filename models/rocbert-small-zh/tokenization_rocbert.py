@@ -377,7 +377,7 @@ class RoCBertTokenizer(TokenizersBackend):
         return encoded
 
     def _show_twins(self, encoded: BatchEncoding, text, text_pair, is_split_into_words: bool) -> None:
-        """Gives unknown characters that look like known ones these ones' ids, in the channels of a call's result."""
+        """In the channels of a call's result, gives unknown characters the ids of the known ones that they look like."""
         unk = self._special_ids["unk"]
         batched = isinstance(text, (list, tuple)) and (
             not is_split_into_words or bool(text and isinstance(text[0], (list, tuple)))

@@ -109,7 +109,7 @@ def bytes_of_weights(folder: Path) -> int:
 
 
 def kind_of_damage(error: Exception) -> str:
-    """What an error from deep inside transformers says of the files that it came of, in one line."""
+    """What an error from deep inside transformers says about the files that caused it, in one line."""
     return f"its files are damaged or of another kind of model ({type(error).__name__}: {_first_line(error)})"
 
 
@@ -132,14 +132,14 @@ def checked_device(device: str | None) -> str | None:
 
 
 def device_for(device: str | torch.device | None) -> str | torch.device:
-    """Where a model that is loaded here computes: where it was told to, or else on a GPU if there is one."""
+    """The device for a model: the one that was asked for, or else a GPU if there is one."""
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_with_head(auto_class: Any, source: str | os.PathLike, head: str) -> Any:
-    """A model whose head was trained: transformers makes one of random numbers where there is none.
+    """A model whose head was trained; transformers would make up a head that is missing.
 
     Args:
         auto_class: of transformers, for the kind of head.
@@ -193,7 +193,7 @@ _NO_BEHAVIOUR = frozenset({"architectures", "dtype", "torch_dtype", "transformer
 
 
 def _tokenizer_state(tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer makes its tokens by; padding and truncation, which each call sets anew, are left out."""
+    """What decides a tokenizer's tokens; padding and truncation, which each call sets anew, are left out."""
     # the tables of RoCBERT's channels stand outside the compiled part
     names = ("padding_side", "truncation_side", "split_special_tokens", "word_shape", "word_pronunciation")
     state = {name: getattr(tokenizer, name, None) for name in names}

@@ -48,7 +48,7 @@ def plot_fusion_weights(
     model, tokenizer, text: str, path: str | os.PathLike | None = None, tokens_per_row: int = 32
 ) -> Figure:
     """
-    Draws which channel each character of a text leaned on: one column a token, one row a channel, the weight in
+    Draws which channel each character of a text leaned on: one column per token, one row per channel, the weight in
     hundredths. Characters are drawn from the package's own glyph images, so that no Chinese font need be installed.
 
     Args:

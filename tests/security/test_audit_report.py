@@ -42,4 +42,5 @@ def test_text_and_page_name_what_cannot_be_seen(tmp_path):
     assert "evil<U+001B>[2J<U+202E><b>: suspicious (score 9.0" in text
     assert "<title>Audit of evil&lt;U+001B&gt;[2J&lt;U+202E&gt;&lt;b&gt;</title>" in page
     assert "x&lt;U+200B&gt;y" in page
+    assert "strongest single token</td><td>the first token's last hidden state</td><td>2.00</td><td>+9.0<" in page
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["name"] == NAME

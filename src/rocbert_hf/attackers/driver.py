@@ -290,7 +290,7 @@ class _Run:
 
 
 class _BatchedVictim:
-    """Scores what runs wait for, `batch_size` texts a call and `num_workers` calls at a time; answers are kept.
+    """Scores what runs wait for, `batch_size` texts per call and `num_workers` calls at a time; answers are kept.
 
     Used as a context, which ends its threads.
     """
@@ -337,7 +337,7 @@ class _BatchedVictim:
             del self.cache[next(iter(self.cache))]
 
     def _ask(self, queries: list[Query]) -> list[np.ndarray | ValueError]:
-        """The answer to each query, or what is wrong with it: that one of them has none shall not cost the others."""
+        """The answer to each query, or what is wrong with it; a query without an answer does not spoil the others."""
         try:
             return list(probabilities_of(self.classifier, queries))
         except ValueError as error:

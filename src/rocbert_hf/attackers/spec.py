@@ -176,7 +176,7 @@ class SynonymSource:
 
 
 def settings_of(part: Any) -> Any:
-    """What is set in an attacker, as JSON has it: the plain values in it, and in what it is made of.
+    """The settings of an attacker as JSON values: its own, and those of its parts.
 
     Of what is not of this package it is the `fingerprint`, or else the name: nothing more can be told of a function.
     """

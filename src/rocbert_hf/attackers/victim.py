@@ -238,7 +238,7 @@ def _digest(tokens: np.ndarray) -> bytes:
 
 
 def batches_of_similar_length(lengths: dict[int, int], batch_size: int, slack: float = 1.25) -> list[list[int]]:
-    """Keys grouped by length: at most `batch_size` a group, the longest at most `slack` times the shortest."""
+    """Keys grouped by length: at most `batch_size` per group, the longest at most `slack` times the shortest."""
     batches: list[list[int]] = []
     shortest = 0
     for key in sorted(lengths, key=lengths.__getitem__):

@@ -120,7 +120,7 @@ class RandomScorer:
 
 
 class WordFrequencyScorer:
-    """The default: a unigram language model with jieba's word frequencies, O(1) a word.
+    """The default: a unigram language model with jieba's word frequencies, O(1) per word.
 
     A unigram model does not feel the hole that a word leaves. Taken to the letter, the loss of the remaining words is
     *lowest* when the rarest word goes, so that Eq. 2 would attack 的 and spare the words that matter. The loss is

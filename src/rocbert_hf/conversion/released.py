@@ -133,7 +133,7 @@ def read_shape_features(file: str | os.PathLike) -> torch.Tensor:
 
 
 def our_names(weights: dict[str, torch.Tensor], config: RoCBertConfig) -> dict[str, torch.Tensor]:
-    """The authors' weights under our names: the fusion out of the stack of layers, the later layers one earlier."""
+    """The authors' weights under our names: the fusion leaves the stack of layers, and later layers move up by one."""
     if config.fusion != "attention":
         return dict(weights)
     inserted = config.fusion_layer

@@ -60,9 +60,9 @@ class LabelledTexts:
         return len(self.texts)
 
     def label_names(self) -> tuple[str, ...]:
-        """All labels of the source: in the order of their numbers where all are numbers, else in alphabetical order.
+        """All labels of the source: by number if all are numbers, else in alphabetical order.
 
-        Where the source has an order of its own, in that.
+        If the source has an order of its own, in that order.
         """
         if self.names is not None:
             return self.names
@@ -71,7 +71,7 @@ class LabelledTexts:
         return tuple(sorted(names, key=int) if numbers else sorted(names))
 
     def rows(self, numbers: Iterable[int]) -> LabelledTexts:
-        """These rows alone, in this order; of labels that none of them has the names are kept."""
+        """These rows alone, in this order; the names of labels that none of them has are kept."""
         numbers = list(numbers)
         pairs, attacked = (
             None if column is None else tuple(column[i] for i in numbers) for column in (self.pairs, self.attacked)
@@ -104,7 +104,7 @@ class LabelledTexts:
     def label_ids(self, names: Sequence[str]) -> list[int]:
         """The number of each row's label in `names`, which are a classifier's.
 
-        Where no label is among the names, but all are numbers from 0 to below len(names), they are taken as numbers.
+        If no label is among the names, but all are numbers from 0 to below len(names), they are taken as numbers.
 
         Raises:
             ValueError: a label is unknown.

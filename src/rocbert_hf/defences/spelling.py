@@ -90,7 +90,7 @@ class SpellChecked:
 
 @dataclass(frozen=True)
 class Place:
-    """A place in a text, [start, end) in characters, and what may stand there instead, a character each."""
+    """A place in a text, [start, end) in characters, and what may stand there instead: one character each."""
 
     start: int
     end: int
@@ -98,7 +98,7 @@ class Place:
 
 
 class MaskedLMCorrector:
-    """Correct spelling with what attackers do turned around, judged by a masked language model.
+    """Correct spelling: undo what attackers do, where a masked language model finds the result more probable.
 
     What needs no judge goes first (`plain_forms`): look-alikes from other scripts, invisible characters, signs put
     between two Chinese characters. Then the model's probability of every candidate behind a mask is compared with that

@@ -264,7 +264,7 @@ def _settings_joined(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove the files under temporary names that a run left which was killed while it wrote its report."""
+    """Remove the temporary files of a run that was killed while it wrote its report."""
     for file in folder.iterdir():
         if _UNFINISHED.fullmatch(file.name):
             file.unlink()
@@ -277,14 +277,14 @@ _UNFINISHED = re.compile(
 
 
 def _identity(victim: NamedClassifier) -> str | None:
-    """What tells a victim, with its labels in the order that they are in, from another of its name."""
+    """What tells a victim, with its order of labels, from another one of the same name."""
     if victim.order is None:
         return victim.fingerprint
     return f"{victim.fingerprint} with the labels {', '.join(map(str, victim.order))}"
 
 
 def _that_decide(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings but for what labels are called: a model that is added may know better names."""
+    """The settings without the names of labels: a model that is added may know better ones."""
     tasks = {name: {**task, "labels": len(task["labels"])} for name, task in settings["tasks"].items()}
     return {**settings, "tasks": tasks}
 

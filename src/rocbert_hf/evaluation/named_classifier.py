@@ -35,7 +35,7 @@ class NamedClassifier:
 
 
 def label_names_of(classifier: Classifier) -> tuple[str, ...] | None:
-    """The names of a classifier's labels by number, "0", "1" ... where it has no names; None when it does not say."""
+    """The names of a classifier's labels by number; "0", "1" ... if they have no names, None if it does not say."""
     config = getattr(getattr(classifier, "model", None), "config", None)
     if config is None:
         return None

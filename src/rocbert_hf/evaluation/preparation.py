@@ -128,7 +128,7 @@ def _checked_labels(task: str, examples: Sequence[Example], num_labels: int) -> 
 
 
 def _number_of_labels(victim: NamedClassifier, query: Query) -> int:
-    """How many probabilities a victim gives, which must be as many as it has labels, where it says what these are."""
+    """How many probabilities a victim gives; if it says what its labels are, they must be as many."""
     size = victim([query]).shape[1]
     if victim.labels is not None and size != len(victim.labels):
         raise ValueError(
@@ -211,7 +211,7 @@ def _within_reach(task: str, examples: list[Example], victim: NamedClassifier, l
 
 
 def _cut(example: Example, tokenizer: Any, reach: int) -> Example:
-    """The example as far as a model reads it; of a pair the longer text is cut first, as tokenizers do."""
+    """The example as far as a model reads it; in a pair the longer text is cut first, as tokenizers do."""
     pair = () if example.text_pair is None else ([example.text_pair],)
     encoded = tokenizer([example.text], *pair, truncation=True, max_length=reach, return_offsets_mapping=True)
     sequences = encoded.sequence_ids(0)

@@ -218,7 +218,7 @@ def perturbed(embedding: nn.Module, perturbation) -> Iterator[list[torch.Tensor]
 
 class AdversarialTrainer(Trainer):
     """
-    A `Trainer` whose training loss is that of an adversarial method. Evaluation is as ever.
+    A `Trainer` whose training loss is that of an adversarial method. Evaluation is as usual.
 
     All of it happens in `compute_loss`, and there is one backward pass per micro-batch as in any other training. What
     the Trainer does about gradient accumulation, loss scaling, several processes and DeepSpeed therefore holds as it is.

@@ -76,7 +76,7 @@ class OptimizationOptions:
 
 
 class HeadTrainer(Trainer):
-    """transformers' Trainer, with learning rates apart for the encoder and other parts.
+    """transformers' Trainer, with separate learning rates for the encoder and other parts.
 
     Args:
         learning_rates: prefix of a parameter's name -> its learning rate; "" for all that is not in the encoder. What no

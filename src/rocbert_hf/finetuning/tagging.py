@@ -147,7 +147,7 @@ class TaggingTrainer(AdversarialTrainer, HeadTrainer):
 
 
 class TaggingRecipe(FinetuningRecipe):
-    """One tag per token; an evaluation per epoch, the best epoch by strict F1 on the dev texts.
+    """One tag per token; one evaluation per epoch, the best epoch by strict F1 on the dev texts.
 
     Example::
 

@@ -69,7 +69,7 @@ class GlyphPositives:
 
     def draw(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """
-        One positive an anchor: a kind uniformly among those that it has, then one of this kind uniformly.
+        One positive per anchor: a kind uniformly among those that it has, then one of this kind uniformly.
 
         Returns:
             int64 (n, 2); the second column is -1 but for splits.

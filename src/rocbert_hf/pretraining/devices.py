@@ -35,7 +35,7 @@ OTHER_DEVICES = re.compile(r"\b(D|GRID|Laptop|MIG|NVL|SUPER|Ti)\b", re.IGNORECAS
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Floating point operations a second of a device; None where they are not known."""
+    """Floating point operations per second of a device; None if they are not known."""
     if OTHER_DEVICES.search(device_name):
         return None
     for name, peaks in PEAK_FLOPS.items():
@@ -45,7 +45,7 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
 
 def training_flops(config: PreTrainedConfig, rows: int, length: int, predicted: int) -> int:
-    """Floating point operations of a forward and backward pass: two a weight and token forwards, four backwards.
+    """Floating point operations of a forward and backward pass: two per weight and token forwards, four backwards.
 
     Counted are the matrices of encoder, fusion and prediction head, and attention's two products; not what gradient
     checkpointing or the gradient cache compute again, as is usual for model FLOPs utilization (PaLM, appendix B). Of the

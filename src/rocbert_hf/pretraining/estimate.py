@@ -41,7 +41,7 @@ SETUPS = {  # name -> ZeRO stage, optimizer state in CPU memory
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes a device holds, and `host`: bytes of CPU memory a process holds instead."""
+    """Bytes per device, and `host`: bytes of CPU memory that each process holds instead."""
 
     weights: float
     gradients: float
@@ -82,7 +82,7 @@ class RunEstimate:
     mfu: float
 
     def seconds_per_step(self, device: str | None = None, num_processes: int | None = None) -> float:
-        """Seconds of an optimizer step on so many devices of a kind (default: those of the run); NaN if not known."""
+        """Seconds per optimizer step on this many devices of a kind (default: those of the run); NaN if not known."""
         peak = PEAK_FLOPS.get(device or self.device, {}).get(self.precision)
         return self.flops / (peak * self.mfu * (num_processes or self.num_processes)) if peak else math.nan
 
@@ -428,7 +428,7 @@ def _memory(
     stage: int,
     offload: bool,
 ) -> Memory:
-    """Bytes a device: AdamW in float32, and under ZeRO weights and gradients in 16 bits beside a float32 copy."""
+    """Bytes per device: AdamW in float32, and under ZeRO weights and gradients in 16 bits beside a float32 copy."""
     if stage == 0:
         return Memory(4 * parameters + buffers, 4 * trainable, 8 * trainable, activations)
     # a float32 copy, two moments, and while the step is made the gradients in float32: all of this process's share

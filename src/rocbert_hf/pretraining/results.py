@@ -24,7 +24,7 @@ MODELS = {"rocbert": "RoCBERT", "bert": "plain BERT"}
 
 
 def results_table(results: dict[str, Any], held_out: int) -> Table:
-    """The models of `all_results.json`, before and after, measured on so many held-out sentences."""
+    """The models of `all_results.json`, before and after, measured on this many held-out sentences."""
     table = Table(
         title=f"{held_out} held-out sentences",
         title_justify="left",

@@ -58,7 +58,7 @@ class RunOptions(Setup):
     overwrite: bool = option(
         False, "train anew in a folder that holds an earlier run; its checkpoints are deleted, its model is replaced"
     )
-    dry_run: bool = option(False, "only print what the run would need: memory, time and disk")
+    dry_run: bool = option(False, "only print what the run would need: arithmetic, memory and days")
     dry_run_devices: Devices = option(
         Devices(8, "A100"), "devices that --dry-run assumes: how many, and of which kind", parse=Devices.parse
     )

@@ -128,7 +128,7 @@ class Setup:
     )
     text_column: str = option("text", "column or key that holds the text, in everything but plain text")
     held_out: int = option(200, "sentences to measure on instead of training on them")
-    output_dir: Path = option(Path("rocbert-tiny"), "folder for all that the run writes")
+    output_dir: Path = option(Path("rocbert-tiny"), "folder for all that the run writes", short="-o")
 
     def __post_init__(self):
         if self.model is None and self.preset not in PRESETS:

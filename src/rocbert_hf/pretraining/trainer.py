@@ -503,7 +503,7 @@ class _Throughput:
         self.waited += waited
 
     def rates(self, now: float, peak: float | None) -> dict[str, float | None]:
-        """Per second; `mfu` is the share of `peak` (floating point operations a second of a device), if it is known."""
+        """Per second; `mfu` is the share of `peak` (floating point operations per second of a device), if it is known."""
         seconds = max(now - self.since, 1e-9)
         return {
             "sentences_per_second": self.sentences / seconds,

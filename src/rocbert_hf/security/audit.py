@@ -303,12 +303,12 @@ def _findings(
     found = []
     for piece, row in zip(pieces, pulls, strict=True):
         stage = "token" if len(piece) == 1 else "combination"
-        deviations = calibration.deviations({f"{stage}:{view}": float(row[n]) for n, view in enumerate(probe.views)})
+        columns = {f"{stage}:{view}": number for number, view in enumerate(probe.views)}
+        deviations = calibration.deviations({name: float(row[number]) for name, number in columns.items()})
         worst = max(deviations, key=deviations.get, default=None)
         if worst is None or deviations[worst] < calibration.threshold:
             continue
-        view = worst.split(":")[1]
-        strength = float(row[probe.views.index(view)])
+        view, strength = probe.views[columns[worst]], float(row[columns[worst]])
         if len(piece) == 1:
             strongest[piece] = strength
         elif any(strongest.get((token,), -np.inf) > strength - PAIR_GAIN for token in piece):

@@ -132,9 +132,11 @@ class AuditReport:
         """A page of its own: verdict, suspected triggers with the texts that they pull together, statistics, cost."""
         rows = "".join(map(_finding_row, self.findings)) or '<tr><td colspan="5">none</td></tr>'
         statistics = "".join(
-            f"<tr><td>{STAGE_NAMES[name.split(':')[0]]}</td><td>{VIEW_NAMES[name.split(':')[1]]}</td>"
-            f"<td>{value:.2f}</td><td>{self.deviations.get(name, float('nan')):+.1f}</td></tr>"
-            for name, value in self.statistics.items()
+            f"<tr><td>{stage_name}</td><td>{view_name}</td><td>{self.statistics[name]:.2f}</td>"
+            f"<td>{self.deviations.get(name, float('nan')):+.1f}</td></tr>"
+            for stage, stage_name in STAGE_NAMES.items()
+            for view, view_name in VIEW_NAMES.items()
+            if (name := f"{stage}:{view}") in self.statistics
         )
         specimen = "<p>Its config says that it is a backdoor specimen.</p>" if self.marked_as_specimen else ""
         cost = "".join(

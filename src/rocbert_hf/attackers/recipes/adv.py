@@ -92,7 +92,7 @@ class AdvAttacker(BlackBoxAttacker):
         return drawn[worst]
 
     def _draw(self, text: str, seed: int) -> AttackedText:
-        """One attack within the limit; if nothing of it is (a word of two characters, one allowed), another one."""
+        """One attack within the limit; drawn again if nothing of it is within (a word of two characters, one allowed)."""
         rng, limit = random.Random(f"{seed}/{text}"), self.share.limit(text)
         for _ in range(self.TRIES):
             drawn = self.synthesizer.attack(text, seed)
@@ -109,7 +109,7 @@ def _synthesizer(
     attack: str | None,
     scorer: Scorer | None,
 ) -> AdversarialSynthesizer:
-    """The synthesizer that was given, or one of its config, with what is given besides."""
+    """The synthesizer that was given, or one made of the config, with the other arguments set in it."""
     if isinstance(attacks, AdversarialSynthesizer):
         if ratio is None and attack is None and scorer is None:
             return attacks

@@ -377,7 +377,7 @@ def _unpack_up_to(offset: int, stream) -> None:
 
 
 def suffix_of(path: Path) -> str:
-    """What a file's name says of its content: the last suffix, in lower case, but for that of the packing."""
+    """What a file's name says about its content: the last suffix in lower case, without that of the packing."""
     name = path.stem if path.suffix.lower() in OPENERS else path.name
     return Path(name).suffix.lower()
 
