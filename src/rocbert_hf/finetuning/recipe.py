@@ -27,7 +27,8 @@ class FinetuningOptions:
 
     task_type: str | None = option(
         None,
-        "classification, tagging or semi-supervised; default: semi-supervised with --unlabelled, else classification",
+        "kind of task: classification, tagging or semi-supervised",
+        unset="semi-supervised with --unlabelled, else classification",
     )
     output_dir: Path = option(Path("finetuned"), "folder for everything that the run writes", short="-o")
     seeds: list[int] = option([0], "one run per seed; several runs get a folder each: seed-0, seed-1, ...")

@@ -91,41 +91,55 @@ class UnlabelledOptions:
     unlabelled: str = option(REQUIRED, "texts without labels: .txt, or a table with the text column")
     recipe: MethodSpec = option(
         MethodSpec("uda", True, "pgd"),
-        "uda, fixmatch, softmatch or pseudo-labels; esimcse; fgm, fgsm, pgd or freelb, with + between; or supervised",
+        "what to learn beside the labelled texts: one of uda, fixmatch, softmatch and pseudo-labels; esimcse; one of fgm, fgsm, "
+        "pgd and freelb; with + between; or supervised for none of these",
         parse=MethodSpec.parse,
     )
     unlabelled_ratio: int = option(3, "unlabelled texts per labelled text")
-    unlabelled_limit: int | None = option(None, "unlabelled texts to use, from the first on; default: all")
-    ignore_labels: bool = option(False, "read an unlabelled file that has labels, and leave them out")
+    unlabelled_limit: int | None = option(None, "unlabelled texts to use, from the first on", unset="all")
+    ignore_labels: bool = option(False, "read unlabelled texts from a file that has labels, without using these")
     augmentation: list[str] = option(
         ["eda"],
-        "how the text is changed that must be answered alike, drawn per text if there are several",
+        "how to change an unlabelled text into one that must get the same answer; of several, one is drawn per text",
         choices=AUGMENTATIONS,
         separator=",",
     )
-    consistency: str = option("kl", "how answers are compared", choices=CONSISTENCY_LOSSES)
+    consistency: str = option("kl", "how to compare the two answers", choices=CONSISTENCY_LOSSES)
     consistency_weight: float = option(1.0, "weight of the unlabelled texts' loss (lambda)")
     confidence: float | None = option(
-        None, "unlabelled texts count that the model is so sure of; default: the method's (uda 0.8, fixmatch 0.95)"
+        None,
+        "least probability of an answer for its unlabelled text to count",
+        unset="the method's own (uda 0.8, fixmatch 0.95)",
     )
-    temperature: float | None = option(None, "of uda: sharpens the answers; default: 0.4")
+    temperature: float | None = option(
+        None, "with uda: the answers are divided by this, which sharpens them", unset="0.4"
+    )
     mixup: float = option(0.0, "mix representations of unlabelled texts in shares of Beta(X, X); 0 for no mixing")
     annealing: str | None = option(
-        None, "leave out labelled texts that the model is sure of, at first soon, at last late", choices=ANNEALINGS
+        None,
+        "leave out labelled texts that the model is sure of; the bar rises during the run, in this form",
+        choices=ANNEALINGS,
+        unset="none are left out",
     )
-    adversarial_weight: float = option(1.0, "weight of the adversarial loss (alpha of the work)")
-    epsilon: float | None = option(None, "size of the adversarial perturbation; default: the method's")
-    alpha: float | None = option(None, "of pgd and freelb: size of a step; default: the method's")
-    steps: int | None = option(None, "of pgd and freelb: how many; default: the method's")
-    contrastive_share: float = option(0.1, "share of esimcse in the loss (1 - w of the work)")
-    contrastive_temperature: float = option(0.05, "of esimcse: what cosines are divided by")
-    momentum: float = option(0.995, "of esimcse: how slowly the copy follows that represents earlier texts")
-    queue_size: int | None = option(None, "of esimcse: earlier texts as negatives; default: 2.5 times those of a step")
-    dup_rate: float = option(0.32, "of esimcse: share of a text's characters that are repeated, at most")
+    adversarial_weight: float = option(1.0, "weight of the adversarial loss (alpha of the paper)")
+    epsilon: float | None = option(
+        None, "with fgm, fgsm, pgd or freelb: size of the perturbation", unset="the method's own"
+    )
+    alpha: float | None = option(None, "with pgd or freelb: size of a step", unset="the method's own")
+    steps: int | None = option(None, "with pgd or freelb: number of steps", unset="the method's own")
+    contrastive_share: float = option(0.1, "with esimcse: its share of the loss (1 - w of the paper)")
+    contrastive_temperature: float = option(0.05, "with esimcse: what cosines are divided by")
+    momentum: float = option(
+        0.995, "with esimcse: how slowly the copy of the encoder, which represents earlier texts, follows it"
+    )
+    queue_size: int | None = option(
+        None, "with esimcse: number of earlier texts that serve as negatives", unset="2.5 times the texts per step"
+    )
+    dup_rate: float = option(0.32, "with esimcse: share of a text's characters that are repeated, at most")
     graded_negatives: bool = option(
-        False, "of esimcse: also texts of other meaning that eda makes, graded by edit distance"
+        False, "with esimcse: also texts that eda makes as negatives, graded by edit distance"
     )
-    level_weight: float = option(0.0, "of labels such as a/b/c: weight of the loss at each level above the last")
+    level_weight: float = option(0.0, "with labels such as a/b/c: weight of the loss at each level above the last")
 
     def __post_init__(self):
         check_choices(self)
