@@ -189,7 +189,7 @@ def table(file: Path) -> str:
 
 
 def attack(file: Path) -> str:
-    return command("attack", "--input", str(file), "--output", str(file.parent / "attacked.txt"))
+    return command("attack", "--input", str(file), "--output", str(file.with_name(f"attacked-{file.name}")))
 
 
 OF_FOLDERS = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rocbert_hf
+from rocbert_hf.attackers.recipes import ATTACKERS
 from rocbert_hf.attacks import ATTACKS
 from rocbert_hf.cli import COMMANDS
 
@@ -25,6 +26,7 @@ def test_version_and_help():
     overview = rocbert("--help").stdout
     assert all(re.search(rf"^  {name} +\w", overview, re.MULTILINE) for name in COMMANDS)
     assert set(ATTACKS) <= set(re.findall(r"\w+", rocbert("attack", "--help").stdout))
+    assert {*ATTACKERS, *ATTACKS} <= set(re.findall(r"\w+", rocbert("evaluate", "--help").stdout))
 
 
 @pytest.mark.parametrize("module", ["rocbert_hf", "rocbert_hf.cli"])
