@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.attacked_text import AttackedText
+from ..attacks.kinds import ATTACKS
 from ..attacks.synthesizer import AdversarialSynthesizer
 from ..data.entities import Entity, EntityText, EntityTexts, joins, pieces_of
 from ..data.entity_files import read_entities
@@ -43,7 +44,8 @@ class TaggerEvaluationOptions:
     output_dir: Path = option(Path("tagger_report"), "folder for the report and the predictions", short="-o")
     attacks: list[str] = option(
         [],
-        "also measure on attacked texts: names of attacks, one at a time, or all for the paper's mixture",
+        "also measure on attacked texts: attacks with commas between, each by itself; all: the nine of the paper mixed",
+        choices=[ALL_ATTACKS, *ATTACKS],
         separator=",",
     )
     ratio: float = option(0.15, "mean share of the characters that are attacked")
