@@ -28,6 +28,11 @@ HEADS = {
     "pretraining": (RoCBertForPreTraining, lambda ids: {"labels": some_ids(ids)}, {}),
     "causal_lm": (RoCBertForCausalLM, lambda ids: {"labels": ids}, {"is_decoder": True}),
     "tokens": (RoCBertForTokenClassification, lambda ids: {"labels": some_ids(ids).clamp(max=3)}, {"num_labels": 4}),
+    "entities": (
+        RoCBertForTokenClassification,
+        lambda ids: {"labels": some_ids(ids).clamp(max=4)},
+        {"num_labels": 5, "classifier_head": "bilstm_crf"},
+    ),
     "classes": (RoCBertForSequenceClassification, lambda ids: {"labels": ids[:, 0] % 4}, {"num_labels": 4}),
     "regression": (RoCBertForSequenceClassification, lambda ids: {"labels": ids[:, 0] / 50}, {"num_labels": 1}),
     "several_numbers": (

@@ -208,6 +208,23 @@ def test_the_gradient_cache_contrasts_all_sentences_of_a_step(tokenizer):
     assert apart["mlm_loss"] == pytest.approx(together["mlm_loss"], rel=1e-6)
 
 
+def test_the_gradient_cache_encodes_once_if_one_pass_holds_the_step(tokenizer):
+    passes = []
+
+    def count(module, *_):
+        if isinstance(module, RoCBertForPreTraining):
+            passes.append(module)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(count)
+    try:
+        train(tokenizer, gradient_cache=True, max_steps=3)
+        assert len(passes) == 3
+        train(tokenizer, gradient_cache=True, max_steps=3, gradient_accumulation_steps=2)
+        assert len(passes) == 3 + 3 * 2 * 2
+    finally:
+        hook.remove()
+
+
 def test_a_global_batch_size_sets_the_accumulation(tokenizer):
     expected, _ = train(tokenizer, max_steps=2, gradient_accumulation_steps=3)
     found, _ = train(tokenizer, max_steps=2, global_batch_size=24)

@@ -397,6 +397,18 @@ def test_held_out_sentences_are_not_trained_on(sources):
         sample_sentences(sources, 401, seed=0, shuffle_buffer=1000)
 
 
+def test_thuctc_is_its_unpacked_folder(tmp_path, monkeypatch):
+    """A folder per topic, a file per news article."""
+    for topic, number in (("财经", 0), ("体育", 7), ("体育", 9)):
+        file = tmp_path / "THUCNews" / topic / f"{number}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"标题{number}\n　　正文{number}。\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    batches = first(SentenceBatches([TextSource.parse("thuctc")], batch_size=1, seed=0, shuffle_buffer=10), 18)
+    read = [example["text"] for batch in batches for example in batch if example["epoch"] == 0]
+    assert sorted(read) == sorted(text for n in (0, 7, 9) for text in (f"标题{n}", f"正文{n}。"))
+
+
 def test_sources_of_a_command_line(tmp_path):
     path = plain(tmp_path, "a=b:c.txt", LINES)
     assert TextSource.parse("wikipedia=0.3") == TextSource("wikimedia/wikipedia", config="20231101.zh", weight=0.3)
