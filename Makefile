@@ -7,8 +7,8 @@ IN_PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-slow lint format resources clean
 
-demo: $(VENV)/installed            ## install, then pretrain the tiny preset on the packaged corpus and show what it learned
-	$(RUN) -m rocbert_hf pretrain --overwrite
+demo: $(VENV)/installed            ## install, then show what the shipped checkpoint finds, reads and filters
+	$(RUN) examples/run_demo.py
 
 test: $(VENV)/installed-dev        ## install, then run the tests
 	$(RUN) -m pytest $(IN_PARALLEL)

@@ -3,11 +3,12 @@
     python benchmarks/headline.py --model ours=models/rocbert-small-zh --model source=multilingual-e5-small@query: \
         --data-dir DATA --output headline.json
 
-DATA has `tasks/chnsenticorp` and `tasks/toxicn` with train.tsv.gz and test.tsv.gz or dev.tsv.gz, columns text and label.
-A model is NAME=FOLDER, with @PREFIX for what goes before every text; the first is the one that is proved.
+DATA has a folder such as `tasks/chnsenticorp` per task, with train.tsv.gz and test.tsv.gz or dev.tsv.gz, columns text and
+label. A model is NAME=FOLDER, with @PREFIX for what goes before every text; the first is the one that is proved.
 
 Prints, as JSON, for every model:
-- restored (models with a head for masked tokens): of the packaged sentences, in each of which one Chinese character was
+- restored (models with a head for masked tokens): of the packaged sentences, and of the texts of each task of --restore
+  (their first 42 characters), in each of which one Chinese character was
   replaced by a homophone, by a look-alike, or by its pinyin, the share where the first guess of the masked language model
   at that place, unmasked, is the original; and the fusion's weights there and elsewhere;
 - for every task, a logistic regression on the frozen encoder's mean over tokens: accuracy on clean text, on one attack,
@@ -35,17 +36,25 @@ from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.pretraining import Restoration
 from rocbert_hf.resources import demo_sentences
 
-TASKS = {"chnsenticorp": "test", "toxicn": "dev"}
+# which rows of a task are measured
+TASKS = {"chnsenticorp": "test", "toxicn": "dev", "cold": "test", "waimai": "test", "thucnews_titles": "test"}
 PRESETS = ("paper", "wild")
 CLOAKS = ("phonetic", "radical", "split", "to_pinyin", "initials", "swap", "traditional", "emoji")
 
 
-def restored(folder: str, sentences: int) -> dict:
-    """Share restored and mean fusion weights, of so many packaged sentences; see `Restoration`."""
+def restored(folder: str, options) -> dict:
+    """Share restored and mean fusion weights by kind of text; see `Restoration`."""
     model, tokenizer = RoCBertForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    texts = [text for text in dict.fromkeys(demo_sentences()) if 8 <= len(text) <= 42]
-    random.Random(1).shuffle(texts)
-    return {name: round(value, 3) for name, value in Restoration(tokenizer, texts[:sentences])(model).items()}
+    kinds = {"packaged": [text for text in dict.fromkeys(demo_sentences()) if 8 <= len(text) <= 42]}
+    for task in options.restore:
+        texts, _ = read_rows(options.data_dir / "tasks" / task / f"{TASKS[task]}.tsv.gz")
+        kinds[task] = [text[:42] for text in texts if len(text) >= 8]
+    results = {}
+    for kind, texts in kinds.items():
+        random.Random(1).shuffle(texts)
+        shares = Restoration(tokenizer, texts[: options.sentences])(model)
+        results[kind] = {name: round(value, 3) for name, value in shares.items()}
+    return results
 
 
 class Encoder:
@@ -82,7 +91,8 @@ class Encoder:
 def read_rows(file: Path) -> tuple[list[str], np.ndarray]:
     with gzip.open(file, "rt", encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [row["text"] for row in rows], np.array([int(row["label"]) for row in rows])
+    names = sorted({row["label"] for row in rows})
+    return [row["text"] for row in rows], np.array([names.index(row["label"]) for row in rows])
 
 
 def probes(vectors: np.ndarray, labels: np.ndarray, count: int) -> list:
@@ -156,12 +166,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", required=True, help="NAME=FOLDER, or NAME=FOLDER@PREFIX")
     parser.add_argument("--data-dir", type=Path, help="where tasks/ is; without it, only what is restored")
-    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=["chnsenticorp", "toxicn"])
+    parser.add_argument(
+        "--restore", nargs="*", choices=list(TASKS), default=[], help="also restore texts of these tasks"
+    )
     parser.add_argument("--train-rows", type=int, default=2000, help="first rows of train to learn from")
     parser.add_argument("--rows", type=int, default=300, help="first rows to measure on")
     parser.add_argument("--draws", type=int, default=20, help="attacks of each row")
     parser.add_argument("--probes", type=int, default=3)
-    parser.add_argument("--sentences", type=int, default=400, help="packaged sentences for what is restored")
+    parser.add_argument("--sentences", type=int, default=400, help="sentences of each kind for what is restored")
     parser.add_argument("--max-length", type=int, default=64, help="characters of a text, and tokens that are read")
     parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args(argv)
@@ -173,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     results: dict = {"arguments": {k: str(v) for k, v in vars(options).items()}, "restored": {}, "tasks": {}}
     for name, (folder, _) in models.items():
         if json.loads((Path(folder) / "config.json").read_text())["model_type"] == "rocbert":
-            results["restored"][name] = restored(folder, options.sentences)
+            results["restored"][name] = restored(folder, options)
             print(name, json.dumps(results["restored"][name]), flush=True)
     for task_name in options.tasks if options.data_dir else ():
         task, rights = read_task(task_name, options), {}
