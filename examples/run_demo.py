@@ -24,6 +24,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -54,17 +55,13 @@ def find(options: Demo, tokenizer, console: Console) -> None:
     """Attacked sentences, each searched among all the others by the mean over its tokens."""
     held_out = HeldOutEvaluation(tokenizer, demo_sentences()[:300], {"preset": "wild", "ratio": 0.4}, 1, max_length=64)
     share = held_out.retrieval(AutoModelForMaskedLM.from_pretrained(options.model).eval())["retrieval_mean"]
-    console.print(
-        f"[bold]1. Find[/bold]  attacked: {held_out.attacked[0][99]}\n         original: {held_out.sentences[99]}"
-    )
-    console.print(
-        f"{share:.1%} of {len(held_out.sentences)} such sentences have their own original as nearest of all\n"
-    )
+    console.print(f"1. Find  attacked: {held_out.attacked[0][99]}\n         original: {held_out.sentences[99]}")
+    console.print(f"{share:.1%} of {len(held_out.sentences)} such have their own original as nearest of all\n")
 
 
 def read(options: Demo, tokenizer, console: Console) -> None:
     """What the masked language model takes replaced characters for; nothing is masked."""
-    table = Table(title="2. Read: one character per sentence replaced, and guessed rightly", title_justify="left")
+    table = Table(title="2. Read: replaced characters, guessed rightly", title_justify="left")
     for column in ("by a", *REPLACEMENTS):
         table.add_column(column, justify="right" if column in REPLACEMENTS else "left")
     gauge = Restoration(tokenizer, list(dict.fromkeys(demo_sentences()))[:200])
@@ -89,7 +86,9 @@ def filter_accuracy(options: Demo, seed: int, fusion: dict[str, str]) -> tuple[f
             report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=True,
         )  # fmt: skip
         data = tokenized(list(texts), list(labels), tokenizer)
-        Trainer(model, arguments, DataCollatorWithPadding(tokenizer), data, processing_class=tokenizer).train()
+        trainer = Trainer(model, arguments, DataCollatorWithPadding(tokenizer), data, processing_class=tokenizer)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     classifier = ModelClassifier(model.eval(), tokenizer)
     attacker = AdvAttacker("wild", ratio=options.ratio, draws=options.draws)
     outcomes = [outcome.status for outcome in attacker.attack_batch(classifier, test)]
@@ -108,7 +107,8 @@ def main(argv: list[str] | None = None) -> None:
     for column in ("", "clean", f"right in all of {options.draws} attacks"):
         table.add_column(column, justify="left" if not column else "right")
     for name, fusion in KINDS.items():
-        cells = np.array([filter_accuracy(options, seed, fusion) for seed in options.seeds]).mean(0)
+        with console.status(f"finetuning and attacking {len(options.seeds)} spam filters {name}"):
+            cells = np.array([filter_accuracy(options, seed, fusion) for seed in options.seeds]).mean(0)
         table.add_row(name, *(f"{share:.1%}" for share in cells))
     console.print(table)
 
