@@ -59,7 +59,11 @@ class NoisyRecipe(SemiSupervisedRecipe):
             StartOptions(model=str(options.model), max_length=options.max_length),
             rows,
             OptimizationOptions(
-                learning_rate=options.learning_rate, batch_size=options.batch_size, epochs=options.epochs, patience=99
+                learning_rate=options.learning_rate,
+                head_learning_rate=options.head_learning_rate,
+                batch_size=options.batch_size,
+                epochs=options.epochs,
+                patience=99,
             ),
             UnlabelledOptions(
                 str(rest),
@@ -67,7 +71,6 @@ class NoisyRecipe(SemiSupervisedRecipe):
                 unlabelled_ratio=options.ratio,
                 augmentation=options.augmentation,
                 confidence=options.confidence if MethodSpec.parse(method).target in ("uda", "fixmatch") else None,
-                mixup=0.0,
             ),
         )
 
@@ -81,7 +84,10 @@ class NoisyRecipe(SemiSupervisedRecipe):
             other = rng.randrange(len(self.rows.labels) - 1)
             wrong = other + (other >= example.label)
             train.append(Example(example.text, wrong if rng.random() < noise else example.label))
-        parts = {name: getattr(self.rows, name)[: getattr(options, name)] for name in ("dev", "test")}
+        parts = {}
+        for name in ("dev", "test"):  # files are often sorted by label
+            rows = getattr(self.rows, name)
+            parts[name] = random.Random(name).sample(rows, min(getattr(options, name), len(rows)))
         self.rows = dataclasses.replace(self.rows, train=train, **parts)
         return told
 
@@ -197,6 +203,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=int, default=3, help="unlabelled texts per labelled text")
     parser.add_argument("--max-length", type=int, default=None)
     parser.add_argument("--learning-rate", type=float, default=None)
+    parser.add_argument("--head-learning-rate", type=float, default=None)
     parser.add_argument("--confidence", type=float, default=None, help="of uda and fixmatch; default: the method's")
     parser.add_argument("--augmentation", nargs="+", default=["eda"])
     options = parser.parse_args()

@@ -45,6 +45,15 @@ def test_hard_targets_are_the_most_probable_label(target):
     np.testing.assert_array_equal(target(logits, progress=0.5)[1], softmax(logits).max(-1) >= 0.8)
 
 
+def test_weights_rise_while_warming_up():
+    logits = logits_of()
+    for make in (UDATarget, FixMatchTarget, PseudoLabelTarget):
+        whole = make(confidence=0.5, warm_up=0.0)(logits, progress=0.0)[1]
+        risen = [make(confidence=0.5, warm_up=0.4)(logits, progress)[1] for progress in (0.0, 0.1, 0.4, 1.0)]
+        for weight, share in zip(risen, (0.0, 0.25, 1.0, 1.0), strict=True):
+            torch.testing.assert_close(weight, share * whole)
+
+
 def test_at_the_confidence_itself_uda_leaves_out_and_fixmatch_keeps():
     even = torch.zeros(1, 2, dtype=torch.float64)  # each label has 0.5 to the last bit
     assert UDATarget(confidence=0.5)(even)[1] == 0
@@ -128,6 +137,7 @@ def test_half_precision_is_computed_in_single():
         (lambda: make_target("meanteacher", 3), "target must be one of uda, fixmatch, softmatch, pseudo-labels"),
         (lambda: make_target("softmatch", 3, confidence=0.9), "softmatch has no confidence"),
         (lambda: make_target("fixmatch", 3, temperature=0.9), "fixmatch has no temperature"),
+        (lambda: UDATarget(warm_up=1.5), r"warm_up must lie between 0 and 1, got 1\.5"),
         (lambda: UDATarget(temperature=0), "temperature must be above 0, got 0"),
         (lambda: FixMatchTarget(confidence=1.0), "confidence must be at least 0 and below 1, got 1.0"),
     ],

@@ -1,8 +1,10 @@
 """`rocbert finetune --unlabelled`: what it reads, what it refuses, and that an interrupted run goes on."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from rocbert_hf.finetuning.semi_supervised import (
 from rocbert_hf.resources import demo_corpus
 
 ROWS = [row for row in demo_corpus() if "sentiment" in row]
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "semi_supervised.md"
 PLAIN = [row["text"] for row in demo_corpus() if "sentiment" not in row][:40]
 
 
@@ -156,7 +159,7 @@ def test_a_file_with_labels_is_read_if_one_says_so(files):
     ("options", "named"),
     [
         ({"unlabelled_ratio": 0}, "unlabelled_ratio must be at least 1, got 0"),
-        ({"recipe": "esimcse", "confidence": 0.9}, "confidence and temperature need uda, fixmatch"),
+        ({"recipe": "esimcse", "confidence": 0.9}, "confidence needs uda, fixmatch"),
         ({"recipe": "uda", "steps": 3}, "steps needs fgm, fgsm, pgd, freelb in recipe, got uda"),
         ({"recipe": "fgm", "steps": 3}, "adversarial fgm has no steps"),
         ({"augmentation": ["backwards"]}, "augmentation must be one of none, word-repetition"),
@@ -200,3 +203,12 @@ def test_the_command_trains_compares_and_reports(files, capsys):
     shutil.rmtree(out)
     assert main(["finetune", *flags, "--recipe", "uda+fixmatch", "--output-dir", str(out)]) != 0
     assert "--recipe must be supervised, or" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not GUIDE.is_file(), reason="needs a clone of the repository")
+def test_the_guide_names_flags_that_exist(capsys):
+    main(["finetune", "--unlabelled", "dump.txt", "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    named = set(re.findall(r"--[a-z][a-z-]+", GUIDE.read_text(encoding="utf-8")))
+    assert len(named) > 15
+    assert named <= known

@@ -1,6 +1,8 @@
 """`SemiSupervisedTrainer`: every term by hand in float64, nothing flows into the frozen copy, and runs resume exactly."""
 
 import copy
+import importlib.util
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ from transformers import (
     DistilBertForSequenceClassification,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -339,6 +342,40 @@ def test_two_processes_train_the_weights_of_one(tmp_path, request):
         torch.testing.assert_close(weight, model[name], atol=1e-5, rtol=1e-4, msg=name)
     for name, value in trainer.objective.esimcse.state_dict().items():
         torch.testing.assert_close(value, esimcse[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+DEEPSPEED = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.finetuning.test_semi_supervised_trainer import a_trainer_of_everything
+zero = {{"zero_optimization": {{"stage": {stage}, "overlap_comm": False}}, "bf16": {{"enabled": True}}}}
+auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto")
+config = {{**zero, **auto, "zero_allow_untested_optimizer": True}}
+options = {{"optim": "adamw_torch", "learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 3, "bf16": True}}
+trainer = a_trainer_of_everything(
+    {folder!r}, per_device_train_batch_size=2, gradient_accumulation_steps=2, deepspeed=config, ddp_backend="gloo", **options
+)
+trainer.train()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed compiles its communication on a CPU")
+@pytest.mark.parametrize("stage", [1, 2])
+def test_deepspeed_trains_or_says_why_not(tmp_path, request, stage):
+    script = tmp_path / "zero.py"
+    script.write_text(DEEPSPEED.format(root=str(request.config.rootpath), folder=str(tmp_path), stage=stage))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29613"]
+    run = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=900)
+    if stage == 2:
+        assert "which DeepSpeed's stage 2 does not allow: use stage 1 or 3" in run.stderr
+        return
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "checkpoint-3" / STATE).is_file()
+    rows = TrainerState.load_from_json(str(tmp_path / "checkpoint-3" / "trainer_state.json")).log_history
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all({"adversarial", "consistency", "contrastive"} <= row.keys() for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def first_lines(report: Mapping[str, Any]) -> Iterable[str]:
         also = ", and so does the one trained on the labelled texts alone" if _also_collapsed(models) else ""
         yield (
             f"Collapsed: the model gives {ours['largest_class']:.0%} of the unlabelled texts one label{also}. Do not use "
-            "it; train longer, label more texts, raise confidence, or take softmatch."
+            "it; train longer, label more texts, or raise confidence and warm_up."
         )
     if report["learns_from_answers"] and not ours["unlabelled_used"]:
         yield "No unlabelled text counted: the model was never as sure as the confidence asks for. Lower it."

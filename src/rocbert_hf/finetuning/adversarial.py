@@ -229,7 +229,8 @@ class AdversarialTrainer(Trainer):
         args, kwargs: of `Trainer`.
 
     Raises:
-        ValueError: one process is to train on several devices; start one process per device instead.
+        ValueError: one process is to train on several devices; start one process per device instead. Or DeepSpeed is to
+            work at its stage 2.
 
     Example::
 
@@ -242,6 +243,12 @@ class AdversarialTrainer(Trainer):
             raise ValueError(
                 f"adversarial training needs one process per device, got one process for {self.args.n_gpu}: start it "
                 "with `accelerate launch` or `torchrun`"
+            )
+        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        if adversarial is not None and plugin is not None and plugin.zero_stage == 2:
+            raise ValueError(
+                "adversarial training takes gradients before the backward pass, which DeepSpeed's stage 2 does not allow: "
+                "use stage 1 or 3"
             )
         self.adversarial = adversarial
 

@@ -8,7 +8,7 @@ model is to answer another form of it alike. They differ in the target and its w
 | `UDATarget` | the answer, sharpened by a temperature | 1 above a confidence, else 0 | the augmented text |
 | `FixMatchTarget` | the most probable label | 1 from a confidence on, else 0 | the augmented text |
 | `SoftMatchTarget` | the most probable label | a Gaussian of the confidence, which follows the model | the augmented text |
-| `PseudoLabelTarget` | the most probable label | as FixMatch, and rising at the beginning | the text itself |
+| `PseudoLabelTarget` | the most probable label | as FixMatch | the text itself |
 """
 
 from __future__ import annotations
@@ -29,15 +29,25 @@ class ConsistencyTarget(nn.Module):
 
     What a target learns on the way is in its buffers, so that a checkpoint holds it.
 
+    Args:
+        warm_up: share of the training steps in which the weight of all texts rises from 0 to 1.
+
     Attributes:
         trains_on_augmented: whether the model is to answer the augmented text, or the text itself.
     """
 
     trains_on_augmented = True
 
+    def __init__(self, warm_up: float = 0.0):
+        super().__init__()
+        if not 0 <= warm_up <= 1:
+            raise ValueError(f"warm_up must lie between 0 and 1, got {warm_up}")
+        self.warm_up = warm_up
+
     def observe(self, logits: torch.Tensor) -> None:
         """Learn from the logits (n, labels) of all processes, before they ask for targets."""
 
+    @torch.no_grad()
     def forward(self, logits: torch.Tensor, progress: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
@@ -47,6 +57,11 @@ class ConsistencyTarget(nn.Module):
         Returns:
             Probabilities (n, labels) and weights (n,), without gradient.
         """
+        target, weight = self.judge(_precise(logits))
+        return target, weight * (1.0 if progress >= self.warm_up else progress / self.warm_up)
+
+    def judge(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Targets and weights after the warm-up, of logits in single precision at least."""
         raise NotImplementedError
 
 
@@ -56,18 +71,17 @@ class UDATarget(ConsistencyTarget):
     Args:
         temperature: of the softmax; below 1 it sharpens, 1 leaves the answer as it is.
         confidence: texts count whose most probable label, before sharpening, is above this; 0 for all.
+        warm_up: see `ConsistencyTarget`.
     """
 
-    def __init__(self, temperature: float = 0.4, confidence: float = 0.8):
-        super().__init__()
+    def __init__(self, temperature: float = 0.4, confidence: float = 0.8, warm_up: float = 0.0):
+        super().__init__(warm_up)
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
         self.confidence = _checked_confidence(confidence)
 
-    @torch.no_grad()
-    def forward(self, logits: torch.Tensor, progress: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = _precise(logits)
+    def judge(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         sure = logits.softmax(-1).amax(-1) > self.confidence
         return (logits / self.temperature).softmax(-1), sure.to(logits.dtype)
 
@@ -77,38 +91,30 @@ class FixMatchTarget(ConsistencyTarget):
 
     Args:
         confidence: texts count whose most probable label has at least this.
+        warm_up: see `ConsistencyTarget`.
     """
 
-    def __init__(self, confidence: float = 0.95):
-        super().__init__()
+    def __init__(self, confidence: float = 0.95, warm_up: float = 0.0):
+        super().__init__(warm_up)
         self.confidence = _checked_confidence(confidence)
 
-    @torch.no_grad()
-    def forward(self, logits: torch.Tensor, progress: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    def judge(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         highest, target = _highest(logits)
         return target, (highest >= self.confidence).to(target.dtype)
 
 
 class PseudoLabelTarget(FixMatchTarget):
-    """Pseudo-labels (Lee, 2013): the model learns what it says itself of the same text, rising at the beginning.
+    """Pseudo-labels (Lee, 2013): the model learns what it says itself of the same text.
 
     Args:
         confidence: see `FixMatchTarget`.
-        warm_up: share of the steps in which the weight rises from 0 to 1.
+        warm_up: see `ConsistencyTarget`.
     """
 
     trains_on_augmented = False
 
     def __init__(self, confidence: float = 0.95, warm_up: float = 0.4):
-        super().__init__(confidence)
-        if not 0 <= warm_up <= 1:
-            raise ValueError(f"warm_up must lie between 0 and 1, got {warm_up}")
-        self.warm_up = warm_up
-
-    @torch.no_grad()
-    def forward(self, logits: torch.Tensor, progress: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        target, weight = super().forward(logits)
-        return target, weight * (1.0 if progress >= self.warm_up else progress / self.warm_up)
+        super().__init__(confidence, warm_up)
 
 
 class SoftMatchTarget(ConsistencyTarget):
@@ -123,10 +129,14 @@ class SoftMatchTarget(ConsistencyTarget):
         momentum: of the moving means.
         width: the larger, the less unsure answers count; 2 in the authors' code.
         align: whether to align.
+        warm_up: see `ConsistencyTarget`. The authors have none; but at the beginning all texts count nearly fully, and a new
+            head's first guesses made a small encoder say one label of everything (docs/results/semi_supervised.md).
     """
 
-    def __init__(self, labels: int, momentum: float = 0.999, width: float = 2.0, align: bool = True):
-        super().__init__()
+    def __init__(
+        self, labels: int, momentum: float = 0.999, width: float = 2.0, align: bool = True, warm_up: float = 0.3
+    ):
+        super().__init__(warm_up)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
         if not width > 0:
@@ -148,10 +158,9 @@ class SoftMatchTarget(ConsistencyTarget):
         if len(highest) > 1:
             self.variance.copy_(self._moved(self.variance, highest.var()))
 
-    @torch.no_grad()
-    def forward(self, logits: torch.Tensor, progress: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    def judge(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         _, target = _highest(logits)
-        highest = self._aligned(_precise(logits).softmax(-1)).amax(-1)
+        highest = self._aligned(logits.softmax(-1)).amax(-1)
         below = (highest - self.mean).clamp(max=0)
         return target, torch.exp(-(below**2) * self.width**2 / (2 * self.variance)).to(target.dtype)
 
@@ -175,7 +184,11 @@ TARGETS: dict[str, type[ConsistencyTarget]] = {
 
 
 def make_target(
-    name: str, labels: int, confidence: float | None = None, temperature: float | None = None
+    name: str,
+    labels: int,
+    confidence: float | None = None,
+    temperature: float | None = None,
+    warm_up: float | None = None,
 ) -> ConsistencyTarget:
     """The target of that name; an option that is None keeps the method's default.
 
@@ -185,7 +198,7 @@ def make_target(
     if name not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {name!r}")
     takes = signature(TARGETS[name]).parameters
-    given = {"confidence": confidence, "temperature": temperature}
+    given = {"confidence": confidence, "temperature": temperature, "warm_up": warm_up}
     given = {option: value for option, value in given.items() if value is not None}
     if unused := [option for option in given if option not in takes]:
         raise ValueError(f"{name} has no {', '.join(unused)}")
@@ -259,7 +272,7 @@ def supervised_loss(
 
 def _highest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The highest probability (n,) of each answer, and its label as probabilities (n, labels)."""
-    highest, label = _precise(logits).softmax(-1).max(-1)
+    highest, label = logits.softmax(-1).max(-1)
     return highest, nn.functional.one_hot(label, logits.shape[-1]).to(highest.dtype)
 
 

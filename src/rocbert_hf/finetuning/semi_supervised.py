@@ -25,7 +25,7 @@ from ..data.tables import table_format
 from ..options import REQUIRED, check_choices, option
 from .adversarial import ADVERSARIAL_METHODS, AdversarialMethod, make_adversarial
 from .classification import ClassificationRecipe, RowOptions, checksum, measured_on, tokenized_examples
-from .consistency import ANNEALINGS, CONSISTENCY_LOSSES, TARGETS, make_target
+from .consistency import ANNEALINGS, CONSISTENCY_LOSSES, TARGETS, ConsistencyTarget, make_target
 from .esimcse import ESimCSE, GradedNegative, queue_size_for
 from .label_hierarchy import HierarchicalLoss, LabelHierarchy
 from .optimization import OptimizationOptions, last_checkpoint
@@ -37,6 +37,8 @@ from .text_augmentation import AUGMENTATIONS, WordRepetition, make_augmentation
 from .unlabelled_texts import SemiSupervisedCollator, SemiSupervisedTexts
 
 SUPERVISED, ESIMCSE = "supervised", "esimcse"
+# options of the target
+OF_TARGETS = ("confidence", "temperature", "warm_up")
 # unlabelled texts that the finished model is asked about, to see whether it says one label of all
 ASKED = 2000
 
@@ -114,6 +116,11 @@ class UnlabelledOptions:
     temperature: float | None = option(
         None, "with uda: the answers are divided by this, which sharpens them", unset="0.4"
     )
+    warm_up: float | None = option(
+        None,
+        "share of the steps in which the unlabelled texts' weight rises from 0",
+        unset="the method's: softmatch 0.3, pseudo-labels 0.4, others 0",
+    )
     mixup: float = option(0.0, "mix representations of unlabelled texts in shares of Beta(X, X); 0 for no mixing")
     annealing: str | None = option(
         None,
@@ -152,9 +159,13 @@ class UnlabelledOptions:
         self.method()
         self.objective()
         if self.recipe.target is not None:
-            make_target(self.recipe.target, 2, self.confidence, self.temperature)
-        elif self.confidence is not None or self.temperature is not None:
-            raise ValueError(f"confidence and temperature need {', '.join(TARGETS)} in recipe, got {self.recipe}")
+            self.target(2)
+        elif unused := [name for name in OF_TARGETS if getattr(self, name) is not None]:
+            raise ValueError(f"{', '.join(unused)} needs {', '.join(TARGETS)} in recipe, got {self.recipe}")
+
+    def target(self, labels: int) -> ConsistencyTarget:
+        """The target, for so many labels."""
+        return make_target(self.recipe.target, labels, **{name: getattr(self, name) for name in OF_TARGETS})
 
     def method(self) -> AdversarialMethod | None:
         """The adversarial method; None for none."""
@@ -219,7 +230,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
         """The same recipe on the labelled texts alone, to compare with."""
         alone = copy.copy(self)
         method = replace(self.unlabelled_options.recipe, target=None, esimcse=False)
-        alone.unlabelled_options = replace(self.unlabelled_options, recipe=method, confidence=None, temperature=None)
+        alone.unlabelled_options = replace(self.unlabelled_options, recipe=method, **dict.fromkeys(OF_TARGETS))
         return alone
 
     def read(self) -> str:
@@ -257,9 +268,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
         share = largest_class(trainer.model, tokenizer, self.unlabelled[:ASKED])
         limit = collapse_limit([example.label for example in rows.train])
         if share > limit:
-            print(
-                f"collapsed: {share:.0%} of the unlabelled texts get one label (of the labelled ones at most {limit:.0%})"
-            )
+            print(f"collapsed: the model gives {share:.0%} of the unlabelled texts one label (limit: {limit:.0%})")
         results = {
             "arguments": {
                 **options_as_json(self.start, self.row_options, self.optimization, self.unlabelled_options),
@@ -326,9 +335,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
         options, method = self.unlabelled_options, self.unlabelled_options.recipe
         parts: dict[str, Any] = {}
         if method.target is not None:
-            parts["target"] = make_target(
-                method.target, model.config.num_labels, options.confidence, options.temperature
-            )
+            parts["target"] = options.target(model.config.num_labels)
         if method.esimcse:
             texts_per_step = arguments.train_batch_size * arguments.world_size * options.unlabelled_ratio
             size = queue_size_for(texts_per_step) if options.queue_size is None else options.queue_size

@@ -92,8 +92,8 @@ class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
     A `Trainer` of a sequence classifier on labelled and unlabelled texts.
 
     A micro-batch has some labelled texts and a fixed number of unlabelled ones for each. All of it happens in
-    `compute_loss` with one backward pass, so that gradient accumulation, loss scaling, several processes and DeepSpeed
-    (stages 1 and 2; without ESimCSE also 3) hold as they do in any other training. Evaluation is as ever.
+    `compute_loss` with one backward pass, so that gradient accumulation, loss scaling, several processes and DeepSpeed hold
+    as they do in any other training (stage 2 without adversarial method, stage 3 without ESimCSE). Evaluation is as ever.
 
     A checkpoint has besides the Trainer's own files `semi_supervised.safetensors`: ESimCSE's queue and moving copy, and
     what `SoftMatchTarget` has learnt. Training resumes from it exactly.
