@@ -172,6 +172,7 @@ def test_a_finished_run_resumes_to_itself(copied):
         (["--objective", "mlm_only"], "objective"),
         (["--negatives", "both"], "negatives"),
         (["--gradient-cache"], "gradient_cache"),
+        (["--channel-learning-rate", "2e-3"], "channel_learning_rate"),
     ],
 )
 @pytest.mark.parametrize("steps", [2, 3], ids=["finished", "longer"])

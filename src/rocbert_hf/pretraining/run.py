@@ -37,7 +37,7 @@ from .trainer import RoCBertPretrainer, save_run
 
 RESULTS = "all_results.json"
 # Options of `Setup` that a finished run must have had for `--resume` to call it finished.
-SHAPES_THE_RESULT = ("preset", "model", "config_overrides", "train_file", "text_column", "held_out")
+SHAPES_THE_RESULT = ("preset", "model", "channels", "config_overrides", "train_file", "text_column", "held_out")
 SHARED_WITH_BERT = (
     "vocab_size",
     "hidden_size",
