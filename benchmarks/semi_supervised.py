@@ -70,6 +70,7 @@ class NoisyRecipe(SemiSupervisedRecipe):
                 MethodSpec.parse(method),
                 unlabelled_ratio=options.ratio,
                 augmentation=options.augmentation,
+                warm_up=options.warm_up if MethodSpec.parse(method).target is not None else None,
                 confidence=options.confidence if MethodSpec.parse(method).target in ("uda", "fixmatch") else None,
             ),
         )
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument("--head-learning-rate", type=float, default=None)
     parser.add_argument("--confidence", type=float, default=None, help="of uda and fixmatch; default: the method's")
+    parser.add_argument("--warm-up", type=float, default=None, help="of unlabelled texts' weight; default: the method's")
     parser.add_argument("--augmentation", nargs="+", default=["eda"])
     options = parser.parse_args()
     logging.set_verbosity_error()
