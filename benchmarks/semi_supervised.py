@@ -206,7 +206,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument("--head-learning-rate", type=float, default=None)
     parser.add_argument("--confidence", type=float, default=None, help="of uda and fixmatch; default: the method's")
-    parser.add_argument("--warm-up", type=float, default=None, help="of unlabelled texts' weight; default: the method's")
+    parser.add_argument(
+        "--warm-up", type=float, default=None, help="of unlabelled texts' weight; default: the method's"
+    )
     parser.add_argument("--augmentation", nargs="+", default=["eda"])
     options = parser.parse_args()
     logging.set_verbosity_error()
