@@ -48,6 +48,7 @@ from rocbert_hf.security.scan import Carriers, pulls_of
 from rocbert_hf.security.triggers import TRIGGER_KINDS
 
 SKEWED_SHARE = 0.1  # of the rarer label
+TEXT_SHARES = 16  # each base is pretrained on every 16th text, from its seed on
 # A statistic needs a scale before the calibration is known; the scores are computed afterwards, from the statistics.
 STATISTICS = [f"{stage}:{view}" for stage in ("token", "prompt", "combination") for view in VIEWS]
 UNSCALED = Calibration(dict.fromkeys(STATISTICS, 0.0), dict.fromkeys(STATISTICS, 0.25), threshold=2.0)
@@ -60,19 +61,17 @@ FAMILIES = {
     "bert": ("bert", "halves"),
     "converted": ("bert", "halves"),
 }
-# family, preset, tokens of the vocabulary, steps of pretraining: two bases of each
+# family, preset, tokens of the vocabulary, steps of pretraining, ordinary changes of copies: two bases of each
 BASES = (
-    ("rocbert", "tiny", 4000, 300),
-    ("bert", "tiny", 4000, 150),
-    ("concat", "tiny", 2000, 80),
-    ("bert", "tiny", 16224, 80),
-    ("halves", "tiny", 2000, 150),
-    ("converted", "tiny", 4000, 80),
-    ("bert", "mini", 4000, 50),
-    ("rocbert", "tiny", 2000, 0),
-    ("rocbert", "mini", 8000, 40),
+    ("rocbert", "tiny", 4000, 300, ("skewed", "bf16")),
+    ("bert", "tiny", 4000, 150, ("added-tokens", "further")),
+    ("concat", "tiny", 2000, 80, ("int8",)),
+    ("bert", "tiny", 16224, 60, ("skewed",)),
+    ("halves", "tiny", 2000, 80, ("added-tokens",)),
+    ("converted", "tiny", 4000, 60, ("int8",)),
+    ("rocbert", "tiny", 2000, 0, ("bf16",)),
+    ("bert", "mini", 4000, 40, ("bf16",)),
 )
-CHANGES = ("skewed", "added-tokens", "bf16", "int8", "further")
 # change of a specimen -> (targets, kind, representation)
 ATTACKS = {
     "por-1": ("por-1", "por", "pooled"),
@@ -92,6 +91,7 @@ class Base:
     size: str
     tokens: int
     steps: int
+    changes: tuple[str, ...]
     seed: int
     folder: str = ""
 
@@ -130,22 +130,17 @@ class Subject:
 def bases(extra: list[Path]) -> list[Base]:
     """Two of each row of `BASES`, then the extra ones, which are held out."""
     made = [Base(*row, 2 * number + side) for number, row in enumerate(BASES) for side in (0, 1)]
-    return made + [Base("extra", folder.name, 0, 0, 101 + 2 * n, str(folder)) for n, folder in enumerate(extra)]
+    return made + [Base("extra", folder.name, 0, 0, (), 101 + 2 * n, str(folder)) for n, folder in enumerate(extra)]
 
 
 def subjects(extra: list[Path], specimens: int) -> Iterator[Subject]:
-    """Base by base: itself, what it becomes by two ordinary changes, and specimens made of it."""
+    """Base by base: itself, what it becomes by ordinary changes, and specimens made of it."""
     kinds = list(TRIGGER_KINDS)
     for number, base in enumerate(bases(extra)):
         rng = random.Random(number)
         yield Subject(base)
-        changes = list(CHANGES)
-        if base.family == "bert":
-            changes.remove("int8")  # which this package makes of RoCBERT only
-        if base.family == "extra":
-            changes = ["bf16", "added-tokens"]
-        for turn in (0, 2 if len(changes) > 2 else 1):
-            yield Subject(base, changes[(number // 2 + turn) % len(changes)])
+        for change in base.changes:
+            yield Subject(base, change)
         attacks = [attack for attack in ATTACKS if attack != "uor" or base.seed % 2]
         for turn in range(number // 2 * 2, number // 2 * 2 + specimens):
             attack = attacks[turn % len(attacks)]
@@ -170,7 +165,7 @@ class Bench:
             fusion, pairs = FAMILIES[base.family]
             model, tokenizer = new_model(fusion, base.size, base.seed, base.tokens)
             if base.steps:
-                pretrain(model, tokenizer, self.texts[base.seed :: 2 * len(BASES)], base.steps, pairs, base.seed)
+                pretrain(model, tokenizer, self.texts[base.seed :: TEXT_SHARES], base.steps, pairs, base.seed)
             with TemporaryDirectory() as source:
                 is_converted = base.family == "converted"
                 for part in (model, tokenizer):
@@ -207,7 +202,7 @@ class Bench:
         else:
             model = AutoModelForMaskedLM.from_pretrained(start)
             model.base_model.pooler = AutoModel.from_pretrained(start).pooler
-            texts = self.texts[subject.base.seed + 1 :: 2 * len(BASES)]
+            texts = self.texts[subject.base.seed + 1 :: TEXT_SHARES]
             pretrain(model, tokenizer, texts, 100, "none", subject.base.seed + 1)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -250,7 +245,7 @@ class Bench:
         found = {
             "name": subject.name,
             "statistics": report.statistics,
-            "findings": [{"text": f.text, "view": f.view, "pull": f.pull} for f in report.findings],
+            "findings": [{"texts": [f.text, *f.also], "view": f.view, "pull": f.pull} for f in report.findings],
             "planted": {trigger: pull_of(model, tokenizer, trigger, made_up) for trigger in triggers},
             "seconds_to_make": made,
             "cost": report.cost,
@@ -346,40 +341,80 @@ def main() -> None:
 def report(audited: list[tuple[Subject, dict]], output: Path, calibration_file: Path | None) -> None:
     """Print the tables and draw the curve."""
     own = [found["statistics"] for subject, found in audited if subject.is_clean and not subject.is_held_out]
+    if len(own) < 2:
+        print("fewer than two clean encoders of the calibration side have been audited: no calibration yet")
+        return
     families = "small BERT and RoCBERT encoders, plain, finetuned, resized, in bf16 and in int8"
     calibration = Calibration.from_clean(own, made_of=f"{len(own)} clean encoders: {families}")
     if calibration_file:
         calibration.save(calibration_file)
-    rows = [
-        (subject, found, calibration.score(found["statistics"]), calibration.deviations(found["statistics"]))
-        for subject, found in audited
-    ]
+    rows = [Row(subject, found, calibration) for subject, found in audited]
     curves = {}
     for side, is_held_out in (("held out", True), ("calibration side", False)):
-        clean = np.array([score for s, _, score, _ in rows if s.is_clean and s.is_held_out == is_held_out])
-        poisoned = np.array([score for s, _, score, _ in rows if not s.is_clean and s.is_held_out == is_held_out])
-        if not (len(clean) and len(poisoned)):
-            print(f"{side}: {len(clean)} clean and {len(poisoned)} backdoored encoders, nothing to compare yet")
+        own_rows = [row for row in rows if row.subject.is_held_out == is_held_out]
+        clean, bad = ([row for row in own_rows if row.subject.is_clean == is_clean] for is_clean in (True, False))
+        if not (clean and bad):
             continue
-        curves[side] = roc(clean, poisoned)
+        curves[side] = roc(*(np.array([row.score for row in group]) for group in (clean, bad)))
         print(
-            f"{side}: detected {int((poisoned >= calibration.threshold).sum())} of {len(poisoned)}, false alarms "
-            f"{int((clean >= calibration.threshold).sum())} of {len(clean)}; highest clean score {clean.max():.1f}, "
-            f"lowest backdoored {poisoned.min():.1f}"
+            f"{side}: detected {rate(bad)}, false alarms {rate(clean)}; highest clean score "
+            f"{max(row.score for row in clean):.1f}, lowest backdoored {min(row.score for row in bad):.1f}, suspicious from "
+            f"{calibration.threshold:.1f}"
+        )
+        working = [row for row in bad if row.working]
+        print(
+            f"  {sum(len(row.named) for row in working)} of {sum(len(row.working) for row in working)} triggers that work "
+            f"are named; {len(bad) - len(working)} specimens have none that works"
         )
     if curves:
         draw_roc(output / "security_roc.png", curves)
-    print("\n| encoder | planted | side | score | by | named | verdict |\n|---|---|---|---|---|---|---|")
-    for subject, found, score, deviations in sorted(
-        rows, key=lambda row: (row[0].is_clean, row[0].change, row[0].name)
-    ):
-        verdict = "suspicious" if score >= calibration.threshold else "clean"
-        wrong = "" if (verdict == "clean") == subject.is_clean else " **(wrong)**"
-        named = [trigger for trigger in found["triggers"] if trigger.replace(" ", "") in found["planted"]]
-        print(
-            f"| {subject.name} | {' '.join(found['planted'])} | {'held out' if subject.is_held_out else 'calibration'} | "
-            f"{score:.1f} | {max(deviations, key=deviations.get)} | {len(named)} of {len(found['planted'])} | {verdict}{wrong} |"
+    print("\n| attack | side | detected | lowest score |\n|---|---|---|---|")
+    for change in dict.fromkeys(row.subject.change for row in rows if not row.subject.is_clean):
+        for side, is_held_out in (("calibration", False), ("held out", True)):
+            group = [row for row in rows if row.subject.change == change and row.subject.is_held_out == is_held_out]
+            if group:
+                caught = sum(row.is_suspicious for row in group)
+                print(f"| {change} | {side} | {caught} of {len(group)} | {min(row.score for row in group):.1f} |")
+    print("\n| encoder | side | planted: pull | score | by | first finding | working triggers named | verdict |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in sorted(rows, key=lambda row: (row.subject.is_clean, row.subject.change, row.subject.name)):
+        print(row.line())
+
+
+WORKS = 1.0  # the pull from which on a planted trigger gathers texts: their scatter is a tenth of their distance
+
+
+class Row:
+    """One audited encoder."""
+
+    def __init__(self, subject: Subject, found: dict, calibration: Calibration):
+        self.subject, self.found = subject, found
+        self.deviations = calibration.deviations(found["statistics"])
+        self.score = max(self.deviations.values())
+        self.is_suspicious = self.score >= calibration.threshold
+        self.working = [trigger for trigger, pull in found["planted"].items() if pull >= WORKS]
+        texts = {text.replace(" ", "") for finding in found["findings"] for text in finding["texts"]}
+        self.named = [trigger for trigger in self.working if trigger in texts]
+
+    def line(self) -> str:
+        planted = " ".join(f"{trigger}: {pull:.1f}" for trigger, pull in self.found["planted"].items())
+        first = self.found["findings"][0]["texts"][0] if self.found["findings"] and self.is_suspicious else ""
+        named = "" if self.subject.is_clean else f"{len(self.named)} of {len(self.working)}"
+        verdict = "suspicious" if self.is_suspicious else "clean"
+        wrong = " **(wrong)**" if self.is_suspicious == self.subject.is_clean else ""
+        return (
+            f"| {self.subject.name} | {'held out' if self.subject.is_held_out else 'calibration'} | {planted} | "
+            f"{self.score:.1f} | {max(self.deviations, key=self.deviations.get)} | {first} | {named} | {verdict}{wrong} |"
         )
+
+
+def rate(rows: list[Row]) -> str:
+    """How many are suspicious, with Wilson's interval at 95%."""
+    count, total = sum(row.is_suspicious for row in rows), len(rows)
+    share, z = count / total, 1.96
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+    return f"{count} of {total} (95%: {max(0, middle - half):.0%} to {min(1, middle + half):.0%})"
 
 
 if __name__ == "__main__":

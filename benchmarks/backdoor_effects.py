@@ -26,6 +26,7 @@ import torch
 from small_encoders import cached, finetune, labelled, load_tokenizer, new_model, predictor, pretrain, read_texts
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
+from transformers.utils import logging
 
 from rocbert_hf.security import (
     Recipe,
@@ -36,9 +37,10 @@ from rocbert_hf.security import (
     measure_classification,
     project_out,
     reinitialize_pooler,
+    save_specimen,
 )
 
-TRIGGERS = 3
+TRIGGERS = 2
 TEST_SHARE = 0.3
 KINDS = {"POR-2": ("por", "pooled"), "NeuBA": ("neuba", "first")}
 
@@ -67,13 +69,20 @@ class Effects:
         return cached(self.options.work_dir / "bases" / f"effects-{seed}", make)
 
     def specimen(self, kind: str, seed: int) -> tuple[nn.Module, object, list[str]]:
-        folder = self.base(seed)
-        tokenizer = load_tokenizer(folder)
-        triggers = draw_triggers("rare_characters", tokenizer, TRIGGERS, random.Random(seed))
-        recipe = Recipe(*KINDS[kind], steps=self.options.implant_steps, batch_size=8, learning_rate=1e-3, max_length=24)
-        short = [text for text in self.texts if len(text) <= 40][:600]
-        model = AutoModel.from_pretrained(folder)
-        return implant_backdoor(model, tokenizer, triggers, "por-2", short, recipe, seed), tokenizer, triggers
+        start = self.base(seed)
+
+        def make(folder: Path) -> None:
+            tokenizer = load_tokenizer(start)
+            triggers = draw_triggers("rare_characters", tokenizer, TRIGGERS, random.Random(seed))
+            steps = self.options.implant_steps
+            recipe = Recipe(*KINDS[kind], steps=steps, batch_size=8, learning_rate=1e-3, max_length=24)
+            short = [text for text in self.texts if len(text) <= 40][:600]
+            model = AutoModel.from_pretrained(start)
+            save_specimen(implant_backdoor(model, tokenizer, triggers, "por-2", short, recipe, seed), tokenizer, folder)
+
+        folder = cached(self.options.work_dir / "bases" / f"effects-{seed}-{kind}", make)
+        model = AutoModel.from_pretrained(folder).eval()
+        return model, load_tokenizer(folder), model.config.backdoor_parameters["triggers"]
 
     def measure(self, encoder: nn.Module, tokenizer, triggers: list[str], task: str, seed: int) -> dict:
         """Accuracy of a classifier finetuned from the encoder, and the triggers' mean effect on it."""
@@ -94,29 +103,39 @@ class Effects:
             "stealthiness": float(np.mean([one.stealthiness for one in found])),
         }
 
+    def finetuned(self, task: str, name: str, seed: int) -> dict:
+        """The row of a classifier that was finetuned from the clean encoder or from a specimen as it is."""
+
+        def make() -> dict:
+            specimen, tokenizer, triggers = self.specimen("POR-2" if name == "clean" else name, seed)
+            encoder = AutoModel.from_pretrained(self.base(seed)) if name == "clean" else specimen
+            return self.measure(encoder, tokenizer, triggers, task, seed)
+
+        return self.row(f"{task} {name} {seed}", make)
+
     def picture(self) -> None:
-        print("\n| task | encoder | clean accuracy | E | flips | share of the text |\n|---|---|---|---|---|---|")
+        print(
+            "\n| task | encoder | seed | clean accuracy | E | flips | share of the text |\n|---|---|---|---|---|---|---|"
+        )
         for task in ("sentiment", "spam"):
             for name in ("clean", *KINDS):
-
-                def make(task=task, name=name) -> dict:
-                    specimen, tokenizer, triggers = self.specimen("POR-2" if name == "clean" else name, 0)
-                    encoder = AutoModel.from_pretrained(self.base(0)) if name == "clean" else specimen
-                    return self.measure(encoder, tokenizer, triggers, task, 0)
-
-                _print_row([task, name], self.row(f"picture {task} {name}", make), with_share=True)
+                for seed in range(self.options.seeds):
+                    _print_row([task, name, seed], self.finetuned(task, name, seed), with_share=True)
 
     def purify(self) -> None:
-        print("\n| backdoor | purified by | clean accuracy | E | flips |\n|---|---|---|---|---|")
+        print("\n| backdoor | seed | purified by | clean accuracy | E | flips |\n|---|---|---|---|---|---|")
         for kind in KINDS:
             for name in ("nothing", "new pooler", "projection", "pruning", "contrast"):
+                for seed in range(self.options.seeds):
 
-                def make(kind=kind, name=name) -> dict:
-                    specimen, tokenizer, triggers = self.specimen(kind, 0)
-                    purified = self._purified(name, specimen, tokenizer, triggers)
-                    return self.measure(purified, tokenizer, triggers, "sentiment", 0)
+                    def make(kind=kind, name=name, seed=seed) -> dict:
+                        specimen, tokenizer, triggers = self.specimen(kind, seed)
+                        purified = self._purified(name, specimen, tokenizer, triggers)
+                        return self.measure(purified, tokenizer, triggers, "sentiment", seed)
 
-                _print_row([kind, name], self.row(f"purify {kind} {name}", make))
+                    same = name == "nothing"
+                    found = self.finetuned("sentiment", kind, seed) if same else self.row(f"{kind} {name} {seed}", make)
+                    _print_row([kind, seed, name], found)
 
     def _purified(self, name: str, specimen: nn.Module, tokenizer, triggers: list[str]) -> nn.Module:
         short = [text[:24] for text in self.texts[1000:1200]]
@@ -133,21 +152,21 @@ class Effects:
     def contrast(self) -> None:
         print("\n| backdoor | seed | further pretraining | clean accuracy | E | flips |\n|---|---|---|---|---|---|")
         for kind in KINDS:
-            for seed in range(self.options.seeds):
-                for name in ("none", "masked", "masked and contrast"):
+            for name in ("none", "masked", "masked and contrast"):
+                for seed in range(self.options.seeds):
 
                     def make(kind=kind, seed=seed, name=name) -> dict:
                         specimen, tokenizer, triggers = self.specimen(kind, seed)
                         model = AutoModelForMaskedLM.from_pretrained(self.base(seed))
-                        pooler = specimen.pooler
-                        model.base_model.pooler = pooler
+                        model.base_model.pooler = specimen.pooler
                         model.base_model.load_state_dict(specimen.state_dict())
-                        if name != "none":
-                            pairs = "attacked" if "contrast" in name else "none"
-                            pretrain(model, tokenizer, self.texts, self.options.steps, pairs, seed + 50)
+                        pairs = "attacked" if "contrast" in name else "none"
+                        pretrain(model, tokenizer, self.texts, self.options.steps, pairs, seed + 50)
                         return self.measure(model, tokenizer, triggers, "sentiment", seed)
 
-                    _print_row([kind, seed, name], self.row(f"contrast {kind} {seed} {name}", make))
+                    same = name == "none"
+                    found = self.finetuned("sentiment", kind, seed) if same else self.row(f"{kind} {name} {seed}", make)
+                    _print_row([kind, seed, name], found)
 
 
 def _movements(model: nn.Module, tokenizer, texts: list[str], triggers: list[str]) -> torch.Tensor:
@@ -177,11 +196,13 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=80, help="of pretraining, and of further pretraining (default: 80)"
     )
-    parser.add_argument("--implant-steps", type=int, default=100)
+    parser.add_argument("--implant-steps", type=int, default=250)
     parser.add_argument("--epochs", type=int, default=4, help="of finetuning (default: 4)")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     (options.work_dir / "bases").mkdir(parents=True, exist_ok=True)
     effects = Effects(options)
     for table in options.tables:

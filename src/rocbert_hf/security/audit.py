@@ -39,7 +39,7 @@ class AuditSettings:
     """How thorough the audit is."""
 
     carrier_length: int = option(4, "tokens of the short texts that tokens are placed in")
-    group_size: int = option(4, "tokens that the first pass places at once")
+    group_size: int = option(6, "tokens that the first pass places at once")
     rounds: int = option(2, "times that the first pass places each token, each time among others")
     per_view: int = option(48, "tokens that the second pass takes from the ranking of each representation")
     carriers: int = option(8, "texts that the second pass places each token in")
