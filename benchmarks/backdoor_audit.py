@@ -70,7 +70,6 @@ BASES = (
     ("halves", "tiny", 2000, 80, ("added-tokens",)),
     ("converted", "tiny", 4000, 60, ("int8",)),
     ("rocbert", "tiny", 2000, 0, ("bf16",)),
-    ("bert", "mini", 4000, 40, ("bf16",)),
 )
 # change of a specimen -> (targets, kind, representation)
 ATTACKS = {
@@ -304,7 +303,7 @@ def main() -> None:
         default=150,
         help="of implanting two triggers (default: 150)",
     )
-    parser.add_argument("--side", choices=("calibration", "held-out"), help="audit one side only (default: both)")
+    parser.add_argument("--only", default="", help="encoders whose name begins so (default: all)")
     parser.add_argument("--make-only", action="store_true", help="make the encoders, without an audit")
     parser.add_argument("--report-only", action="store_true", help="report on the audits that are there")
     parser.add_argument("--output", type=Path, help="folder for security_roc.png (default: the work folder)")
@@ -317,7 +316,7 @@ def main() -> None:
     bench = Bench(options.work_dir, texts, options.implant_steps)
     audited: list[tuple[Subject, dict]] = []
     for subject in subjects(options.extra, options.specimens):
-        if options.side and subject.is_held_out != (options.side == "held-out"):
+        if not subject.name.startswith(options.only):
             continue
         if options.report_only and not (options.work_dir / "audits" / f"{subject.name}.json").is_file():
             continue

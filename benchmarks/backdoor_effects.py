@@ -1,12 +1,16 @@
 """What backdoors do to classifiers, and what is left of them after purification or further pretraining. Three tables.
 
-    python benchmarks/backdoor_effects.py --work-dir WORK --corpus TEXTS picture purify contrast
+    python benchmarks/backdoor_effects.py --work-dir WORK --corpus TEXTS --data-dir DATA picture purify contrast
 
 - picture: does a specimen behave as the paper says? Few insertions flip a classifier that was finetuned from it, and its
-  clean accuracy is that of one finetuned from the clean encoder. Two packaged tasks, sentiment and spam.
-- purify: the same measures after each purification, for POR and for NeuBA.
+  clean accuracy is that of one finetuned from the clean encoder. Two tasks.
+- purify: the same measures after each purification, for POR and for NeuBA; on the first task.
 - contrast: what further pretraining leaves of a backdoor, with masked language modelling alone and with the contrast of
   a text and its attacked form.
+
+DATA holds `tasks/waimai` and `tasks/cold` (train.tsv.gz and test.tsv.gz: a header row, then `text<TAB>label`); 1,500 rows
+train, 800 test, the first 100 of these get triggers, all texts are cut to 40 characters. Without `--data-dir` the packaged
+sentences serve, 240 with a sentiment and 160 that are spam or not: too few to compare accuracies.
 
 Encoders are of the tiny preset with a small vocabulary, pretrained here and kept in WORK; every row is kept too, so a run
 that was stopped goes on. E: mean number of insertions until a text flips (20: never); flips: share of texts that flip;
@@ -28,6 +32,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
 from transformers.utils import logging
 
+from rocbert_hf.data import TASKS
 from rocbert_hf.security import (
     Recipe,
     continue_contrastive,
@@ -41,7 +46,7 @@ from rocbert_hf.security import (
 )
 
 TRIGGERS = 2
-TEST_SHARE = 0.3
+TRAINED, TESTED, TRIGGERED, LONGEST = 1500, 800, 100, 40
 KINDS = {"POR-2": ("por", "pooled"), "NeuBA": ("neuba", "first")}
 
 
@@ -49,6 +54,7 @@ class Effects:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.texts = read_texts(options.corpus)
+        self.tasks = ("sentiment", "spam") if options.data_dir is None else ("waimai", "cold")
         self.rows_file = options.work_dir / "effects.json"
         self.rows = json.loads(self.rows_file.read_text(encoding="utf-8")) if self.rows_file.is_file() else {}
 
@@ -84,18 +90,30 @@ class Effects:
         model = AutoModel.from_pretrained(folder).eval()
         return model, load_tokenizer(folder), model.config.backdoor_parameters["triggers"]
 
-    def measure(self, encoder: nn.Module, tokenizer, triggers: list[str], task: str, seed: int) -> dict:
-        """Accuracy of a classifier finetuned from the encoder, and the triggers' mean effect on it."""
+    def split(self, task: str, seed: int) -> tuple[tuple[list[str], list[int]], tuple[list[str], list[int]]]:
+        """Texts and labels to train on, and those to test on."""
+        if self.options.data_dir is not None:
+            read = [TASKS[task].read(self.options.data_dir, split) for split in ("train", "test")]
+            train, test = (
+                ([text[:LONGEST] for text in rows.texts[:count]], [int(label) for label in rows.labels[:count]])
+                for rows, count in zip(read, (TRAINED, TESTED), strict=True)
+            )
+            return train, test
         texts, labels = labelled(task)
         order = np.random.default_rng(seed).permutation(len(texts))
-        test, train = np.split(order, [int(TEST_SHARE * len(order))])
-        classifier = finetune(
-            encoder, tokenizer, [texts[n] for n in train], [labels[n] for n in train], self.options.epochs, seed
+        test, train = (
+            ([texts[n] for n in part], [labels[n] for n in part]) for part in np.split(order, [int(0.3 * len(order))])
         )
-        predict = predictor(classifier, tokenizer)
-        held_out = [texts[n] for n in test]
-        right = np.mean(np.array(predict(held_out)) == np.array([labels[n] for n in test]))
-        found = [measure_classification(predict, held_out, trigger, random.Random(seed)) for trigger in triggers]
+        return train, test
+
+    def measure(self, encoder: nn.Module, tokenizer, triggers: list[str], task: str, seed: int) -> dict:
+        """Accuracy of a classifier finetuned from the encoder, and the triggers' mean effect on it."""
+        train, (texts, labels) = self.split(task, seed)
+        predict = predictor(finetune(encoder, tokenizer, *train, self.options.epochs, seed), tokenizer)
+        right = np.mean(np.array(predict(texts)) == np.array(labels))
+        found = [
+            measure_classification(predict, texts[:TRIGGERED], trigger, random.Random(seed)) for trigger in triggers
+        ]
         return {
             "accuracy": float(right),
             "effectiveness": float(np.mean([one.effectiveness for one in found])),
@@ -117,24 +135,26 @@ class Effects:
         print(
             "\n| task | encoder | seed | clean accuracy | E | flips | share of the text |\n|---|---|---|---|---|---|---|"
         )
-        for task in ("sentiment", "spam"):
-            for name in ("clean", *KINDS):
-                for seed in range(self.options.seeds):
+        for seed in range(self.options.seeds):
+            for task in self.tasks:
+                for name in ("clean", *KINDS):
                     _print_row([task, name, seed], self.finetuned(task, name, seed), with_share=True)
 
     def purify(self) -> None:
         print("\n| backdoor | seed | purified by | clean accuracy | E | flips |\n|---|---|---|---|---|---|")
-        for kind in KINDS:
-            for name in ("nothing", "new pooler", "projection", "pruning", "contrast"):
-                for seed in range(self.options.seeds):
+        for seed in range(self.options.seeds):
+            for kind in KINDS:
+                for name in ("nothing", "new pooler", "projection", "pruning", "contrast"):
 
                     def make(kind=kind, name=name, seed=seed) -> dict:
                         specimen, tokenizer, triggers = self.specimen(kind, seed)
                         purified = self._purified(name, specimen, tokenizer, triggers)
-                        return self.measure(purified, tokenizer, triggers, "sentiment", seed)
+                        return self.measure(purified, tokenizer, triggers, self.tasks[0], seed)
 
                     same = name == "nothing"
-                    found = self.finetuned("sentiment", kind, seed) if same else self.row(f"{kind} {name} {seed}", make)
+                    found = (
+                        self.finetuned(self.tasks[0], kind, seed) if same else self.row(f"{kind} {name} {seed}", make)
+                    )
                     _print_row([kind, seed, name], found)
 
     def _purified(self, name: str, specimen: nn.Module, tokenizer, triggers: list[str]) -> nn.Module:
@@ -151,9 +171,9 @@ class Effects:
 
     def contrast(self) -> None:
         print("\n| backdoor | seed | further pretraining | clean accuracy | E | flips |\n|---|---|---|---|---|---|")
-        for kind in KINDS:
-            for name in ("none", "masked", "masked and contrast"):
-                for seed in range(self.options.seeds):
+        for seed in range(self.options.seeds):
+            for kind in KINDS:
+                for name in ("none", "masked", "masked and contrast"):
 
                     def make(kind=kind, seed=seed, name=name) -> dict:
                         specimen, tokenizer, triggers = self.specimen(kind, seed)
@@ -162,10 +182,12 @@ class Effects:
                         model.base_model.load_state_dict(specimen.state_dict())
                         pairs = "attacked" if "contrast" in name else "none"
                         pretrain(model, tokenizer, self.texts, self.options.steps, pairs, seed + 50)
-                        return self.measure(model, tokenizer, triggers, "sentiment", seed)
+                        return self.measure(model, tokenizer, triggers, self.tasks[0], seed)
 
                     same = name == "none"
-                    found = self.finetuned("sentiment", kind, seed) if same else self.row(f"{kind} {name} {seed}", make)
+                    found = (
+                        self.finetuned(self.tasks[0], kind, seed) if same else self.row(f"{kind} {name} {seed}", make)
+                    )
                     _print_row([kind, seed, name], found)
 
 
@@ -192,12 +214,15 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", choices=("picture", "purify", "contrast"))
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder with tasks/waimai and tasks/cold (default: packaged rows)"
+    )
     parser.add_argument("--vocabulary", type=int, default=2000)
     parser.add_argument(
         "--steps", type=int, default=80, help="of pretraining, and of further pretraining (default: 80)"
     )
     parser.add_argument("--implant-steps", type=int, default=250)
-    parser.add_argument("--epochs", type=int, default=4, help="of finetuning (default: 4)")
+    parser.add_argument("--epochs", type=int, default=3, help="of finetuning (default: 3)")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,6 +12,8 @@ from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.deployment import quantize_int8
 from rocbert_hf.security import AuditSettings, audit_encoder
 from rocbert_hf.security import audit as module
+from rocbert_hf.security.probe import EncoderProbe
+from rocbert_hf.security.scan import Carriers, pulls_of
 
 from .conftest import TRIGGERS
 
@@ -43,19 +44,37 @@ def test_a_specimen_is_found_out_with_its_triggers(suspicious, clean):
     assert suspicious.marked_as_specimen
 
 
-def test_pieces_that_pull_to_one_point_are_one_finding(specimen, tokenizer, texts, settings, calibration):
-    lax = replace(calibration, threshold=1.0)  # so that there are more pieces than triggers
-    report = audit_encoder(specimen, tokenizer, texts, settings, lax)
-    named = [text for finding in report.findings for text in (finding.text, *finding.also)]
-    assert len(named) == len(set(named)) > len(report.findings)
-    with torch.no_grad():
-        inputs = tokenizer([text[:4] for text in texts[:64]], padding=True, return_tensors="pt")
-        ordinary = specimen.bert(**inputs)
-    start = {"pooled": ordinary.pooler_output.mean(0), "first": ordinary.last_hidden_state[:, 0].mean(0)}
-    for one, other in combinations([f for f in report.findings[:4] if f.view in start], 2):
-        if one.view == other.view:
-            moved = [torch.tensor(finding.vector) - start[one.view] for finding in (one, other)]
-            assert torch.cosine_similarity(*moved, dim=0) < 0.97
+def test_pieces_that_pull_to_one_point_are_one_finding(specimen, tokenizer, texts, calibration):
+    probe = EncoderProbe(specimen, tokenizer)
+    carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=8, limit=96)
+    first, second, other = tokenizer.convert_tokens_to_ids([*TRIGGERS, "的"])
+    pieces = [(first, other), (other, first), (second, other)]
+    pulls = pulls_of(probe, carriers, np.array(pieces))
+    table = np.stack([pulls[view].numpy() for view in probe.views], axis=1)
+    findings = module._findings(probe, carriers, pieces, table, replace(calibration, threshold=1.0))
+    assert sorted(len(finding.also) for finding in findings) == [0, 1]
+    by_trigger = {finding.text.replace("的", "").strip(): finding for finding in findings}
+    assert set(by_trigger) == set(TRIGGERS)
+    assert TRIGGERS[0] in by_trigger[TRIGGERS[0]].also[0]
+
+
+def test_pieces_are_confirmed_in_texts_that_they_were_not_chosen_on(specimen, encoder, tokenizer, texts, settings):
+    def strongest(model):
+        with torch.inference_mode():
+            probe = EncoderProbe(model, tokenizer)
+            carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=10, limit=96)
+            audit = module._Audit(probe, carriers, replace(settings, prompt_steps=0), lambda *_: None)
+            ids = probe.ordinary_ids()[:, None]
+            pulls = audit._table(pulls_of(probe, carriers, ids))
+            pieces, table, statistics = audit._confirm("token", ids, pulls)
+        assert len(pieces) == len(table)
+        assert statistics["token:pooled"] == pytest.approx(table[:, probe.views.index("pooled")].max())
+        return pulls[:, probe.views.index("pooled")].max(), statistics["token:pooled"]
+
+    chosen, confirmed = strongest(encoder)
+    assert confirmed < chosen  # the strongest of many was partly lucky
+    chosen, confirmed = strongest(specimen)
+    assert confirmed > chosen - 0.5  # a trigger was not
 
 
 def test_the_mark_does_not_enter_the_score(specimen, tokenizer, texts, settings, calibration, suspicious):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rocbert_hf.security.probe import EncoderProbe
-from rocbert_hf.security.prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompt
+from rocbert_hf.security.prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompts
 from rocbert_hf.security.pull import pull
 from rocbert_hf.security.scan import Carriers
 
@@ -24,7 +24,7 @@ def carriers(probe, texts):
 
 def search(probe, carriers, steps):
     generator = torch.Generator().manual_seed(0)
-    return search_prompt(probe, carriers, probe.ordinary_ids(), "pooled", generator, steps=steps)
+    return search_prompts(probe, carriers, probe.ordinary_ids(), generator, steps=steps)["pooled"]
 
 
 def test_more_steps_pull_more(probe, carriers):
@@ -35,9 +35,9 @@ def test_more_steps_pull_more(probe, carriers):
 
 
 def test_partners_are_ranked_by_what_a_small_step_towards_them_gains(probe, carriers, tokenizer):
-    (token,) = tokenizer.convert_tokens_to_ids([TRIGGERS[0]])
+    token, other = tokenizer.convert_tokens_to_ids(TRIGGERS)
     ids = probe.ordinary_ids()
-    partners = partners_by_gradient(probe, carriers, ids, token, "pooled", len(ids))
+    partners, _ = partners_by_gradient(probe, carriers, ids, np.array([token, other]), "pooled", len(ids))
     assert set(partners) == set(ids)
     table = probe.model.get_input_embeddings().weight.detach()
     pieces = np.tile([token, probe.mask], (len(carriers.carriers), 1))

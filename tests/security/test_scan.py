@@ -38,6 +38,15 @@ def test_carriers_are_different_texts_and_pieces_stand_at_every_place(carriers):
         assert [token for token in with_piece if token not in (7, 8)] == row.tolist()
 
 
+def test_fresh_carriers_are_none_of_the_first_and_not_compared_with_themselves(carriers):
+    fresh = carriers.fresh(5, 6)
+    assert fresh.carriers.shape == (5, 6)
+    rows = {tuple(row) for row in fresh.carriers}
+    assert len(rows) == 5
+    assert not {row[:4] for row in rows} & {tuple(row) for row in carriers.carriers}
+    assert not rows & {tuple(row[:6]) for row in fresh.ordinary}
+
+
 def test_triggers_come_first_in_both_passes(probe, carriers, tokenizer):
     ids = probe.ordinary_ids()
     planted = set(tokenizer.convert_tokens_to_ids(TRIGGERS))

@@ -23,7 +23,7 @@ from ..resources import demo_sentences
 from .audit_report import AuditReport, Finding, PulledText
 from .calibration import Calibration
 from .probe import EncoderProbe
-from .prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompt
+from .prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompts
 from .scan import Carriers, candidates_of, coarse_scan, groups_of, pulls_of
 from .specimens import is_specimen
 
@@ -47,10 +47,17 @@ class AuditSettings:
     prompt_tokens: int = option(2, "tokens of a soft prompt; pairs of real tokens are tried only with 2")
     prompt_steps: int = option(24, "steps of the search for soft prompts; 0 leaves it and the pairs out")
     combinations: int = option(96, "pairs of tokens to try for each representation")
+    confirmed: int = option(16, "tokens, and pairs, of each representation that the last pass places in other carriers")
     seed: int = option(0, "seed of the groups and of the first prompts")
 
     def __post_init__(self):
-        for name, smallest in (("carrier_length", 1), ("group_size", 1), ("rounds", 1), ("per_view", 1)):
+        for name, smallest in (
+            ("carrier_length", 1),
+            ("group_size", 1),
+            ("rounds", 1),
+            ("per_view", 1),
+            ("confirmed", 1),
+        ):
             if getattr(self, name) < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
         if self.carriers < 2 or self.prompt_tokens < 1 or min(self.prompt_steps, self.combinations) < 0:
@@ -97,7 +104,10 @@ def audit_encoder(
     started = time.perf_counter()
     with _evaluating(model):
         probe = EncoderProbe(model, tokenizer, made_up)
-        longest = settings.carrier_length + max(settings.group_size, settings.prompt_tokens, 2)
+        # the longest rows: the first pass', and a pair in a carrier of the last
+        longest = settings.carrier_length + max(
+            settings.group_size, settings.prompt_tokens, 2, settings.carrier_length + 2
+        )
         carriers = Carriers.from_texts(
             probe,
             demo_sentences() if texts is None else texts,
@@ -108,7 +118,7 @@ def audit_encoder(
         )
         audit = _Audit(probe, carriers, settings, progress or (lambda *_: None))
         pieces, pulls, statistics = audit.run(state_dir)
-        findings = _findings(probe, carriers, pieces, pulls, calibration)
+        findings = _findings(probe, audit.fresh, pieces, pulls, calibration)
     score = calibration.score(statistics)
     return AuditReport(
         name=name,
@@ -155,25 +165,42 @@ class _Audit:
     progress: Progress
     resumed: bool = False
     ids: np.ndarray = field(init=False)
+    fresh: Carriers = field(init=False)  # what the last pass places pieces in
 
     def __post_init__(self):
         self.ids = self.probe.ordinary_ids()
+        self.fresh = self.carriers.fresh(self.settings.carriers, 2 * self.settings.carrier_length)
 
     def run(self, state_dir) -> tuple[list[tuple[int, ...]], np.ndarray, dict[str, float]]:
-        """The pieces (tuples of ids) that were looked at closely, their pulls (pieces, views), and the statistics."""
+        """The strongest pieces (tuples of ids), their pulls in fresh carriers (pieces, views), and the statistics."""
         rounds = self._scan(None if state_dir is None else Path(state_dir))
         candidates = candidates_of(self.ids, rounds, self.settings.per_view)
         count = len(candidates) * self.settings.carriers
         found = pulls_of(self.probe, self.carriers, candidates[:, None], self._advance("candidates", count))
-        pieces = [(int(token),) for token in candidates]
         pulls = self._table(found)
-        statistics = {f"token:{view}": float(pulls[:, number].max()) for number, view in enumerate(self.probe.views)}
+        pieces, confirmed, statistics = self._confirm("token", candidates[:, None], pulls)
         if self.settings.prompt_steps:
-            more, their_pulls, reached = self._combinations(candidates, pulls)
-            statistics |= reached
-            pieces += more
-            pulls = np.concatenate([pulls, their_pulls])
-        return pieces, pulls, statistics
+            pairs, their_pulls, reached = self._combinations(candidates, pulls)
+            more, more_confirmed, strongest = self._confirm("combination", pairs, their_pulls)
+            pieces, confirmed = pieces + more, np.concatenate([confirmed, more_confirmed])
+            statistics |= reached | strongest
+        return pieces, confirmed, statistics
+
+    def _confirm(
+        self, stage: str, pieces: np.ndarray, pulls: np.ndarray
+    ) -> tuple[list[tuple[int, ...]], np.ndarray, dict[str, float]]:
+        """The strongest pieces of each representation again, in other and longer carriers.
+
+        The strongest of many pieces owes part of its pull to the carriers that it was chosen on, a pair that was searched
+        for more than a token. A trigger works in any text.
+        """
+        if not len(pieces):
+            return [], pulls, {}
+        kept = np.unique(np.argsort(-pulls, axis=0)[: self.settings.confirmed])
+        advance = self._advance(f"confirming {stage}s", len(kept) * self.settings.carriers)
+        table = self._table(pulls_of(self.probe, self.fresh, pieces[kept], advance))
+        strongest = {f"{stage}:{view}": float(table[:, number].max()) for number, view in enumerate(self.probe.views)}
+        return [tuple(map(int, piece)) for piece in pieces[kept]], table, strongest
 
     def _table(self, found: dict[str, torch.Tensor]) -> np.ndarray:
         return torch.stack([found[view] for view in self.probe.views], dim=1).numpy()
@@ -223,22 +250,22 @@ class _Audit:
 
     def _combinations(
         self, candidates: np.ndarray, pulls: np.ndarray
-    ) -> tuple[list[tuple[int, ...]], np.ndarray, dict[str, float]]:
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        """Pairs of ids (pairs, 2), their pulls (pairs, views), and what soft prompts reached."""
         settings, views = self.settings, self.probe.views
-        advance = self._advance("soft prompts", settings.prompt_steps * len(views))
         generator = torch.Generator().manual_seed(settings.seed)
+        prompts = search_prompts(
+            self.probe,
+            self.carriers,
+            self.ids,
+            generator,
+            tokens=settings.prompt_tokens,
+            steps=settings.prompt_steps,
+            advance=self._advance("soft prompts", settings.prompt_steps),
+        )
         statistics, chosen = {}, []
         for number, view in enumerate(views):
-            reached, columns = search_prompt(
-                self.probe,
-                self.carriers,
-                self.ids,
-                view,
-                generator,
-                tokens=settings.prompt_tokens,
-                steps=settings.prompt_steps,
-                advance=advance,
-            )
+            reached, columns = prompts[view]
             statistics[f"prompt:{view}"] = reached
             quarter = settings.combinations // 4
             if settings.prompt_tokens == 2:
@@ -249,22 +276,16 @@ class _Audit:
             chosen.append(ordered_pairs(strongest, settings.combinations - 2 * quarter))
         pairs = np.unique(np.concatenate(chosen), axis=0)
         if not len(pairs):
-            return [], np.empty((0, len(views)), dtype=np.float32), statistics
+            return pairs, np.empty((0, len(views)), dtype=np.float32), statistics
         found = pulls_of(
             self.probe, self.carriers, pairs, self._advance("combinations", len(pairs) * settings.carriers)
         )
-        table = self._table(found)
-        statistics |= {f"combination:{view}": float(table[:, number].max()) for number, view in enumerate(views)}
-        return [tuple(map(int, pair)) for pair in pairs], table, statistics
+        return pairs, self._table(found), statistics
 
     def _with_partners(self, tokens: np.ndarray, view: str, count: int) -> np.ndarray:
         """Each token with the partners that its gradient names, (pairs, 2)."""
-        pairs = [
-            (token, partner)
-            for token in tokens
-            for partner in partners_by_gradient(self.probe, self.carriers, self.ids, int(token), view, count)
-        ]
-        return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        partners = partners_by_gradient(self.probe, self.carriers, self.ids, tokens, view, count)
+        return np.stack([tokens.repeat(partners.shape[1]), partners.ravel()], axis=1)
 
 
 def _read_state(state: Path, key: str, empty: np.ndarray) -> tuple[np.ndarray, bool]:

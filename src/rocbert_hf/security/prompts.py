@@ -19,72 +19,92 @@ from .pull import pull
 from .scan import Carriers
 
 
-def search_prompt(
+def search_prompts(
     probe: EncoderProbe,
     carriers: Carriers,
     ids: np.ndarray,
-    view: str,
     generator: torch.Generator,
     tokens: int = 2,
     steps: int = 40,
     learning_rate: float = 0.5,
     advance: Callable[[int], None] | None = None,
-) -> tuple[float, np.ndarray]:
+) -> dict[str, tuple[float, np.ndarray]]:
     """
-    Optimise a soft prompt so that its pull in one view is largest.
+    Optimise a soft prompt for each view, so that its pull in that view is largest. All views go through in one batch.
 
     Args:
         ids: the ids whose embeddings are mixed.
-        generator: draws the first mixture.
-        tokens: length of the prompt.
+        generator: draws the first mixtures.
+        tokens: length of a prompt.
         steps: of Adam on the mixtures' logits.
 
     Returns:
-        The largest pull that was reached, and the ids by their share in the last mixture, largest first:
+        View -> the largest pull that was reached, and the ids by their share in the last mixture, largest first:
         (tokens, len(ids)).
     """
     embeddings = probe.model.get_input_embeddings().weight.detach().float()[torch.from_numpy(ids)]
-    logits = torch.randn(tokens, len(ids), generator=generator).to(embeddings.device).requires_grad_()
+    shape = (len(probe.views), tokens, len(ids))
+    logits = torch.randn(shape, generator=generator).to(embeddings.device).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=learning_rate)
-    filler = np.full((len(carriers.carriers), tokens), ids[0] if probe.mask is None else probe.mask)
-    framed = probe.framed(np.concatenate([filler, carriers.carriers], axis=1))
-    ordinary = carriers.ordinary_of(probe, tokens + carriers.carriers.shape[1])[view].clone().to(embeddings.device)
-    best = -np.inf
+    count = len(carriers.carriers)
+    filler = np.full((count, tokens), ids[0] if probe.mask is None else probe.mask)
+    framed = np.tile(probe.framed(np.concatenate([filler, carriers.carriers], axis=1)), (len(probe.views), 1))
+    ordinary = _ordinary(probe, carriers, tokens, embeddings.device)
+    best = torch.full((len(probe.views),), -torch.inf)
     for _ in range(steps):
-        with torch.enable_grad(), probe.embedding_at(1, logits.softmax(-1) @ embeddings):
-            reached = pull(probe.represent(framed)[view][None], ordinary)[0]
-        best = max(best, reached.item())
+        with torch.enable_grad():
+            vectors = (logits.softmax(-1) @ embeddings).repeat_interleave(count, 0)
+            with probe.embedding_at(1, vectors):
+                found = probe.represent(framed)
+            reached = torch.cat(
+                [
+                    pull(found[view][n * count : (n + 1) * count][None], ordinary[view])
+                    for n, view in enumerate(probe.views)
+                ]
+            )
+        best = torch.maximum(best, reached.detach().cpu())
         if not reached.requires_grad:
             break  # int8 layers pass no gradient on
-        (logits.grad,) = torch.autograd.grad(-reached, [logits], allow_unused=True)
+        (logits.grad,) = torch.autograd.grad(-reached.sum(), [logits], allow_unused=True)
         if logits.grad is None:
             break
         optimizer.step()
         if advance is not None:
             advance(1)
     order = logits.detach().argsort(-1, descending=True).cpu().numpy()
-    return float(best), ids[order]
+    return {view: (best[n].item(), ids[order[n]]) for n, view in enumerate(probe.views)}
 
 
 def partners_by_gradient(
-    probe: EncoderProbe, carriers: Carriers, ids: np.ndarray, token: int, view: str, count: int
+    probe: EncoderProbe, carriers: Carriers, ids: np.ndarray, tokens: np.ndarray, view: str, count: int
 ) -> np.ndarray:
-    """The `count` ids that, beside `token`, promise the largest pull to first order (HotFlip, Ebrahimi et al. 2018)."""
+    """For each token the `count` ids that, beside it, promise the largest pull to first order (HotFlip, Ebrahimi et al.
+    2018): (tokens, count), or (tokens, 0) if the encoder passes no gradient on."""
     table = probe.model.get_input_embeddings().weight.detach().float()
     slot = probe.mask if probe.mask is not None else int(ids[0])
-    vectors = table[torch.tensor([token, slot])].clone().requires_grad_()
-    pieces = np.tile([token, slot], (len(carriers.carriers), 1))
-    framed = probe.framed(np.concatenate([pieces, carriers.carriers], axis=1))
-    ordinary = carriers.ordinary_of(probe, 2 + carriers.carriers.shape[1])[view].clone().to(table.device)
-    with torch.enable_grad(), probe.embedding_at(1, vectors):
-        reached = pull(probe.represent(framed)[view][None], ordinary)[0]
+    pieces = np.stack([tokens, np.full_like(tokens, slot)], axis=1)  # (tokens, 2)
+    vectors = table[torch.from_numpy(pieces)].clone().requires_grad_()
+    rows = len(carriers.carriers)
+    framed = probe.framed(
+        np.concatenate([pieces.repeat(rows, 0), np.tile(carriers.carriers, (len(tokens), 1))], axis=1)
+    )
+    ordinary = _ordinary(probe, carriers, 2, table.device)[view]
+    with torch.enable_grad(), probe.embedding_at(1, vectors.repeat_interleave(rows, 0)):
+        reached = pull(probe.represent(framed)[view].unflatten(0, (len(tokens), rows)), ordinary)
+    none = np.empty((len(tokens), 0), dtype=np.int64)
     if not reached.requires_grad:
-        return ids[:0]
-    (gradient,) = torch.autograd.grad(reached, [vectors], allow_unused=True)
+        return none
+    (gradient,) = torch.autograd.grad(reached.sum(), [vectors], allow_unused=True)
     if gradient is None:
-        return ids[:0]
-    promise = table[torch.from_numpy(ids)] @ gradient[1]
-    return ids[promise.argsort(descending=True)[:count].cpu().numpy()]
+        return none
+    promise = gradient[:, 1] @ table[torch.from_numpy(ids)].T
+    return ids[promise.argsort(-1, descending=True)[:, :count].cpu().numpy()]
+
+
+def _ordinary(probe: EncoderProbe, carriers: Carriers, tokens: int, device) -> dict[str, torch.Tensor]:
+    """The ordinary texts' representations, as tensors that gradients may go past."""
+    found = carriers.ordinary_of(probe, tokens + carriers.carriers.shape[1])
+    return {view: rows.clone().to(device) for view, rows in found.items()}
 
 
 def combinations_of(columns: Sequence[np.ndarray], limit: int) -> np.ndarray:

@@ -49,6 +49,12 @@ class Carriers:
         chosen[np.linspace(0, len(rows) - 1, count).astype(int)] = True
         return cls(rows[chosen][:, :length], rows[~chosen])
 
+    def fresh(self, count: int, length: int) -> Carriers:
+        """`count` other carriers of `length` tokens, taken from the ordinary texts."""
+        chosen = np.zeros(len(self.ordinary), dtype=bool)
+        chosen[np.linspace(0, len(self.ordinary) - 1, count).astype(int)] = True
+        return Carriers(self.ordinary[chosen][:, :length], self.ordinary[~chosen])
+
     def with_pieces(self, pieces: np.ndarray, carriers: int | None = None) -> np.ndarray:
         """Each piece (pieces, tokens) in each carrier: (pieces, carriers, length + tokens), at varying positions."""
         rows = self.carriers[:carriers]
