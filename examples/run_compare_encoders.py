@@ -57,10 +57,12 @@ def finetuned(options: Comparison, task: str, model: NamedModel, augment: int) -
     return [NamedModel(f"{name} #{seed}", str(place)) for seed, place in zip(options.seeds, folders, strict=True)]
 
 
-def right_rows(examples: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Model -> attacker -> share of the seeds that are right on each text; "clean" is an attacker, too."""
+def right_rows(examples: Path, report: dict) -> dict[str, dict[str, np.ndarray]]:
+    """Model -> attacker, or "clean" -> share of the seeds that are right on each text; outcomes not in the report are left out."""
     seen: dict[tuple[str, str], dict[tuple[str, int], bool]] = defaultdict(dict)
     for record in map(json.loads, examples.read_text(encoding="utf-8").splitlines()):
+        if record["attacker"] not in report["attackers"] or record["model"] not in report["models"]:
+            continue
         name, _, seed = record["model"].rpartition(" #")
         seen[name, record["attacker"]][seed, record["index"]] = record["status"] == "failed"
         seen[name, "clean"][seed, record["index"]] = record["prediction_before"] == record["label"]
@@ -94,13 +96,13 @@ def main(argv: list[str] | None = None) -> None:
     for task in options.task:
         classifiers = [c for m in options.model for n in options.augment for c in finetuned(options, task, m, n)]
         folder = options.output_dir / "outcomes" / task
-        evaluation.evaluate(
+        report = evaluation.evaluate(
             evaluation.EvaluationData(task=[task], data_dir=options.data_dir, limit=options.limit),
             evaluation.EvaluationModels(model=classifiers, max_length=options.max_length),
             attackers,
             evaluation.EvaluationRun(output_dir=folder, cut=True),
         )
-        lines, results[task] = compared(right_rows(folder / "examples.jsonl"))
+        lines, results[task] = compared(right_rows(folder / "examples.jsonl", report))
         text += [f"## {task}", "", *lines, ""]
     write_json(options.output_dir / "results.json", results)
     write_whole(options.output_dir / "table.md", "\n".join(text))

@@ -46,3 +46,5 @@ def test_two_encoders_are_finetuned_attacked_and_compared_and_nothing_is_done_tw
     subprocess.run(list(map(str, command)), capture_output=True, check=True)
     assert weights.stat().st_mtime_ns == written
     assert (tmp_path / "out" / "table.md").read_text() == table
+    fewer = [*command, "--attackers", "adv"]  # what else is in the folder does not count
+    assert "argot" not in subprocess.run(list(map(str, fewer)), capture_output=True, text=True, check=True).stdout
