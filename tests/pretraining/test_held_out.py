@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.pretraining.held_out import HeldOutEvaluation, alignment, nearest_is_own, uniformity
@@ -33,12 +33,14 @@ def test_alignment_and_uniformity_by_hand():
     assert uniformity(torch.ones(4, 2)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "masked_lm", "bert"])
+@pytest.mark.parametrize("kind", ["pretraining", "masked_lm", "bert", "roberta"])
 def test_any_masked_language_model_can_be_measured(evaluate, kind):
     torch.manual_seed(0)
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
     if kind == "bert":
-        sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
         model = BertForMaskedLM(BertConfig(vocab_size=len(evaluate.tokenizer), **sizes))
+    elif kind == "roberta":  # its head has another name than BERT's
+        model = RobertaForMaskedLM(RobertaConfig(vocab_size=len(evaluate.tokenizer), pad_token_id=0, **sizes))
     else:
         config = RoCBertConfig.from_preset("tiny")
         model = (RoCBertForPreTraining if kind == "pretraining" else RoCBertForMaskedLM)(config)

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from ..options import command, option_before_others
 
 
+def _task_type(given: str | None, unlabelled: object) -> str:
+    """The recipe that --task-type names; without it, --unlabelled decides."""
+    return given or ("semi-supervised" if unlabelled else "classification")
+
+
 def _types(argv: Sequence[str]) -> list[type]:
     """The options of the recipe that --task-type names, or --unlabelled."""
     from ..finetuning import FinetuningOptions, recipe_class
 
-    unlabelled = option_before_others("unlabelled", argv, "")
-    name = option_before_others("task_type", argv, "semi-supervised" if unlabelled else "classification")
+    name = _task_type(*(option_before_others(name, argv, "") for name in ("task_type", "unlabelled")))
     types = [FinetuningOptions, *recipe_class(name).OPTIONS]
     if name == "semi-supervised":
         from ..evaluation.unlabelled_gain import GainOptions
@@ -31,13 +35,13 @@ def finetune(run, *options) -> None:
     """
     from transformers.utils import logging
 
-    from ..finetuning import RECIPES, recipe_class
     from ..finetuning import finetune as run_recipe
+    from ..finetuning import recipe_class
 
     logging.set_verbosity_error()  # of a new head that the checkpoint lacks: that is what is trained
-    types = tuple(map(type, options))
-    recipe = next(made for made in map(recipe_class, RECIPES) if types[: len(made.OPTIONS)] == made.OPTIONS)
-    if len(types) > len(recipe.OPTIONS):
+    name = _task_type(run.task_type, any(hasattr(part, "unlabelled") for part in options))
+    recipe = recipe_class(name)
+    if name == "semi-supervised":
         from ..evaluation.unlabelled_gain import finetune_and_compare
 
         finetune_and_compare(recipe(*options[:-1]), run, options[-1])

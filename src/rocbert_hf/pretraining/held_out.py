@@ -1,6 +1,5 @@
 """How well a model does on sentences it was not trained on, whole and attacked."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from ..attacks import AdversarialSynthesizer
 from ..losses_rocbert import in_batch_contrastive_loss
 from .collator import DataCollatorForRoCBertPretraining
-from .restoration import Restoration
+from .restoration import Restoration, taken_inputs
 
 POOLINGS = ("cls", "mean")
 
@@ -37,7 +36,8 @@ class HeldOutEvaluation:
         alignment, uniformity: of the [CLS] states on the unit sphere (Wang & Isola 2020): the mean squared distance of a
             sentence and its attacked form, and the logarithm of the mean of exp(-2 d^2) over the distances d of all pairs
             of sentences. Both are better when lower; a model that gives all sentences the same state has 0 and 0;
-        restored_homophone, restored_lookalike, restored_pinyin, and the fusion's weights: see `Restoration`.
+        restored_homophone, restored_lookalike, restored_pinyin, and the fusion's weights: see `Restoration`; of models whose
+            head is BERT's.
 
     The model may be any of transformers with a `base_model` and a masked language modelling loss: it is given what its
     `forward` takes of the channels.
@@ -78,7 +78,7 @@ class HeldOutEvaluation:
             "mlm_loss": self._mlm_loss(model, self.masked),
             "mlm_loss_attacked": self._mlm_loss(model, self.masked_attacked),
             **self.retrieval(model),
-            **self.restoration(model),
+            **(self.restoration(model) if hasattr(model, "cls") else {}),
         }
         model.train(was_training)
         return results
@@ -100,7 +100,7 @@ class HeldOutEvaluation:
     def _mlm_loss(self, model, batches: Sequence[dict[str, torch.Tensor]]) -> float:
         total, count = 0.0, 0
         for batch in batches:
-            outputs = model(**_taken(model, batch, model.device))
+            outputs = model(**taken_inputs(model, batch, model.device))
             masked = int((batch["labels"] != -100).sum())
             total += float(outputs.get("mlm_loss", outputs.loss)) * masked
             count += masked
@@ -113,7 +113,7 @@ class HeldOutEvaluation:
             inputs = self.tokenizer(
                 batch, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
             )
-            hidden = model.base_model(**_taken(model.base_model, inputs, model.device)).last_hidden_state.float()
+            hidden = model.base_model(**taken_inputs(model.base_model, inputs, model.device)).last_hidden_state.float()
             attended = inputs["attention_mask"].to(hidden.device, hidden.dtype).unsqueeze(-1)
             parts["cls"].append(hidden[:, 0])
             parts["mean"].append((hidden * attended).sum(1) / attended.sum(1))
@@ -142,9 +142,3 @@ def uniformity(vectors: torch.Tensor) -> float:
     different = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     squared = (2 - 2 * normalized @ normalized.T)[different]
     return (squared.clamp(min=0) * -2).exp().mean().log().item()
-
-
-def _taken(model, batch, device) -> dict[str, torch.Tensor]:
-    """Of a batch what the model's `forward` takes, on its device."""
-    taken = inspect.signature(model.forward).parameters
-    return {name: tensor.to(device) for name, tensor in batch.items() if name in taken}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -11,11 +12,11 @@ from ..characters.pinyin import homophones_of, pinyin_of
 from ..characters.similarity import lookalikes_of
 from ..configuration_rocbert import WEIGHING_FUSIONS
 
-# What may stand in the place of a character, by name; the arguments are the character and its reading in the sentence.
-REPLACEMENTS: dict[str, Callable[[str, str], Sequence[str]]] = {
-    "homophone": lambda character, reading: homophones_of(character),
-    "lookalike": lambda character, reading: lookalikes_of(character),
-    "pinyin": lambda character, reading: (reading,) if reading else (),
+# What may stand in the place of the character at a position of a text, by name.
+REPLACEMENTS: dict[str, Callable[[str, int], Sequence[str]]] = {
+    "homophone": lambda text, place: homophones_of(text[place]),
+    "lookalike": lambda text, place: lookalikes_of(text[place]),
+    "pinyin": lambda text, place: [reading for reading in pinyin_of(text)[place : place + 1] if reading],
 }
 
 
@@ -32,7 +33,7 @@ class Restoration:
         max_length: tokens; a replacement behind them is left out.
         batch_size: sentences per forward pass.
 
-    Calling it with a model that has a head for masked tokens gives, for every kind of `REPLACEMENTS`,
+    Calling it with a model that has BERT's head for masked tokens, `cls`, gives, for every kind of `REPLACEMENTS`,
         restored_KIND: the share of the sentences where the first guess is the original;
         and, if the model weighs its channels, fusion_CHANNEL_at_KIND and fusion_CHANNEL_elsewhere: the mean weights of
         text, sound and shape at the replaced characters, and at all other tokens of those sentences.
@@ -51,18 +52,16 @@ class Restoration:
         """(attacked text, place, the original's token) of one character that has such a replacement; None without one."""
         places = [place for place, character in enumerate(text) if "一" <= character <= "鿿"]
         rng.shuffle(places)
-        readings = pinyin_of(text)
         for place in places:
             originals = self.tokenizer(text[place], add_special_tokens=False)["input_ids"]
-            if originals != [self.tokenizer.unk_token_id] and len(originals) == 1:
-                options = REPLACEMENTS[kind](text[place], readings[place])
-                if options:
-                    return text[:place] + rng.choice(options) + text[place + 1 :], place, originals[0]
+            known = originals != [self.tokenizer.unk_token_id] and len(originals) == 1
+            if known and (options := REPLACEMENTS[kind](text, place)):
+                return text[:place] + rng.choice(options) + text[place + 1 :], place, originals[0]
         return None
 
     @torch.inference_mode()
     def __call__(self, model) -> dict[str, float]:
-        embeddings = model.base_model.embeddings
+        embeddings = getattr(model.base_model, "embeddings", None)
         channels = ["text"]
         channels += ["sound"] * getattr(embeddings, "has_pronunciation", False)
         channels += ["shape"] * getattr(embeddings, "has_shape", False)
@@ -101,7 +100,7 @@ class Restoration:
         rows = torch.tensor([row for row, token in enumerate(tokens) if token is not None])
         places = torch.tensor([tokens[row] for row in rows.tolist()])
         weighs = getattr(model.config, "fusion", None) in WEIGHING_FUSIONS
-        of_model = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        of_model = taken_inputs(model.base_model, inputs, model.device)
         states = model.base_model(**of_model, **({"output_fusion_weights": True} if weighs else {}))
         guesses = model.cls(states.last_hidden_state[rows.to(model.device), places.to(model.device)]).argmax(-1).cpu()
         right = guesses == torch.tensor([cases[row][2] for row in rows.tolist()])
@@ -113,3 +112,11 @@ class Restoration:
             other &= inputs["input_ids"] != special
         other[rows, places] = False
         return right, weights[rows, places], weights[other]
+
+
+def taken_inputs(
+    model: torch.nn.Module, batch: Mapping[str, torch.Tensor], device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Of a batch what the model's `forward` takes, on a device."""
+    taken = inspect.signature(model.forward).parameters
+    return {name: tensor.to(device) for name, tensor in batch.items() if name in taken}

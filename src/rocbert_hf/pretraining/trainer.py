@@ -545,21 +545,18 @@ def adamw(
     Args:
         channel_learning_rate: of fusion, sound, shape and the head of masked language modelling; default, the same.
     """
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    anew = [channel_learning_rate is not None and bool(CHANNEL_WEIGHTS.search(name)) for name in trainable]
-    groups = [
-        {
-            "params": [
-                p for p, new in zip(trainable.values(), anew, strict=True) if (p.ndim > 1, new) == (matrix, channel)
-            ],
-            "weight_decay": weight_decay if matrix else 0.0,
-            "lr": channel_learning_rate if channel else learning_rate,
-        }
-        for channel in ((False, True) if any(anew) else (False,))
-        for matrix in (True, False)
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            anew = channel_learning_rate is not None and CHANNEL_WEIGHTS.search(name)
+            kind = (channel_learning_rate if anew else learning_rate, parameter.ndim > 1)
+            groups.setdefault(kind, []).append(parameter)
+    devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
+    settings = [
+        {"params": parameters, "lr": rate, "weight_decay": weight_decay if is_matrix else 0.0}
+        for (rate, is_matrix), parameters in groups.items()
     ]
-    fused = {parameter.device.type for parameter in trainable.values()} <= {"cpu", "cuda", "mps", "xpu"}
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=fused)
+    return torch.optim.AdamW(settings, lr=learning_rate, fused=devices <= {"cpu", "cuda", "mps", "xpu"})
 
 
 def learning_rate_factor(progress: float, warmup_ratio: float) -> float:
