@@ -64,6 +64,7 @@ class NoisyRecipe(SemiSupervisedRecipe):
                 batch_size=options.batch_size,
                 epochs=options.epochs,
                 patience=99,
+                bf16=options.bf16,
             ),
             UnlabelledOptions(
                 str(rest),
@@ -210,6 +211,7 @@ def main() -> None:
         "--warm-up", type=float, default=None, help="of unlabelled texts' weight; default: the method's"
     )
     parser.add_argument("--augmentation", nargs="+", default=["eda"])
+    parser.add_argument("--bf16", action="store_true", help="train in mixed precision")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,16 +1,16 @@
 """Which encoder stays right under attack once it is finetuned? Several encoders alike, several seeds, every attacker.
 
     python examples/run_compare_encoders.py --data-dir DATA --task chnsenticorp_2k toxicn --seeds 0 1 2 \
-        --model ours=models/rocbert-small-zh source=multilingual-e5-small --augment 0 2 --output-dir headline \
+        --model ours=models/rocbert-small-zh source=multilingual-e5-small --worst-of 0 4 --output-dir headline \
         --attackers "adv*20,adv:wild*20,textfooler,argot" --query-budget 300
 
-The first model is the one that the others are compared with. Everything that is finished is kept: after a stop, run it again.
-"""
+The first model is compared with the others. What is finished is kept: after a stop, run it again."""
 
 import json
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ class Comparison:
     task: list[str] = option(["chnsenticorp_2k"], "public tasks", choices=TASKS)
     seeds: list[int] = option([0, 1, 2], "one finetuning per seed")
     augment: list[int] = option([0], "attacked copies of each train row; several numbers: each of them")
+    worst_of: list[int] = option([0], "train on the worst of so many attacked forms; several numbers: each of them")
+    train_limit: int | None = option(None, "train rows to use per task, drawn at random", unset="all")
     limit: int = option(300, "texts to attack per task")
     max_length: int = option(64, "tokens per text; longer texts are cut")
     epochs: float | None = option(None, "passes over the train rows; default: by the size of the model")
@@ -42,19 +44,19 @@ class Comparison:
     output_dir: Path = option(Path("comparison"), "folder for classifiers, outcomes and tables")
 
 
-def finetuned(options: Comparison, task: str, model: NamedModel, augment: int) -> list[NamedModel]:
+def finetuned(options: Comparison, task: str, model: NamedModel, augment: int, worst_of: int) -> list[NamedModel]:
     """Classifiers on one encoder, one per seed."""
-    name = model.name + (f", {augment} attacked copies" if augment else "")
-    folder = options.output_dir / "classifiers" / task / f"{model.name}-{augment}"
+    name = model.name + f", {augment} attacked copies" * bool(augment) + f", worst of {worst_of}" * bool(worst_of)
+    folder = options.output_dir / "classifiers" / task / f"{model.name}-{augment}-{worst_of}"
     recipe = ClassificationRecipe(
         StartOptions(model=model.source, max_length=options.max_length),
-        RowOptions(task=task, data_dir=str(options.data_dir), dev_limit=300),
+        RowOptions(task=task, data_dir=str(options.data_dir), dev_limit=300, limit=options.train_limit),
         OptimizationOptions(epochs=options.epochs, bf16=options.bf16),
-        AugmentationOptions(augment=augment),
+        AugmentationOptions(augment=augment, worst_of=worst_of),
     )
     finetune(recipe, FinetuningOptions(output_dir=folder, seeds=options.seeds, resume=True))
-    folders = [folder if len(options.seeds) == 1 else folder / f"seed-{seed}" for seed in options.seeds]
-    return [NamedModel(f"{name} #{seed}", str(place)) for seed, place in zip(options.seeds, folders, strict=True)]
+    folders = {seed: folder if len(options.seeds) == 1 else folder / f"seed-{seed}" for seed in options.seeds}
+    return [NamedModel(f"{name} #{seed}", str(place)) for seed, place in folders.items()]
 
 
 def right_rows(examples: Path, report: dict) -> dict[str, dict[str, np.ndarray]]:
@@ -94,14 +96,12 @@ def main(argv: list[str] | None = None) -> None:
     options, attackers = parse_options((Comparison, evaluation.EvaluationAttackers), argv, description=__doc__)
     results, text = {}, []
     for task in options.task:
-        classifiers = [c for m in options.model for n in options.augment for c in finetuned(options, task, m, n)]
+        ways = product(options.model, options.augment, options.worst_of)
+        classifiers = [one for way in ways for one in finetuned(options, task, *way)]
         folder = options.output_dir / "outcomes" / task
-        report = evaluation.evaluate(
-            evaluation.EvaluationData(task=[task], data_dir=options.data_dir, limit=options.limit),
-            evaluation.EvaluationModels(model=classifiers, max_length=options.max_length),
-            attackers,
-            evaluation.EvaluationRun(output_dir=folder, cut=True),
-        )
+        data = evaluation.EvaluationData(task=[task], data_dir=options.data_dir, limit=options.limit)
+        models = evaluation.EvaluationModels(model=classifiers, max_length=options.max_length)
+        report = evaluation.evaluate(data, models, attackers, evaluation.EvaluationRun(output_dir=folder, cut=True))
         lines, results[task] = compared(right_rows(folder / "examples.jsonl", report))
         text += [f"## {task}", "", *lines, ""]
     write_json(options.output_dir / "results.json", results)

@@ -41,7 +41,7 @@ def test_two_encoders_are_finetuned_attacked_and_compared_and_nothing_is_done_tw
     assert low <= value <= high
     table = (tmp_path / "out" / "table.md").read_text()
     assert table in first
-    weights = tmp_path / "out" / "classifiers" / "chnsenticorp_2k" / "ours-0" / "seed-1" / "model.safetensors"
+    weights = tmp_path / "out" / "classifiers" / "chnsenticorp_2k" / "ours-0-0" / "seed-1" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     subprocess.run(list(map(str, command)), capture_output=True, check=True)
     assert weights.stat().st_mtime_ns == written

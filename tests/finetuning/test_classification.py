@@ -248,6 +248,14 @@ def test_attackers_that_ask_the_classifier_add_what_changes_its_mind(tmp_path, f
     assert main(["finetune", "--preset", "tiny", *files, "--augment-by", "unheard"]) == 2
 
 
+def test_training_on_the_worst_of_attacked_forms_says_how_it_was_done(tmp_path, files):
+    flags = ["--preset", "tiny", "--class-weights", "--worst-of", "2", "--attacks", "split", *files, *QUICK]
+    assert main(["finetune", *flags, "--output-dir", str(tmp_path / "out")]) == 0
+    arguments = results_in(tmp_path / "out")["arguments"]
+    assert (arguments["worst_of"], arguments["attacks"]) == (2, "split")
+    assert main(["finetune", "--preset", "tiny", *files, "--worst-of", "-1"]) == 2
+
+
 def test_the_packaged_config_of_table_7_samples_and_scores_as_printed(tmp_path, files):
     folder, toxic = tmp_path / "output", tmp_path / "data" / "toxicn"
     toxic.mkdir(parents=True)

@@ -34,6 +34,7 @@ TRAINERS: dict[str, str] = {
     **dict.fromkeys(("FGM", "FGSM", "PGD", "AdversarialTrainer", "FreeLB"), "adversarial"),
     **dict.fromkeys(("SemiSupervisedObjective", "SemiSupervisedTrainer"), "semi_supervised_trainer"),
     **dict.fromkeys(("SemiSupervisedCollator", "SemiSupervisedTexts"), "unlabelled_texts"),
+    **dict.fromkeys(("AttackedCollator", "AttackedTexts", "WorstOfTrainer"), "worst_of"),
     "ESimCSE": "esimcse",
 }
 

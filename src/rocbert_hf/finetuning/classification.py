@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import DataCollatorWithPadding, EarlyStoppingCallback, set_see
 
 from ..attackers import Example, ModelClassifier
 from ..attackers.spec import AttackerSpec
+from ..attacks import AdversarialSynthesizer
 from ..attacks.config import ATTACKS_HELP, read_attacks
 from ..data import TASKS, Columns, LabelledTexts, read_labelled, task_of
 from ..data.scores import SCORES, classification_scores, confusion_matrices
@@ -24,6 +26,7 @@ from ..options import check_choices, option
 from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
 from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json
 from .starting_point import StartOptions
+from .worst_of import AttackedCollator, AttackedTexts, WorstOfTrainer
 
 
 def _shares(text: Any) -> tuple[float, float, float]:
@@ -89,10 +92,18 @@ class RowOptions:
 
 @dataclass
 class AugmentationOptions:
-    """Adversarial training: attacked copies among the train rows."""
+    """Adversarial training: attacked texts beside the train rows."""
 
-    augment: int = option(0, "attacked copies of each train row")
-    attacks: str = option("paper", f"what attacks these copies: {ATTACKS_HELP}")
+    worst_of: int = option(
+        0,
+        "in every step attack each text so many times afresh, and also train on the form that the classifier gets most "
+        "wrong; 0 for none",
+    )
+    agreement: float = option(
+        5.0, "with --worst-of: weight of the difference between the answers to a text and its form"
+    )
+    augment: int = option(0, "attacked copies of each train row, made once")
+    attacks: str = option("paper", f"what attacks these forms and copies: {ATTACKS_HELP}")
     augment_by: list[AttackerSpec] = option(
         [],
         "attackers, such as adv, textfooler and argot, with commas between: train once, attack the train rows against that "
@@ -103,9 +114,15 @@ class AugmentationOptions:
     class_weights: bool = option(False, "weigh each label by the inverse of its frequency")
 
     def __post_init__(self):
-        if self.augment < 0:
-            raise ValueError(f"augment must not be negative, got {self.augment}")
+        for name in ("worst_of", "agreement", "augment"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         read_attacks(self.attacks)
+
+    @property
+    def uses_attacks(self) -> bool:
+        """Whether `attacks` says anything about the result."""
+        return bool(self.worst_of or self.augment)
 
 
 @dataclass(frozen=True)
@@ -160,7 +177,7 @@ class ClassificationRecipe(FinetuningRecipe):
         options = options_as_json(self.start, self.row_options, self.optimization, self.augmentation)
         return {
             **options,
-            "attacks": read_attacks(self.augmentation.attacks) if self.augmentation.augment else "",
+            "attacks": read_attacks(self.augmentation.attacks) if self.augmentation.uses_attacks else "",
             "rows": checksum(self.rows),
         }
 
@@ -179,7 +196,7 @@ class ClassificationRecipe(FinetuningRecipe):
                 **options_as_json(self.start, self.row_options, self.optimization, augmentation),
                 "seed": seed,
                 "train_file": self.row_options.train_file or f"{self.row_options.task} train",
-                "attacks": augmentation.attacks if augmentation.augment else "",
+                "attacks": augmentation.attacks if augmentation.uses_attacks else "",
                 "learning_rate": arguments.learning_rate,
                 "epochs": arguments.num_train_epochs,
                 "batch_size": arguments.per_device_train_batch_size,
@@ -219,15 +236,21 @@ class ClassificationRecipe(FinetuningRecipe):
         arguments = self.optimization.training_arguments(
             folder, seed, self.start, model.config.hidden_size, self.row_options.metric
         )
-        head_rate = self.optimization.head_learning_rate
-        trainer = HeadTrainer(
+        head_rate, draws = self.optimization.head_learning_rate, self.augmentation.worst_of
+        if draws:
+            arguments.train_sampling_strategy = "random"  # grouping by length would make every item before training
+            synthesizer = AdversarialSynthesizer(read_attacks(self.augmentation.attacks))
+            dataset = AttackedTexts(examples, draws, synthesizer, seed)
+        else:
+            dataset = tokenized_examples(examples, tokenizer)
+        trainer = (partial(WorstOfTrainer, agreement=self.augmentation.agreement) if draws else HeadTrainer)(
             model,
             arguments,
             learning_rates=None if head_rate is None else {"": head_rate},
-            train_dataset=tokenized_examples(examples, tokenizer),
+            train_dataset=dataset,
             eval_dataset=tokenized_examples(rows.dev, tokenizer),
             processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=AttackedCollator(tokenizer) if draws else DataCollatorWithPadding(tokenizer),
             compute_metrics=self.scores,
             compute_loss_func=weighted_loss(rows.train, len(rows.labels)) if self.augmentation.class_weights else None,
             callbacks=[EarlyStoppingCallback(self.optimization.patience)],

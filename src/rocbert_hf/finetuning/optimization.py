@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..options import option
+from .epochs import EpochDependent, FollowEpoch
 from .starting_point import StartOptions
 
 
@@ -76,7 +77,7 @@ class OptimizationOptions:
 
 
 class HeadTrainer(Trainer):
-    """transformers' Trainer, with separate learning rates for the encoder and other parts.
+    """transformers' Trainer, with separate learning rates for the encoder and other parts, and datasets that need the epoch.
 
     Args:
         learning_rates: prefix of a parameter's name -> its learning rate; "" for all that is not in the encoder. What no
@@ -86,6 +87,8 @@ class HeadTrainer(Trainer):
     def __init__(self, *args: Any, learning_rates: Mapping[str, float] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.learning_rates = dict(learning_rates or {})
+        if isinstance(self.train_dataset, EpochDependent):
+            self.add_callback(FollowEpoch(self.train_dataset))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.learning_rates:

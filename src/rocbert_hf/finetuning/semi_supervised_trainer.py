@@ -301,15 +301,10 @@ class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
 
 
 class _BetweenSteps(TrainerCallback):
-    """What the trainer has to do once per epoch and once per optimizer step."""
+    """What the trainer has to do after each optimizer step and each epoch."""
 
     def __init__(self, trainer: SemiSupervisedTrainer):
         self.trainer = trainer
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        if hasattr(self.trainer.train_dataset, "set_epoch"):
-            # of an epoch that was interrupted a part is done
-            self.trainer.train_dataset.set_epoch(int((state.epoch or 0) + 1e-6))
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer.objective.esimcse is not None:

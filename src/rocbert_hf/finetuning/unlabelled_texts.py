@@ -15,14 +15,17 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from .epochs import EpochDependent
 from .text_augmentation import Augmentation, unchanged
 
 # parts of a batch besides the labelled texts, in the order in which an item has them
 STREAMS = ("unlabelled", "augmented", "positives", "negatives")
 
 
-class SemiSupervisedTexts(Dataset):
+class SemiSupervisedTexts(EpochDependent, Dataset):
     """Each labelled text with `ratio` unlabelled ones, drawn without replacement until all have had their turn.
+
+    In each epoch these are other unlabelled texts, and other forms.
 
     Args:
         texts: labelled.
@@ -49,6 +52,7 @@ class SemiSupervisedTexts(Dataset):
         negative: Callable[[str, random.Random], tuple[str, float]] | None = None,
         seed: int = 0,
     ):
+        super().__init__()
         if len(texts) != len(labels):
             raise ValueError(f"labels must have one entry per text ({len(texts)}), got {len(labels)}")
         if ratio < 0:
@@ -61,8 +65,6 @@ class SemiSupervisedTexts(Dataset):
         self.positive = positive
         self.negative = negative
         self.seed = seed
-        # in shared memory, so that workers that outlive an epoch see it too
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def __len__(self) -> int:
@@ -75,15 +77,11 @@ class SemiSupervisedTexts(Dataset):
         vars(self).update(state)
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch, from 0 on: other unlabelled texts, other forms."""
-        self._epoch[0] = epoch
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         item: dict[str, Any] = {"text": self.texts[index], "labels": self.labels[index]}
         if not self.ratio:
             return item
-        epoch = int(self._epoch[0])
+        epoch = self.epoch
         first = (epoch * len(self) + index) * self.ratio
         drawn = [self._drawn(number) for number in range(first, first + self.ratio)]
         rng = random.Random(f"{self.seed}/{epoch}/{index}")

@@ -1,0 +1,171 @@
+"""
+Training on the worst of several attacked forms of each text, so that a classifier stays right under attack.
+
+Worst-of-k (Engstrom et al., "Exploring the Landscape of Spatial Robustness", ICML 2019) with the attacks of this package
+in place of shifts and turns: in every step each text x is attacked k times afresh, x' is the form that the classifier gets
+most wrong, and the loss is
+
+    (CE(x, y) + CE(x', y)) / 2 + agreement * KL(p(. | x) || p(. | x'))
+
+with the last term of TRADES (Zhang et al., ICML 2019), through whose first side no gradient goes here: the answer to x'
+moves to that of x, not the other way round.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..attackers import Example
+from ..attacks import AdversarialSynthesizer
+from .epochs import EpochDependent
+from .optimization import HeadTrainer
+
+
+class AttackedTexts(EpochDependent, Dataset):
+    """Each example with `draws` attacked forms of its text, other ones in each epoch. Of a pair the first text is attacked.
+
+    A form depends on (text, seed, epoch, its number) alone: not on workers, batches, or where a run was interrupted.
+
+    Args:
+        examples: to train on.
+        draws: forms of each text.
+        synthesizer: makes them.
+        seed: of all forms.
+
+    Raises:
+        ValueError: draws is below 1.
+    """
+
+    def __init__(self, examples: Sequence[Example], draws: int, synthesizer: AdversarialSynthesizer, seed: int = 0):
+        super().__init__()
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, got {draws}")
+        self.examples = list(examples)
+        self.draws = draws
+        self.synthesizer = synthesizer
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.examples[index]
+        rng = random.Random(f"{self.seed}/{self.epoch}")
+        seeds = [rng.getrandbits(48) for _ in range(self.draws)]
+        forms = [self.synthesizer.attack(example.text, seed).text for seed in seeds]
+        return {"text": example.text, "pair": example.text_pair, "labels": example.label, "forms": forms}
+
+
+@dataclass
+class AttackedCollator:
+    """Batches of `AttackedTexts`: what the model takes for the texts, and for their forms in a dict named `forms`.
+
+    The forms are one batch of draws * batch rows: all first forms, all second ones, and so on. Rows that are tokenized
+    already are padded and left as they are, so that a Trainer can evaluate on such.
+
+    Args:
+        tokenizer: its `model_max_length` is where texts are cut.
+    """
+
+    tokenizer: Any
+
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        if "input_ids" in items[0]:
+            return dict(self.tokenizer.pad([dict(item) for item in items], return_tensors="pt"))
+        pairs = [item["pair"] for item in items] if items[0]["pair"] is not None else None
+        draws = len(items[0]["forms"])
+        batch = self._encoded([item["text"] for item in items], pairs)
+        batch["labels"] = torch.tensor([item["labels"] for item in items])
+        forms = [item["forms"][draw] for draw in range(draws) for item in items]
+        batch["forms"] = self._encoded(forms, None if pairs is None else pairs * draws)
+        return batch
+
+    def _encoded(self, texts: list[str], pairs: list[str] | None) -> dict[str, torch.Tensor]:
+        limit = self.tokenizer.model_max_length
+        return dict(self.tokenizer(texts, pairs, truncation=True, max_length=limit, padding=True, return_tensors="pt"))
+
+
+class WorstOfTrainer(HeadTrainer):
+    """
+    A `Trainer` of any sequence classifier on texts and the worst of their attacked forms; see above for the loss.
+
+    The worst form of a text is the one with the highest cross entropy, by the current parameters without dropout and
+    without gradient. With k forms a step takes k forward passes more, and the pass that learns is twice as large.
+    What the Trainer does about accumulation, loss scaling, several processes and resuming holds as in any training.
+
+    Args:
+        agreement: weight of the KL divergence.
+        train_dataset: `AttackedTexts`.
+        data_collator: `AttackedCollator`.
+        args, kwargs: of `HeadTrainer`.
+
+    Raises:
+        ValueError: agreement is negative.
+    """
+
+    def __init__(self, *args: Any, agreement: float = 5.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if not agreement >= 0:
+            raise ValueError(f"agreement must not be negative, got {agreement}")
+        self.agreement = agreement
+        self.args.remove_unused_columns = False  # the collator decides what the model gets
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = dict(inputs)
+        forms = inputs.pop("forms", None)
+        labels = inputs["labels"]  # label smoothing takes it out
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if forms is not None:
+            attacked = {**worst_forms(model, forms, labels), "labels": labels}
+            of_worst, answers = super().compute_loss(model, attacked, True, num_items_in_batch)
+            loss = (loss + of_worst) / 2
+            if self.agreement:
+                apart = divergences(outputs.logits.detach(), answers.logits)
+                loss = loss + self.agreement * self._mean(apart, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _mean(self, rows: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:
+        """Over the rows of all micro-batches and processes of a step, as the Trainer does it for the model's own loss."""
+        if num_items_in_batch is None:
+            return rows.mean()
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return rows.sum() / num_items_in_batch * processes
+
+
+def divergences(wanted: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(wanted) || softmax(answers)) of each row, both logits of shape (batch, labels)."""
+    wanted, answers = wanted.float().log_softmax(-1), answers.float().log_softmax(-1)
+    return nn.functional.kl_div(answers, wanted, log_target=True, reduction="none").sum(-1)
+
+
+def worst_forms(
+    model: nn.Module, forms: Mapping[str, torch.Tensor], labels: torch.Tensor
+) -> Mapping[str, torch.Tensor]:
+    """Of each text the form with the highest cross entropy.
+
+    Args:
+        model: a sequence classifier, in training or not; it is left as it was.
+        forms: what it takes, (draws * batch, sequence), all first forms before all second ones.
+        labels: (batch,).
+
+    Returns:
+        The same of one form per text, (batch, sequence).
+    """
+    draws = len(next(iter(forms.values()))) // len(labels)
+    if draws == 1:
+        return forms
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = model(**forms).logits.float()
+    model.train(was_training)
+    losses = nn.functional.cross_entropy(logits, labels.repeat(draws), reduction="none").view(draws, -1)
+    rows = losses.argmax(0) * len(labels) + torch.arange(len(labels), device=losses.device)
+    return {name: values[rows] for name, values in forms.items()}

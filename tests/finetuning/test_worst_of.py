@@ -1,0 +1,130 @@
+"""Training on the worst of several attacked forms: which forms, which of them is learnt from, and the loss."""
+
+import copy
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from transformers import TrainingArguments, set_seed
+
+from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertTokenizer
+from rocbert_hf.attackers import Example
+from rocbert_hf.attacks import AdversarialSynthesizer
+from rocbert_hf.finetuning import AttackedCollator, AttackedTexts, WorstOfTrainer
+from rocbert_hf.finetuning.worst_of import divergences, worst_forms
+from rocbert_hf.resources import demo_sentences
+
+EXAMPLES = [Example(text, number % 2) for number, text in enumerate(demo_sentences()[:12])]
+
+
+def attacked(draws: int = 3, seed: int = 0, examples=EXAMPLES) -> AttackedTexts:
+    return AttackedTexts(examples, draws, AdversarialSynthesizer("paper"), seed)
+
+
+def tiny(dropout: float = 0.0) -> RoCBertForSequenceClassification:
+    """Without dropout, so that losses can be compared."""
+    set_seed(0)
+    rates = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), dropout)
+    return RoCBertForSequenceClassification(RoCBertConfig.from_preset("tiny", num_labels=2, **rates))
+
+
+def items_of(texts: AttackedTexts, epoch: int) -> list[dict]:
+    texts.set_epoch(epoch)
+    return [texts[number] for number in range(len(texts))]
+
+
+def test_forms_are_other_ones_in_each_epoch_and_depend_on_nothing_else():
+    texts = attacked()
+    first = items_of(texts, 0)
+    assert all(len(set(item["forms"])) > 1 for item in first)
+    assert items_of(texts, 1) != first
+    assert items_of(texts, 0) == first == items_of(attacked(), 0)
+    assert items_of(attacked(seed=1), 0) != first
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_change_nothing_and_see_the_epoch(persistent):
+    texts, collate = attacked(), AttackedCollator(RoCBertTokenizer(model_max_length=24))
+    plain = DataLoader(texts, 4, collate_fn=collate)
+    shared = DataLoader(texts, 4, collate_fn=collate, num_workers=2, persistent_workers=persistent)
+    for epoch in (0, 1):
+        texts.set_epoch(epoch)
+        for expected, found in zip(plain, shared, strict=True):
+            assert torch.equal(found["forms"]["input_ids"], expected["forms"]["input_ids"])
+
+
+def test_of_a_pair_the_first_text_is_attacked():
+    pairs = [Example(example.text, example.label, "第二句") for example in EXAMPLES]
+    tokenizer = RoCBertTokenizer(model_max_length=64)
+    batch = AttackedCollator(tokenizer)([attacked(2, examples=pairs)[number] for number in range(3)])
+    assert batch["forms"]["input_ids"].shape[0] == 6
+    second = tokenizer("第二句", add_special_tokens=False)["input_ids"]
+    for row, types in zip(batch["forms"]["input_ids"], batch["forms"]["token_type_ids"], strict=True):
+        assert row[types == 1].tolist() == [*second, tokenizer.sep_token_id]
+    assert not torch.equal(batch["forms"]["input_ids"][:3], batch["forms"]["input_ids"][3:])
+
+
+def test_the_worst_form_is_the_one_of_the_highest_cross_entropy():
+    model, tokenizer = tiny(dropout=0.5).train(), RoCBertTokenizer(model_max_length=32)
+    batch = AttackedCollator(tokenizer)([attacked(4)[number] for number in range(5)])
+    chosen = worst_forms(model, batch["forms"], batch["labels"])
+    assert model.training
+    model.eval()
+    for row in range(5):
+        forms = {name: values[row::5] for name, values in batch["forms"].items()}
+        with torch.no_grad():
+            right = model(**forms).logits.double().softmax(-1)[:, batch["labels"][row]]
+        assert torch.equal(chosen["input_ids"][row], forms["input_ids"][right.argmin()])
+
+
+@pytest.mark.parametrize("agreement", [0.0, 3.0])
+def test_the_loss_is_that_of_the_equation(tmp_path, agreement):
+    model, tokenizer = tiny(), RoCBertTokenizer(model_max_length=32)
+    trainer = make_trainer(model, tokenizer, tmp_path, agreement)
+    batch = AttackedCollator(tokenizer)([attacked()[number] for number in range(6)])
+    loss = trainer.compute_loss(model.train(), copy.copy(batch))
+    forms, labels = batch.pop("forms"), batch["labels"]
+    with torch.no_grad():
+        clean = model.double()(**batch).logits.log_softmax(-1)
+        worst = model(**worst_forms(model, forms, labels)).logits.log_softmax(-1)
+    expected = -(clean.gather(1, labels[:, None]).mean() + worst.gather(1, labels[:, None]).mean()) / 2
+    expected += agreement * (clean.exp() * (clean - worst)).sum(1).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_answer_to_the_text_is_held_fixed():
+    wanted, answers = torch.randn(2, 3), torch.randn(2, 3, requires_grad=True)
+    divergences(wanted, answers).sum().backward()
+    assert torch.allclose(answers.grad, answers.detach().softmax(-1) - wanted.softmax(-1), atol=1e-6)
+
+
+def make_trainer(model, tokenizer, folder, agreement=5.0, **options) -> WorstOfTrainer:
+    options = {"max_steps": 4, "per_device_train_batch_size": 6, "save_strategy": "no", **options}
+    arguments = TrainingArguments(str(folder), report_to="none", use_cpu=True, **options)
+    collate = AttackedCollator(tokenizer)
+    return WorstOfTrainer(model, arguments, agreement=agreement, train_dataset=attacked(), data_collator=collate)
+
+
+def test_accumulation_and_a_resume_change_nothing(tmp_path):
+    tokenizer, weights = RoCBertTokenizer(model_max_length=24), {}
+    runs = {
+        "whole": {},
+        "accumulated": {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2},
+        "checkpoints": {"save_strategy": "steps", "save_steps": 3},
+    }
+    for name, options in runs.items():
+        model = tiny()
+        trainer = make_trainer(model, tokenizer, tmp_path / name, learning_rate=1e-4, **options)
+        trainer.train()
+        weights[name] = model.classifier.weight.detach().clone()
+    model = tiny()
+    trainer = make_trainer(model, tokenizer, tmp_path / "again", learning_rate=1e-4)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-3"))
+    assert torch.equal(weights["whole"], weights["checkpoints"])
+    assert torch.equal(model.classifier.weight, weights["whole"])
+    assert torch.allclose(weights["accumulated"], weights["whole"], atol=1e-6)
+
+
+def test_without_a_form_there_is_nothing_to_learn_from():
+    with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
+        attacked(0)
