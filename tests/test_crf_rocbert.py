@@ -47,6 +47,33 @@ def test_loss_gradients_and_path_are_those_of_pytorch_crf():
     assert [row[:n].tolist() for row, n in zip(path, LENGTHS, strict=True)] == theirs.decode(emissions, mask=mask)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_any_shape_gets_a_path_that_scores_as_pytorch_crf_s(tied):
+    torchcrf = pytest.importorskip("torchcrf")
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        numbers = torch.randn(*shape, generator=generator)
+        return numbers.sign().clamp(min=0) if tied else numbers
+
+    for size, batch, length, same in itertools.product((1, 2, 5), (1, 3), (1, 2, 3, 8, 9), (False, True)):
+        ours, theirs = RoCBertCRF("OABCDE"[:size]), torchcrf.CRF(size, batch_first=True)
+        ours.load_state_dict({name: draw(*value.shape) for name, value in ours.state_dict().items()})
+        theirs.load_state_dict(ours.state_dict())
+        lengths = torch.randint(1, length + 1, (1 if same else batch,), generator=generator).expand(batch)
+        emissions, mask = draw(batch, length, size), torch.arange(length) < lengths[:, None]
+        path, through = ours.decode(emissions, mask), ours.max_marginals(emissions, mask)
+        rows = [torch.tensor(row) for row in theirs.decode(emissions, mask)]
+        expected = nn.functional.pad(nn.utils.rnn.pad_sequence(rows, batch_first=True), (0, length))[:, :length]
+        torch.testing.assert_close(ours(emissions, path, mask), ours(emissions, expected, mask))
+        assert not path[~mask].any()
+        assert not through[~mask].any()
+        assert torch.equal(through.max(-1)[0], torch.zeros(batch, length))
+        if not tied:
+            assert torch.equal(path, expected)
+            assert torch.equal(through.argmax(-1), expected)
+
+
 @pytest.mark.parametrize("scheme", [None, "BIO", "BMES", "IOBES"])
 def test_the_path_is_the_best_that_the_scheme_allows(scheme):
     labels = label_names(["X"], scheme or "BMES")

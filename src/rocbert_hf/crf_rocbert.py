@@ -5,7 +5,6 @@ Lample et al., "Neural Architectures for Named Entity Recognition" (NAACL 2016).
 test compares the two; it is written here because a checkpoint must load with transformers and torch alone.
 """
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,8 +18,7 @@ from .configuration_rocbert import RoCBertConfig
 FORBIDDEN = -1e4
 
 
-@functools.cache
-def scheme_penalties(labels: tuple[str, ...], scheme: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scheme_penalties(labels: Sequence[str], scheme: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Which tags may follow each other.
 
@@ -69,40 +67,30 @@ def viterbi(
         (batch, sequence) tags; 0 behind the end of a sentence.
     """
     # The first half of each sentence is read forwards and its second half backwards, both at once: half as many steps.
-    batch = len(lengths)
+    batch, length, size = emissions.shape
     left = np.maximum(lengths // 2, 1)
     right = lengths - left
-    half = int(max(left.max(), right.max()))
-    rows, places = np.arange(batch), np.arange(half)
-    turned = np.maximum(lengths[:, None] - 1 - places, 0)
-    halves = np.concatenate([emissions[:, :half], emissions[rows[:, None], turned]])
-    best = _best_until(halves, np.stack([start, end]), np.stack([transitions, transitions.T]))
-    best = np.ascontiguousarray(best.transpose(0, 2, 1))
+    half = (int(lengths.max()) + 1) // 2
+    best = _best_from_both_ends(emissions, lengths, start, transitions, end, half)
     # where they meet: the best pair of neighbours
-    met = best[left - 1, rows][:, :, None] + transitions + best[right - 1, batch + rows][:, None]
-    last, first = np.divmod(met.reshape(batch, -1).argmax(1), len(start))
-    last = np.where(right > 0, last, (best[0, :batch] + end).argmax(1))
+    rows, places = np.arange(batch), np.arange(length)
+    met = best[left - 1, :, rows][:, :, None] + transitions + best[right - 1, :, batch + rows][:, None]
+    last, first = np.divmod(met.reshape(batch, -1).argmax(1), size)
+    last = np.where(right > 0, last, (best[0, :, :batch].T + end).argmax(1))
     # from there, each half back to its beginning
-    counts, tags = np.concatenate([left, right]), np.concatenate([last, first])
-    ending = {int(count) - 1: np.flatnonzero(counts == count) for count in np.unique(counts) if count}
-    into = np.stack([transitions.T, transitions])
-    side = np.repeat([0, 1], batch)
-    path, chosen = np.zeros((half, 2 * batch), np.int64), np.zeros(2 * batch, np.int64)
-    for at in range(half - 1, -1, -1):
+    best = np.ascontiguousarray(best.transpose(0, 2, 1))
+    # infinity makes it choose the tag where the halves meet, whatever was chosen behind the end of a half
+    best[np.concatenate([left, right]) - 1, np.arange(2 * batch), np.concatenate([last, first])] = np.inf
+    into, side = np.concatenate([transitions.T, transitions]), np.repeat([0, size], batch)
+    path, chosen, scores = np.empty((half, 2 * batch), np.intp), side.copy(), np.empty_like(best[0])
+    for here, tags in zip(best[::-1], path[::-1], strict=True):
         # the best score of each tag here, and what it takes to the tag that was chosen next
-        scores = into[side, chosen]
-        scores += best[at]
-        path[at] = chosen = scores.argmax(1)
-        if at in ending:
-            begun = ending[at]
-            chosen[begun] = path[at, begun] = tags[begun]
-    whole = np.zeros(emissions.shape[:2], np.int64)
-    for part, count, columns in (
-        (path[:, :batch], left, np.broadcast_to(places, turned.shape)),
-        (path[:, batch:], right, turned),
-    ):
-        own = places < count[:, None]
-        whole[np.nonzero(own)[0], columns[own]] = part.T[own]
+        np.add(into.take(chosen, 0, scores, "clip"), here, scores)
+        np.add(scores.argmax(1, tags), side, chosen)
+    from_end = places >= left[:, None]
+    steps = np.where(from_end, lengths[:, None] - 1 - places, places)
+    whole = path[np.maximum(steps, 0), rows[:, None] + batch * from_end]
+    whole[steps < 0] = 0
     return whole
 
 
@@ -121,49 +109,55 @@ def max_marginals(
     Returns:
         (batch, sequence, tags), less the score of the best path: 0 for the tags on it. Behind the end: 0.
     """
-    best = _best_until(emissions, start, transitions)
-    size, length = len(start), emissions.shape[1]
-    rest = np.empty_like(best)
-    rest[-1] = end[:, None]
-    scored = np.ascontiguousarray(emissions.transpose(1, 2, 0))
-    into = np.ascontiguousarray(np.broadcast_to(transitions.T[:, :, None], (size, size, len(lengths))))
-    sums = np.empty_like(into)
-    for at in range(length - 2, -1, -1):
-        np.add(into, (rest[at + 1] + scored[at + 1])[:, None], out=sums)
-        np.maximum.reduce(sums, axis=0, out=rest[at])
-        ends = lengths - 1 <= at
-        rest[at][:, ends] = end[:, None]
-    through = (best + rest).transpose(2, 0, 1)
-    through = through - through.max(-1, keepdims=True)
-    through[np.arange(length) >= lengths[:, None]] = 0
+    batch, longest = len(lengths), int(lengths.max())
+    best = _best_from_both_ends(emissions, lengths, start, transitions, end, longest)
+    from_end = lengths[:, None] - 1 - np.arange(longest)
+    both = best[..., :batch].transpose(2, 0, 1) - emissions[:, :longest]
+    both += best[np.maximum(from_end, 0), :, np.arange(batch, 2 * batch)[:, None]]
+    both -= both.max(-1, keepdims=True)
+    both[from_end < 0] = 0
+    through = np.zeros_like(emissions)
+    through[:, :longest] = both
     return through
 
 
-def _best_until(emissions: np.ndarray, start: np.ndarray, transitions: np.ndarray) -> np.ndarray:
+def _best_from_both_ends(
+    emissions: np.ndarray,
+    lengths: np.ndarray,
+    start: np.ndarray,
+    transitions: np.ndarray,
+    end: np.ndarray,
+    steps: int,
+) -> np.ndarray:
     """
-    The score of the best way to each tag.
+    The scores of the best beginning up to each tag, and of the best rest from each tag on.
 
     Args:
-        emissions: (batch, sequence, tags).
-        start: (tags,), or (n, tags) for as many equal parts of the batch, one after the other.
-        transitions: (tags, tags), or (n, tags, tags).
+        emissions, lengths, start, transitions, end: as for `viterbi`.
+        steps: how many tokens to read from either end; at most the length of the longest sentence.
 
     Returns:
-        (sequence, tags, batch).
+        (steps, tags, 2 batch): of the first tokens of each sentence, then of its last ones, the very last one first.
     """
-    scored = np.ascontiguousarray(emissions.transpose(1, 2, 0))
-    _, size, batch = scored.shape
-    starts, ways = start.reshape(-1, size), transitions.reshape(-1, size, size)
-    best = np.empty_like(scored)
-    best[0] = scored[0] + starts.repeat(batch // len(starts), 0).T
-    from_tag = np.ascontiguousarray(ways.repeat(batch // len(ways), 0).transpose(1, 2, 0))
-    sums = np.empty_like(from_tag)
-    before = best[0]
-    for here, score in zip(best[1:], scored[1:], strict=True):
-        np.add(from_tag, before[:, None], sums)
-        np.maximum.reduce(sums, 0, None, here)
-        np.add(here, score, here)
-        before = here
+    batch, _, size = emissions.shape
+    if (lengths == lengths[0]).all():
+        turned = emissions[:, lengths[0] - 1 :: -1][:, :steps]
+    else:
+        places = np.maximum(lengths[:, None] - 1 - np.arange(steps), 0)
+        turned = emissions[np.arange(batch)[:, None], places]
+    best = np.empty((steps, size, 2 * batch), np.float32)
+    from_tag = np.empty((size, size, 2 * batch), np.float32)
+    for side, read, first, pairs in (
+        (np.s_[..., :batch], emissions[:, :steps], start, transitions),
+        (np.s_[..., batch:], turned, end, transitions.T),
+    ):
+        best[side] = read.transpose(1, 2, 0)
+        best[0][side] += first[:, None]
+        from_tag[side] = pairs[:, :, None]
+    sums, most = np.empty_like(from_tag), np.empty_like(best[0])
+    for before, here in zip(best[:-1, :, None], best[1:], strict=True):
+        np.add(from_tag, before, sums)
+        np.add(here, np.maximum.reduce(sums, 0, None, most), here)
     return best
 
 
@@ -183,8 +177,8 @@ class RoCBertCRF(nn.Module):
 
     def __init__(self, labels: Sequence[str], scheme: str | None = None):
         super().__init__()
-        self.labels, self.scheme = tuple(labels), scheme
-        size = len(self.labels)
+        size = len(labels)
+        self._penalties = scheme_penalties(labels, scheme)
         self.start_transitions = nn.Parameter(torch.empty(size))
         self.transitions = nn.Parameter(torch.empty(size, size))
         self.end_transitions = nn.Parameter(torch.empty(size))
@@ -243,10 +237,10 @@ class RoCBertCRF(nn.Module):
 
     @torch.no_grad()
     def _as_numpy(self, emissions, mask):
-        first, pairs, last = scheme_penalties(self.labels, self.scheme)
+        first, pairs, last = self._penalties
         scores = (self.start_transitions, self.transitions, self.end_transitions)
         start, transitions, end = (scores_.float().cpu().numpy() for scores_ in scores)
-        lengths = mask.sum(1).cpu().numpy()
+        lengths = mask.cpu().numpy().sum(1)
         return emissions.float().cpu().numpy(), lengths, start + first, transitions + pairs, end + last
 
 
