@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 import transformers
-from transformers import AutoModel
+from transformers import AutoModel, DynamicCache
 
 from rocbert_hf import (
     RoCBertConfig,
@@ -623,6 +623,29 @@ def test_generation_from_embeddings_is_that_from_their_ids(tiny_sizes, make_inpu
     embeds = model.get_input_embeddings()(inputs.pop("input_ids"))
     from_embeds = model.generate(**inputs, inputs_embeds=embeds, max_new_tokens=6, do_sample=False)
     assert torch.equal(from_ids[:, embeds.shape[1] :], from_embeds)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_embeddings_beside_their_ids_generate_what_the_ids_do(tiny_sizes, make_inputs, use_cache):
+    config = RoCBertConfig(**tiny_sizes, is_decoder=True)
+    model, inputs = add_noise(RoCBertForCausalLM(config)).eval(), make_inputs(config)
+    given = {"max_new_tokens": 6, "do_sample": False, "use_cache": use_cache, "output_scores": True}
+    from_ids, from_both = (
+        model.generate(**inputs, **given, **embeds, return_dict_in_generate=True)
+        for embeds in ({}, {"inputs_embeds": model.get_input_embeddings()(inputs["input_ids"])})
+    )
+    assert torch.equal(from_ids.sequences, from_both.sequences)
+    assert torch.allclose(torch.stack(from_ids.scores), torch.stack(from_both.scores), atol=1e-5)
+
+
+def test_the_cache_has_a_part_for_another_text_only_where_there_is_one(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes, is_decoder=True, add_cross_attention=True)
+    model, inputs = RoCBertForCausalLM(config).eval(), make_inputs(config)
+    assert type(model(**inputs, use_cache=True).past_key_values) is DynamicCache
+    other = torch.zeros(inputs["input_ids"].shape[0], 5, config.hidden_size)
+    cache = model(**inputs, use_cache=True, encoder_hidden_states=other).past_key_values
+    assert cache.get_seq_length() == inputs["input_ids"].shape[1]
+    assert [layer.keys.shape[-2] for layer in cache.cross_attention_cache.layers] == [5] * config.num_hidden_layers
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -289,7 +289,9 @@ class RoCBertModel(RoCBertPreTrainedModel):
 
         use_cache = bool(use_cache) and self.config.is_decoder
         if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+            past_key_values = DynamicCache(config=self.config)
+            if encoder_hidden_states is not None:
+                past_key_values = EncoderDecoderCache(past_key_values, DynamicCache(config=self.config))
         length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
         if position_ids is None:
             past_length = past_key_values.get_seq_length() if past_key_values is not None else 0

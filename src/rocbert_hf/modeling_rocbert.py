@@ -182,16 +182,16 @@ class RoCBertForCausalLM(RoCBertPreTrainedModel, GenerationMixin):
             input_ids, next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
         )
         text = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
-        length = text.shape[1]
-        # `input_ids` has no prompt if that came as embeddings
-        so_far = input_ids.shape[1] + (0 if inputs_embeds is None else inputs_embeds.shape[1])
+        cache = inputs.get("past_key_values")
+        start = 0 if cache is None else int(cache.get_seq_length())
+        end = start + text.shape[1]
         for name, ids in (
             ("input_shape_ids", input_shape_ids),
             ("input_pronunciation_ids", input_pronunciation_ids),
         ):
             if ids is not None:
-                padding = (0, max(so_far - ids.shape[1], 0))
-                inputs[name] = nn.functional.pad(ids, padding, value=self.config.pad_token_id or 0)[:, -length:]
+                padding = (0, max(end - ids.shape[1], 0))
+                inputs[name] = nn.functional.pad(ids, padding, value=self.config.pad_token_id or 0)[:, start:end]
         return inputs
 
 

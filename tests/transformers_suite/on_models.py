@@ -103,6 +103,13 @@ class DecoderTest(ModelTesterMixin, GenerationTesterMixin):
     def setUp(self):
         self.model_tester = RoCBertModelTester(self.fusion, is_decoder=True)
 
+    def test_left_padding_compatibility(self):
+        # the mixin pads the text by 32 and knows no channels, which must stay aligned with it
+        _, inputs = self.prepare_config_and_inputs_for_generate()
+        channels = {name: inputs[name] for name in ("input_shape_ids", "input_pronunciation_ids")}
+        padded = {name: torch.nn.functional.pad(ids, (32, 0)) for name, ids in channels.items()}
+        super().test_left_padding_compatibility(unpadded_custom_inputs=channels, padded_custom_inputs=padded)
+
 
 for fusion in FUSIONS:
     for kind in (EncoderTest, DecoderTest):
