@@ -40,9 +40,9 @@ from .tagger import EntityTagger, scores_of_rows, tagged_rows
 # `--preset bilstm`: the network without an encoder that NER papers compare with
 NO_ENCODER = "bilstm"
 BILSTM_SIZES = {"num_hidden_layers": 0, "hidden_size": 100, "num_attention_heads": 1, "intermediate_size": 100}
-# with a checkpoint (the paper's), and from random weights
-ENCODER_RATE = 5e-5
-HEAD_RATES = {"model": 1e-4, "preset": 1e-3}
+# learning rates of a checkpoint's encoder and of the head: the paper's, and what an encoder up to 512 wide needs
+BASE_RATES, SMALL_RATES, SMALL = (5e-5, 1e-4), (2e-4, 2e-3), 512
+SCRATCH_HEAD_RATE = 1e-3
 
 
 @dataclass
@@ -95,10 +95,12 @@ class TaggingOptimization(OptimizationOptions):
     """How to train the tagger."""
 
     learning_rate: float | None = option(
-        None, "highest learning rate of the encoder", unset="5e-5; from random weights, by the size of the model"
+        None, "highest learning rate of the encoder", unset="by the size of the model; for a base-size checkpoint 5e-5"
     )
     head_learning_rate: float | None = option(
-        None, "highest learning rate of BiLSTM and classifier", unset="1e-4, or 1e-3 with --preset"
+        None,
+        "highest learning rate of BiLSTM and classifier",
+        unset="by the size of the model; for a base-size checkpoint 1e-4",
     )
     crf_learning_rate: float = option(0.5, "highest learning rate of the CRF's transitions")
     epochs: float | None = option(8.0, "passes over the train texts, at most")
@@ -187,10 +189,11 @@ class TaggingRecipe(FinetuningRecipe):
         texts, start = self.texts, self.start
         labels = label_names(texts.types, texts.scheme)
         model, tokenizer = make_tagger(start, self.tagger_options, labels, texts.scheme)
-        optimization = self.optimization
-        if optimization.learning_rate is None and start.model is not None:
-            optimization = dataclasses.replace(optimization, learning_rate=ENCODER_RATE)
-        head_rate = optimization.head_learning_rate or HEAD_RATES["preset" if start.model is None else "model"]
+        optimization, head_rate = self.optimization, SCRATCH_HEAD_RATE
+        if start.model is not None:
+            encoder_rate, head_rate = SMALL_RATES if model.config.hidden_size <= SMALL else BASE_RATES
+            optimization = dataclasses.replace(optimization, learning_rate=optimization.learning_rate or encoder_rate)
+        head_rate = optimization.head_learning_rate or head_rate
         arguments = optimization.training_arguments(
             folder / CHECKPOINTS, seed, start, model.config.hidden_size, metric="f1"
         )
