@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from rocbert_hf import RoCBertForSequenceClassification
 from rocbert_hf.attackers import Example, ModelClassifier
+from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.cli import main
 from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
 from rocbert_hf.finetuning.classification import (
@@ -26,6 +28,8 @@ from rocbert_hf.finetuning.classification import (
 )
 from rocbert_hf.finetuning.optimization import OptimizationOptions, parameter_groups
 from rocbert_hf.resources import demo_corpus
+
+from ..classifiers import bert_tokenizer
 
 ROWS = [row for row in demo_corpus() if "sentiment" in row][::5]
 QUICK = ["--epochs", "1", "--max-length", "24"]
@@ -254,6 +258,19 @@ def test_training_on_the_worst_of_attacked_forms_says_how_it_was_done(tmp_path, 
     arguments = results_in(tmp_path / "out")["arguments"]
     assert (arguments["worst_of"], arguments["attacks"]) == (2, "split")
     assert main(["finetune", "--preset", "tiny", *files, "--worst-of", "-1"]) == 2
+
+
+@pytest.mark.parametrize("way", ["--augment", "--worst-of"])
+def test_a_language_model_scores_the_words_that_are_attacked(tmp_path, files, monkeypatch, way):
+    tokenizer, asked, losses = bert_tokenizer(), [], CausalLMScorer.losses
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    (tmp_path / "attacks.yaml").write_text(f"scorer: {tmp_path / 'lm'}\n", encoding="utf-8")
+    monkeypatch.setattr(CausalLMScorer, "losses", lambda self, texts: asked.append(len(texts)) or losses(self, texts))
+    flags = ["--preset", "tiny", *files, *QUICK, way, "1", "--attacks", str(tmp_path / "attacks.yaml")]
+    assert main(["finetune", *flags, "--output-dir", str(tmp_path / "out")]) == 0
+    assert sum(asked) >= 36 > len(asked)  # each of the train rows, several at once
 
 
 def test_the_packaged_config_of_table_7_samples_and_scores_as_printed(tmp_path, files):

@@ -239,10 +239,10 @@ class ClassificationRecipe(FinetuningRecipe):
         head_rate, draws = self.optimization.head_learning_rate, self.augmentation.worst_of
         if draws:
             arguments.train_sampling_strategy = "random"  # grouping by length would make every item before training
-            synthesizer = AdversarialSynthesizer(read_attacks(self.augmentation.attacks))
-            dataset = AttackedTexts(examples, draws, synthesizer, seed)
+            dataset = AttackedTexts(examples, draws, seed)
+            collator = AttackedCollator(tokenizer, AdversarialSynthesizer(read_attacks(self.augmentation.attacks)))
         else:
-            dataset = tokenized_examples(examples, tokenizer)
+            dataset, collator = tokenized_examples(examples, tokenizer), DataCollatorWithPadding(tokenizer)
         trainer = (partial(WorstOfTrainer, agreement=self.augmentation.agreement) if draws else HeadTrainer)(
             model,
             arguments,
@@ -250,7 +250,7 @@ class ClassificationRecipe(FinetuningRecipe):
             train_dataset=dataset,
             eval_dataset=tokenized_examples(rows.dev, tokenizer),
             processing_class=tokenizer,
-            data_collator=AttackedCollator(tokenizer) if draws else DataCollatorWithPadding(tokenizer),
+            data_collator=collator,
             compute_metrics=self.scores,
             compute_loss_func=weighted_loss(rows.train, len(rows.labels)) if self.augmentation.class_weights else None,
             callbacks=[EarlyStoppingCallback(self.optimization.patience)],

@@ -29,27 +29,25 @@ from .optimization import HeadTrainer
 
 
 class AttackedTexts(EpochDependent, Dataset):
-    """Each example with `draws` attacked forms of its text, other ones in each epoch. Of a pair the first text is attacked.
+    """Each example with a seed for each attacked form of its text, other ones in each epoch.
 
-    A form depends on (text, seed, epoch, its number) alone: not on workers, batches, or where a run was interrupted.
+    So a form depends on (text, seed, epoch, its number) alone: not on workers, batches, or where a run was interrupted.
 
     Args:
         examples: to train on.
         draws: forms of each text.
-        synthesizer: makes them.
         seed: of all forms.
 
     Raises:
         ValueError: draws is below 1.
     """
 
-    def __init__(self, examples: Sequence[Example], draws: int, synthesizer: AdversarialSynthesizer, seed: int = 0):
+    def __init__(self, examples: Sequence[Example], draws: int, seed: int = 0):
         super().__init__()
         if draws < 1:
             raise ValueError(f"draws must be at least 1, got {draws}")
         self.examples = list(examples)
         self.draws = draws
-        self.synthesizer = synthesizer
         self.seed = seed
 
     def __len__(self) -> int:
@@ -59,32 +57,33 @@ class AttackedTexts(EpochDependent, Dataset):
         example = self.examples[index]
         rng = random.Random(f"{self.seed}/{self.epoch}")
         seeds = [rng.getrandbits(48) for _ in range(self.draws)]
-        forms = [self.synthesizer.attack(example.text, seed).text for seed in seeds]
-        return {"text": example.text, "pair": example.text_pair, "labels": example.label, "forms": forms}
+        return {"text": example.text, "pair": example.text_pair, "labels": example.label, "seeds": seeds}
 
 
 @dataclass
 class AttackedCollator:
     """Batches of `AttackedTexts`: what the model takes for the texts, and for their forms in a dict named `forms`.
 
-    The forms are one batch of draws * batch rows: all first forms, all second ones, and so on. Rows that are tokenized
-    already are padded and left as they are, so that a Trainer can evaluate on such.
+    The forms are one batch of draws * batch rows: all first forms, all second ones, and so on. Of a pair the first text is
+    attacked. Rows that are tokenized already are padded and left as they are, so that a Trainer can evaluate on such.
 
     Args:
         tokenizer: its `model_max_length` is where texts are cut.
+        synthesizer: attacks a batch at once, so that a language model that scores words is asked once per draw.
     """
 
     tokenizer: Any
+    synthesizer: AdversarialSynthesizer
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if "input_ids" in items[0]:
             return dict(self.tokenizer.pad([dict(item) for item in items], return_tensors="pt"))
+        texts, seeds = [item["text"] for item in items], list(zip(*(item["seeds"] for item in items), strict=True))
         pairs = [item["pair"] for item in items] if items[0]["pair"] is not None else None
-        draws = len(items[0]["forms"])
-        batch = self._encoded([item["text"] for item in items], pairs)
+        batch = self._encoded(texts, pairs)
         batch["labels"] = torch.tensor([item["labels"] for item in items])
-        forms = [item["forms"][draw] for draw in range(draws) for item in items]
-        batch["forms"] = self._encoded(forms, None if pairs is None else pairs * draws)
+        forms = [attacked.text for of_draw in seeds for attacked in self.synthesizer.attack_batch(texts, of_draw)]
+        batch["forms"] = self._encoded(forms, None if pairs is None else pairs * len(seeds))
         return batch
 
     def _encoded(self, texts: list[str], pairs: list[str] | None) -> dict[str, torch.Tensor]:
