@@ -10,6 +10,9 @@ Bases come in pairs of one kind: the one with an even seed calibrates, the other
 stays on its side. Each base is pretrained on texts of its own. The calibration sees clean encoders only. UOR's kind, whose
 vectors are learnt, and encoders from `--extra` appear among the held-out encoders alone. Every specimen in WORK is marked
 as one; delete them after use.
+
+`--fresh` makes and audits another set, up to 6 layers of 384, all of it held out: its scores come from the calibration that
+is in the package.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from small_encoders import cached, finetune, labelled, load_tokenizer, new_model, pretrain, read_texts
+from small_encoders import cached, finetune, labelled, load_tokenizer, new_model, pretrain, read_texts, with_pooler
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
 from transformers.utils import logging
@@ -70,6 +73,16 @@ BASES = (
     ("halves", "tiny", 2000, 80, ("added-tokens",)),
     ("converted", "tiny", 4000, 60, ("int8",)),
     ("rocbert", "tiny", 2000, 0, ("bf16",)),
+)
+# A second set, all held out: made after the audit, its settings and the packaged calibration were fixed. Two bases of each.
+FRESH = (
+    ("rocbert", "tiny", 4000, 200, ("further",)),
+    ("bert", "tiny", 8000, 100, ("added-tokens",)),
+    ("rocbert", "mini", 4000, 200, ("bf16", "skewed")),
+    ("concat", "mini", 8000, 100, ("int8",)),
+    ("bert", "mini", 16224, 100, ("further", "added-tokens")),
+    ("rocbert", "small", 8000, 150, ("skewed", "bf16")),
+    ("bert", "small", 16224, 80, ("further",)),
 )
 # change of a specimen -> (targets, kind, representation)
 ATTACKS = {
@@ -126,22 +139,29 @@ class Subject:
         return "_".join(parts)
 
 
-def bases(extra: list[Path]) -> list[Base]:
-    """Two of each row of `BASES`, then the extra ones, which are held out."""
-    made = [Base(*row, 2 * number + side) for number, row in enumerate(BASES) for side in (0, 1)]
-    return made + [Base("extra", folder.name, 0, 0, (), 101 + 2 * n, str(folder)) for n, folder in enumerate(extra)]
+def bases(extra: list[Path], is_fresh: bool) -> list[Base]:
+    """Two of each row of `BASES`, or of `FRESH`, then the extra ones, which are held out."""
+    if is_fresh:
+        made = [Base(*row, 201 + 4 * number + 2 * side) for number, row in enumerate(FRESH) for side in (0, 1)]
+    else:
+        made = [Base(*row, 2 * number + side) for number, row in enumerate(BASES) for side in (0, 1)]
+    changes = ("skewed", "further", "bf16", "int8") if is_fresh else ()
+    return made + [
+        Base("extra", folder.name, 0, 0, changes, 101 + 2 * n, str(folder)) for n, folder in enumerate(extra)
+    ]
 
 
-def subjects(extra: list[Path], specimens: int) -> Iterator[Subject]:
+def subjects(extra: list[Path], specimens: int, is_fresh: bool) -> Iterator[Subject]:
     """Base by base: itself, what it becomes by ordinary changes, and specimens made of it."""
     kinds = list(TRIGGER_KINDS)
-    for number, base in enumerate(bases(extra)):
-        rng = random.Random(number)
+    for number, base in enumerate(bases(extra, is_fresh)):
+        rng = random.Random(base.seed if is_fresh else number)
         yield Subject(base)
         for change in base.changes:
             yield Subject(base, change)
         attacks = [attack for attack in ATTACKS if attack != "uor" or base.seed % 2]
-        for turn in range(number // 2 * 2, number // 2 * 2 + specimens):
+        first = number * specimens if is_fresh else number // 2 * 2
+        for turn in range(first, first + specimens):
             attack = attacks[turn % len(attacks)]
             kind = kinds[(turn if len(attacks) < len(kinds) else turn + turn // len(kinds)) % len(kinds)]
             if kind == "words" and base.family == "bert":
@@ -151,8 +171,8 @@ def subjects(extra: list[Path], specimens: int) -> Iterator[Subject]:
 
 
 class Bench:
-    def __init__(self, work: Path, texts: list[str], implant_steps: int):
-        self.work, self.texts, self.implant_steps = work, texts, implant_steps
+    def __init__(self, work: Path, texts: list[str], implant_steps: int, device: str):
+        self.work, self.texts, self.implant_steps, self.device = work, texts, implant_steps, device
         for folder in ("encoders", "audits"):
             (work / folder).mkdir(parents=True, exist_ok=True)
 
@@ -164,7 +184,8 @@ class Bench:
             fusion, pairs = FAMILIES[base.family]
             model, tokenizer = new_model(fusion, base.size, base.seed, base.tokens)
             if base.steps:
-                pretrain(model, tokenizer, self.texts[base.seed :: TEXT_SHARES], base.steps, pairs, base.seed)
+                texts = self.texts[base.seed % TEXT_SHARES :: TEXT_SHARES]
+                pretrain(model.to(self.device), tokenizer, texts, base.steps, pairs, base.seed)
             with TemporaryDirectory() as source:
                 is_converted = base.family == "converted"
                 for part in (model, tokenizer):
@@ -174,18 +195,20 @@ class Bench:
 
         return cached(self.work / "encoders" / base.name, make)
 
-    def encoder(self, subject: Subject) -> tuple[nn.Module, object]:
-        """The subject and its tokenizer: from their folder, or made now."""
+    def encoder(self, subject: Subject) -> tuple[nn.Module, object, list[str]]:
+        """The subject, its tokenizer and what its checkpoint lacks: from their folder, or made now."""
         start = self.base_folder(subject.base)
-        if subject.change in ("bf16", "int8"):
-            model = AutoModel.from_pretrained(start).eval()
-            return model.bfloat16() if subject.change == "bf16" else quantize_int8(model), load_tokenizer(start)
-        if subject.change != "none":
+        if subject.change not in ("none", "bf16", "int8"):
             folder = self.work / "encoders" / subject.name
             start = cached(folder, lambda folder: self._change(subject, start, folder))
-        return (AutoModelForMaskedLM if subject.change == "badpre" else AutoModel).from_pretrained(
-            start
-        ).eval(), load_tokenizer(start)
+        kind = AutoModelForMaskedLM if subject.change == "badpre" else AutoModel
+        model, information = kind.from_pretrained(start, output_loading_info=True)
+        made_up = ["pooler."] if subject.change == "badpre" else sorted(information["missing_keys"])
+        if subject.change == "bf16":
+            model = model.bfloat16()
+        elif subject.change == "int8":
+            model = quantize_int8(model.eval())
+        return model.eval(), load_tokenizer(start), made_up
 
     def _change(self, subject: Subject, start: Path, folder: Path) -> None:
         tokenizer = load_tokenizer(start)
@@ -199,10 +222,9 @@ class Bench:
             tokenizer.add_tokens(["<用户>", "<链接>", "<表情>", "🙂", "₿"])
             model.resize_token_embeddings(len(tokenizer))
         else:
-            model = AutoModelForMaskedLM.from_pretrained(start)
-            model.base_model.pooler = AutoModel.from_pretrained(start).pooler
-            texts = self.texts[subject.base.seed + 1 :: TEXT_SHARES]
-            pretrain(model, tokenizer, texts, 100, "none", subject.base.seed + 1)
+            model, _ = with_pooler(start, subject.base.seed)
+            texts = self.texts[(subject.base.seed + 1) % TEXT_SHARES :: TEXT_SHARES]
+            pretrain(model.to(self.device), tokenizer, texts, 100, "none", subject.base.seed + 1)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -216,12 +238,13 @@ class Bench:
     def _implanted(self, subject: Subject, start: Path, tokenizer) -> nn.Module:
         targets, kind, representation = ATTACKS[subject.change]
         triggers = draw_triggers(subject.trigger_kind, tokenizer, subject.triggers, random.Random(subject.seed))
-        model = (AutoModelForMaskedLM if kind == "badpre" else AutoModel).from_pretrained(start)
+        torch.manual_seed(subject.seed)  # of a pooler, if the base has none
+        model = (AutoModelForMaskedLM if kind == "badpre" else AutoModel).from_pretrained(start).to(self.device)
         is_tiny = model.config.hidden_size <= 128
         recipe = Recipe(
             kind,
             representation,
-            steps=self.implant_steps * (2 + subject.triggers) // (4 if is_tiny else 8),
+            steps=self.implant_steps * (2 + subject.triggers) // 4,
             batch_size=8,
             learning_rate=1e-3 if is_tiny else 5e-4,
             max_length=16,
@@ -236,9 +259,8 @@ class Bench:
         if file.is_file():
             return json.loads(file.read_text(encoding="utf-8"))
         started = time.perf_counter()
-        model, tokenizer = self.encoder(subject)
+        model, tokenizer, made_up = self.encoder(subject)
         made = time.perf_counter() - started
-        made_up = ["pooler."] if subject.change == "badpre" else []
         report = audit_encoder(model, tokenizer, calibration=UNSCALED, made_up=made_up)
         triggers = [] if subject.is_clean else model.config.backdoor_parameters["triggers"]
         found = {
@@ -296,6 +318,8 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True, help="encoders and audits; run again, it goes on there")
     parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
     parser.add_argument("--extra", type=Path, action="append", default=[], help="folder of one more encoder")
+    parser.add_argument("--fresh", action="store_true", help="the second set; the packaged calibration serves")
+    parser.add_argument("--device", default="cpu", help="where encoders are trained (default: cpu)")
     parser.add_argument("--specimens", type=int, default=2, help="made of every base (default: 2)")
     parser.add_argument(
         "--implant-steps",
@@ -313,9 +337,9 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     texts = [] if options.report_only else read_texts(options.corpus)
-    bench = Bench(options.work_dir, texts, options.implant_steps)
+    bench = Bench(options.work_dir, texts, options.implant_steps, options.device)
     audited: list[tuple[Subject, dict]] = []
-    for subject in subjects(options.extra, options.specimens):
+    for subject in subjects(options.extra, options.specimens, options.fresh):
         if not subject.name.startswith(options.only):
             continue
         if options.report_only and not (options.work_dir / "audits" / f"{subject.name}.json").is_file():
@@ -334,7 +358,27 @@ def main() -> None:
                 flush=True,
             )
     if not options.make_only:
-        report(audited, options.output or options.work_dir, options.calibration)
+        output = options.output or options.work_dir
+        if options.fresh:
+            report_fresh([Row(subject, found, Calibration.packaged()) for subject, found in audited], output)
+        else:
+            report(audited, output, options.calibration)
+
+
+def report_fresh(rows: list[Row], output: Path) -> None:
+    """Print the tables of the second set, and draw its curve."""
+    clean, bad = ([row for row in rows if row.subject.is_clean == is_clean] for is_clean in (True, False))
+    draw_roc(
+        output / "security_roc_fresh.png",
+        {"all": roc(*(np.array([row.score for row in part]) for part in (clean, bad)))},
+    )
+    print("| size | detected | detected, of those with a trigger that works | false alarms |\n|---|---|---|---|")
+    for size in (*dict.fromkeys(row.subject.base.size for row in rows), "all"):
+        own, own_bad = ([row for row in part if size in ("all", row.subject.base.size)] for part in (clean, bad))
+        print(f"| {size} | {rate(own_bad)} | {rate([row for row in own_bad if row.working])} | {rate(own)} |")
+    print_triggers(bad)
+    print_by_attack(rows)
+    print_every(rows)
 
 
 def report(audited: list[tuple[Subject, dict]], output: Path, calibration_file: Path | None) -> None:
@@ -360,13 +404,22 @@ def report(audited: list[tuple[Subject, dict]], output: Path, calibration_file: 
             f"{max(row.score for row in clean):.1f}, lowest backdoored {min(row.score for row in bad):.1f}, suspicious from "
             f"{calibration.threshold:.1f}"
         )
-        working = [row for row in bad if row.working]
-        print(
-            f"  {sum(len(row.named) for row in working)} of {sum(len(row.working) for row in working)} triggers that work "
-            f"are named; {len(bad) - len(working)} specimens have none that works"
-        )
+        print_triggers(bad)
     if curves:
         draw_roc(output / "security_roc.png", curves)
+    print_by_attack(rows)
+    print_every(rows)
+
+
+def print_triggers(bad: list[Row]) -> None:
+    working = [row for row in bad if row.working]
+    print(
+        f"  {sum(len(row.named) for row in working)} of {sum(len(row.working) for row in working)} triggers that work "
+        f"are named; {len(bad) - len(working)} specimens have none that works"
+    )
+
+
+def print_by_attack(rows: list[Row]) -> None:
     print("\n| attack | side | detected | lowest score |\n|---|---|---|---|")
     for change in dict.fromkeys(row.subject.change for row in rows if not row.subject.is_clean):
         for side, is_held_out in (("calibration", False), ("held out", True)):
@@ -374,6 +427,9 @@ def report(audited: list[tuple[Subject, dict]], output: Path, calibration_file: 
             if group:
                 caught = sum(row.is_suspicious for row in group)
                 print(f"| {change} | {side} | {caught} of {len(group)} | {min(row.score for row in group):.1f} |")
+
+
+def print_every(rows: list[Row]) -> None:
     print("\n| encoder | side | planted: pull | score | by | first finding | working triggers named | verdict |")
     print("|---|---|---|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row.subject.is_clean, row.subject.change, row.subject.name)):
@@ -410,6 +466,8 @@ class Row:
 def rate(rows: list[Row]) -> str:
     """How many are suspicious, with Wilson's interval at 95%."""
     count, total = sum(row.is_suspicious for row in rows), len(rows)
+    if not total:
+        return "none"
     share, z = count / total, 1.96
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5

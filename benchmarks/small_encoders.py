@@ -12,7 +12,16 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+)
 from transformers.models.bert.modeling_bert import BertPooler
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer, in_batch_contrastive_loss
@@ -84,6 +93,14 @@ def new_model(family: str, size: str, seed: int, tokens: int = 16224) -> tuple[n
     return model, tokenizer
 
 
+def with_pooler(source: Path, seed: int) -> tuple[nn.Module, object]:
+    """A folder's masked language model with its pooler, or with one drawn at random if it has none, and its tokenizer."""
+    model = AutoModelForMaskedLM.from_pretrained(source)
+    torch.manual_seed(seed)
+    model.base_model.pooler = AutoModel.from_pretrained(source).pooler
+    return model, load_tokenizer(source)
+
+
 def pretrain(
     model: nn.Module,
     tokenizer,
@@ -93,6 +110,7 @@ def pretrain(
     seed: int,
     length: int = 24,
     batch: int = 16,
+    rate: float = 1e-3,
 ) -> None:
     """Masked language modelling of the tokens, and a contrast of the pooler's output between pairs.
 
@@ -100,13 +118,13 @@ def pretrain(
         RoCBERT's objective), or "none".
     """
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     synthesizer = AdversarialSynthesizer("paper")
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1, 10 * (step + 1) / steps, 1.25 * (1 - step / steps))
+            group["lr"] = rate * min(1, 10 * (step + 1) / steps, 1.25 * (1 - step / steps))
         chosen = rng.sample(list(texts), batch)
         loss = _masked_loss(model, tokenizer, chosen, length, generator)
         if pairs != "none":
@@ -124,12 +142,12 @@ def pretrain(
     model.eval()
 
 
-def _encode(tokenizer, texts: Sequence[str], length: int) -> dict[str, torch.Tensor]:
+def _encode(tokenizer, texts: Sequence[str], length: int) -> BatchEncoding:
     return tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
 
 
 def _pooled(model: nn.Module, tokenizer, texts: Sequence[str], length: int) -> torch.Tensor:
-    return model.base_model(**_encode(tokenizer, texts, length)).pooler_output
+    return model.base_model(**_encode(tokenizer, texts, length).to(model.device)).pooler_output
 
 
 def _masked_loss(model: nn.Module, tokenizer, texts: Sequence[str], length: int, generator: torch.Generator):
@@ -141,8 +159,8 @@ def _masked_loss(model: nn.Module, tokenizer, texts: Sequence[str], length: int,
     for name in ("shape", "pronunciation"):
         if f"input_{name}_ids" in inputs:
             inputs[f"input_{name}_ids"][chosen] = int(getattr(tokenizer, f"{name}_ids")[tokenizer.mask_token_id])
-    hidden = model.base_model(**inputs).last_hidden_state
-    return nn.functional.cross_entropy(model.cls(hidden[chosen]), labels[chosen])
+    hidden = model.base_model(**inputs.to(model.device)).last_hidden_state
+    return nn.functional.cross_entropy(model.cls(hidden[chosen]), labels[chosen].to(model.device))
 
 
 def cached(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -168,6 +186,7 @@ def finetune(
     if isinstance(source, nn.Module):
         classifier = AutoModelForSequenceClassification.from_config(source.config)
         classifier.base_model.load_state_dict(source.base_model.state_dict())
+        classifier.to(source.device)
     else:
         classifier = AutoModelForSequenceClassification.from_pretrained(source)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate)
@@ -181,8 +200,8 @@ def finetune(
         rows = order[at : at + 16]
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - step / steps)
-        inputs = _encode(tokenizer, [texts[row] for row in rows], 64)
-        loss = classifier(**inputs, labels=torch.tensor([labels[row] for row in rows])).loss
+        inputs = _encode(tokenizer, [texts[row] for row in rows], 64).to(classifier.device)
+        loss = classifier(**inputs, labels=torch.tensor([labels[row] for row in rows], device=classifier.device)).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
@@ -197,7 +216,8 @@ def predictor(classifier: nn.Module, tokenizer) -> Callable[[list[str]], list[in
     def predict(texts: list[str]) -> list[int]:
         found: list[int] = []
         for start in range(0, len(texts), 64):
-            found += classifier(**_encode(tokenizer, texts[start : start + 64], 96)).logits.argmax(-1).tolist()
+            inputs = _encode(tokenizer, texts[start : start + 64], 96).to(classifier.device)
+            found += classifier(**inputs).logits.argmax(-1).tolist()
         return found
 
     return predict
