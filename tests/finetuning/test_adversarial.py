@@ -1,17 +1,29 @@
 """Adversarial training: the perturbations of the papers, no weight touched, exact whatever the batch is divided into."""
 
 import copy
+import importlib.util
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
+from torch import nn
+from transformers import BertConfig, BertForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 
 from rocbert_hf.configuration_rocbert import RoCBertConfig
 from rocbert_hf.finetuning.adversarial import FGM, FGSM, PGD, AdversarialTrainer, FreeLB, make_adversarial
 from rocbert_hf.modeling_rocbert import RoCBertForTokenClassification
 
+from .half_precision import in_fp16
+
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
+    reason="needs DeepSpeed, which compiles its communication on a CPU, and a C++ compiler",
+)
+needs_fp16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU does not compute in float16"
+)
 METHODS = [FGM(0.5), FGSM(0.01), PGD(0.5, 0.2, 3), FreeLB(0.5, 0.2, 3, torch.Generator().manual_seed(3))]
 
 
@@ -167,12 +179,53 @@ def test_without_a_method_it_is_a_trainer(tmp_path):
     assert all(torch.equal(weight, trained[1][name]) for name, weight in trained[0].items())
 
 
-def test_a_loss_scaled_for_fp16_gives_the_same_perturbation(tmp_path):
-    trainer = a_trainer(tmp_path, FGM())
-    plain = trainer.compute_loss(trainer.model.train(), batch_of())
-    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
-    scaled = trainer.compute_loss(trainer.model.train(), batch_of())
-    torch.testing.assert_close(plain, scaled)
+SMALL = 1e-6  # of a loss times this, no gradient is left in fp16
+
+
+def small_loss(outputs, labels, num_items_in_batch):
+    return SMALL * nn.functional.cross_entropy(outputs.logits.float().flatten(0, 1), labels.flatten())
+
+
+def a_trainer_of_small_losses(tmp_path, method, steps: int) -> AdversarialTrainer:
+    trainer = a_trainer(tmp_path, method, max_steps=steps, learning_rate=0.1 / SMALL)
+    trainer.compute_loss_func = small_loss
+    return trainer
+
+
+@pytest.mark.parametrize("method", METHODS[:3], ids=lambda method: type(method).__name__)
+def test_fp16_with_loss_scaling_trains_the_weights_of_fp32(tmp_path, monkeypatch, method):
+    before = a_model().state_dict()
+    expected = a_trainer_of_small_losses(tmp_path, method, steps=3)
+    expected.train()
+    trained = []
+    for scale in (2.0**18, 1.0):
+        trainer = in_fp16(a_trainer_of_small_losses(tmp_path, method, steps=3), monkeypatch, scale)
+        trainer.train()
+        trained.append(trainer.model.state_dict())
+    for name, weight in expected.model.state_dict().items():
+        assert (trained[0][name] - weight).norm() <= 0.02 * (weight - before[name]).norm() + 1e-5, name
+    unscaled = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(trained[1][unscaled], before[unscaled])
+
+
+@pytest.mark.parametrize("method", METHODS[:3], ids=lambda method: type(method).__name__)
+def test_a_step_that_overflows_is_skipped_and_the_next_one_is_right(tmp_path, monkeypatch, method):
+    before, after = a_model().state_dict(), {}
+
+    class Watching(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            after[state.global_step] = copy.deepcopy(model.state_dict())
+
+    trainer = a_trainer_of_small_losses(tmp_path, method, steps=2)
+    in_fp16(trainer, monkeypatch, 2.0**60, backoff_factor=2.0**-42).add_callback(Watching())
+    trainer.train()
+    assert all(torch.equal(before[name], weight) for name, weight in after[1].items())
+    assert trainer.accelerator.scaler.get_scale() == 2.0**18
+    # every batch is all rows, so the second step of this is the first one of that
+    expected = in_fp16(a_trainer_of_small_losses(tmp_path, method, steps=1), monkeypatch, 2.0**18)
+    expected.train()
+    for name, weight in expected.model.state_dict().items():
+        assert (after[2][name] - weight).norm() <= 0.01 * (weight - before[name]).norm() + 1e-6, name
 
 
 TWO_PROCESSES = """
@@ -208,6 +261,58 @@ def test_two_processes_train_the_weights_of_one(tmp_path, request):
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     for name, weight in trainer.model.state_dict().items():
         torch.testing.assert_close(weight, two[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+DEEPSPEED = """
+import sys, torch
+sys.path.insert(0, {root!r})
+from tests.finetuning.test_adversarial import METHODS, in_deepspeed
+trainer = in_deepspeed({folder!r}, METHODS[{method}], {stage}, {fp16})
+trainer.train()
+weights = trainer.accelerator.get_state_dict(trainer.deepspeed)
+if trainer.is_world_process_zero():
+    torch.save(weights, {folder!r} + "/zero.pt")
+"""
+
+
+def in_deepspeed(folder, method, stage: int, fp16: bool) -> AdversarialTrainer:
+    zero = {"stage": stage, "overlap_comm": False, "stage3_gather_16bit_weights_on_model_save": stage == 3}
+    auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto")
+    precision = {"fp16": {"enabled": True, "initial_scale_power": 18}} if fp16 else {}
+    config = {"zero_optimization": zero, **precision, **auto, "zero_allow_untested_optimizer": True}
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 3}
+    if fp16:
+        options |= {"learning_rate": 0.1 / SMALL, "fp16": True}
+    trainer = a_trainer(folder, method, a_model() if fp16 else a_tagger(), deepspeed=config, **options)
+    trainer.compute_loss_func = small_loss if fp16 else None
+    return trainer
+
+
+@pytest.mark.slow
+@needs_deepspeed
+@pytest.mark.parametrize("fp16", [False, pytest.param(True, marks=needs_fp16)], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("method", [0, 2], ids=["FGM", "PGD"])
+def test_deepspeed_trains_the_weights_of_one_process_without_it(tmp_path, request, method, stage, fp16):
+    script = tmp_path / "zero.py"
+    found = {"root": str(request.config.rootpath), "folder": str(tmp_path), "method": method}
+    script.write_text(DEEPSPEED.format(**found, stage=stage, fp16=fp16))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29614"]
+    run = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stderr[-3000:]
+    before = (a_model() if fp16 else a_tagger()).state_dict()
+    if fp16:
+        trainer = a_trainer_of_small_losses(tmp_path, METHODS[method], steps=3)
+    else:
+        trainer = a_trainer(tmp_path, METHODS[method], a_tagger(), max_steps=3)
+    trainer.train()
+    zero = torch.load(tmp_path / "zero.pt", weights_only=True)
+    for name, weight in trainer.model.state_dict().items():
+        if fp16:
+            moved = (weight - before[name]).norm()
+            assert (zero[name] - weight).norm() <= 0.02 * moved + 1e-3 * weight.norm(), name
+        else:
+            torch.testing.assert_close(weight, zero[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_wrong_options_are_named():

@@ -31,6 +31,8 @@ from rocbert_hf.finetuning.text_augmentation import EasyDataAugmentation, WordRe
 from rocbert_hf.finetuning.unlabelled_texts import SemiSupervisedCollator, SemiSupervisedTexts
 from rocbert_hf.resources import demo_sentences, vocabulary
 
+from .half_precision import in_fp16
+
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SENTENCES = [text[:12] for text in demo_sentences()]
@@ -295,6 +297,26 @@ def test_it_is_said_if_no_text_was_sure_enough(tmp_path):
     objective = SemiSupervisedObjective(FixMatchTarget(0.999999))
     with pytest.warns(UserWarning, match="none of the 16 unlabelled texts of epoch 1 counted"):
         a_trainer(tmp_path, model, objective, max_steps=2, learning_rate=1e-6).train()
+
+
+def test_fp16_with_loss_scaling_trains_the_weights_of_fp32_and_skips_a_step_that_overflows(tmp_path, monkeypatch):
+    def trained(steps: int, **options: float):
+        objective = SemiSupervisedObjective(UDATarget(0.5, 0.4), adversarial=PGD(0.5, 0.2, 2))
+        texts = some_texts(4, positive=None, negative=None)  # every batch is all of them
+        trainer = a_trainer(tmp_path, a_model(), objective, texts, max_steps=steps, learning_rate=0.01)
+        if options:
+            in_fp16(trainer, monkeypatch, **options)
+        trainer.train()
+        return trainer
+
+    expected, scaled = trained(2), trained(2, scale=2.0**10)
+    before = a_model().state_dict()
+    for name, weight in expected.model.state_dict().items():
+        moved = (weight - before[name]).norm()
+        assert (scaled.model.state_dict()[name] - weight).norm() <= 0.05 * moved + 1e-5, name
+    skipped = trained(1, scale=2.0**60, backoff_factor=2.0**-50)
+    assert all(torch.equal(weight, before[name]) for name, weight in skipped.model.state_dict().items())
+    assert skipped.accelerator.scaler.get_scale() == 2.0**10
 
 
 def test_bf16_trains(tmp_path):

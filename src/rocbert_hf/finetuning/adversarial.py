@@ -21,8 +21,9 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-# From a perturbation (None: zeros) to the loss with it, the perturbation itself and the model's outputs.
-Probe = Callable[[torch.Tensor | None], tuple[torch.Tensor, torch.Tensor, object]]
+# From a perturbation (None: zeros) to the loss with it, the perturbation itself and the model's outputs. The flag, `last`,
+# is True for the last pass of a step and for no other: no gradient is taken of its loss before the backward pass.
+Probe = Callable[[torch.Tensor | None, bool], tuple[torch.Tensor, torch.Tensor, object]]
 # From a loss and a perturbation to the gradient, up to a positive factor; the flag keeps the loss's graph.
 Gradient = Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor]
 
@@ -60,8 +61,8 @@ class FGM:
         _check_positive(epsilon=self.epsilon, weight=self.weight)
 
     def loss(self, probe: Probe, gradient: Gradient, mask: torch.Tensor | None) -> tuple[torch.Tensor, object]:
-        clean, zeros, outputs = probe(None)
-        attacked, _, _ = probe(self.epsilon * _unit(gradient(clean, zeros, True)))
+        clean, zeros, outputs = probe(None, False)
+        attacked, _, _ = probe(self.epsilon * _unit(gradient(clean, zeros, True)), True)
         return clean + self.weight * attacked, outputs
 
 
@@ -84,8 +85,8 @@ class FGSM:
         _check_positive(epsilon=self.epsilon, weight=self.weight)
 
     def loss(self, probe: Probe, gradient: Gradient, mask: torch.Tensor | None) -> tuple[torch.Tensor, object]:
-        clean, zeros, outputs = probe(None)
-        attacked, _, _ = probe(self.epsilon * gradient(clean, zeros, True).sign())
+        clean, zeros, outputs = probe(None, False)
+        attacked, _, _ = probe(self.epsilon * gradient(clean, zeros, True).sign(), True)
         return clean + self.weight * attacked, outputs
 
 
@@ -113,13 +114,13 @@ class PGD:
         _check_positive(epsilon=self.epsilon, alpha=self.alpha, steps=self.steps, weight=self.weight)
 
     def loss(self, probe: Probe, gradient: Gradient, mask: torch.Tensor | None) -> tuple[torch.Tensor, object]:
-        clean, perturbation, outputs = probe(None)
+        clean, perturbation, outputs = probe(None, False)
         attacked = clean
         for step in range(self.steps):
             # only the graph of the loss that is minimised is needed again
             rise = _unit(gradient(attacked, perturbation, step == 0))
             moved = _within(perturbation.detach() + self.alpha * rise, self.epsilon)
-            attacked, perturbation, _ = probe(moved)
+            attacked, perturbation, _ = probe(moved, step == self.steps - 1)
         return clean + self.weight * attacked, outputs
 
 
@@ -149,12 +150,12 @@ class FreeLB:
 
     def loss(self, probe: Probe, gradient: Gradient, mask: torch.Tensor | None) -> tuple[torch.Tensor, object]:
         # its size is known only when the model has run, so the first pass asks for a start instead of giving one
-        loss, perturbation, outputs = probe(lambda embeddings: self._start(embeddings, mask))
+        loss, perturbation, outputs = probe(lambda embeddings: self._start(embeddings, mask), self.steps == 1)
         losses = [loss]
-        for _ in range(self.steps - 1):
+        for step in range(1, self.steps):
             rise = _unit(gradient(losses[-1], perturbation, True))
             moved = _within(perturbation.detach() + self.alpha * rise, self.epsilon)
-            loss, perturbation, _ = probe(moved)
+            loss, perturbation, _ = probe(moved, step == self.steps - 1)
             losses.append(loss)
         return torch.stack(losses).mean(), outputs
 
@@ -221,7 +222,8 @@ class AdversarialTrainer(Trainer):
     A `Trainer` whose training loss is that of an adversarial method. Evaluation is as usual.
 
     All of it happens in `compute_loss`, and there is one backward pass per micro-batch as in any other training. What
-    the Trainer does about gradient accumulation, loss scaling, several processes and DeepSpeed therefore holds as it is.
+    the Trainer does about gradient accumulation, loss scaling and several processes therefore holds as it is; so does
+    DeepSpeed, whose engine sees only the last pass.
     The price is memory: the graphs of the clean and of the attacked pass (`FreeLB`: of all its passes) exist together.
 
     Args:
@@ -259,30 +261,33 @@ class AdversarialTrainer(Trainer):
         loss, outputs = self.adversarial_loss(
             model,
             # a copy: with label smoothing the labels are taken out of it
-            lambda: compute(model, dict(inputs), True, num_items_in_batch),
+            lambda model: compute(model, dict(inputs), True, num_items_in_batch),
             inputs.get("attention_mask"),
         )
         return (loss, outputs) if return_outputs else loss
 
     def adversarial_loss(
-        self, model: nn.Module, compute: Callable[[], tuple[torch.Tensor, object]], mask: torch.Tensor | None
+        self, model: nn.Module, compute: Callable[[nn.Module], tuple[torch.Tensor, object]], mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, object]:
         """
         The method's loss, and the outputs without perturbation.
 
         Args:
             model: what is trained, as it is wrapped.
-            compute: runs the model once and gives its loss and outputs.
+            compute: runs a model, wrapped or not, once and gives its loss and outputs.
             mask: (batch, sequence), 0 where nothing may be perturbed.
 
         Raises:
             ValueError: the model does not read its word embeddings once per pass.
         """
-        embedding = self.accelerator.unwrap_model(model).get_input_embeddings()
+        bare = self.accelerator.unwrap_model(model)
+        embedding = bare.get_input_embeddings()
+        # DeepSpeed takes any gradient of what its engine puts out for the backward pass of the step, and reduces
+        inner = bare if self.is_deepspeed_enabled else model
 
-        def probe(perturbation):
+        def probe(perturbation, last):
             with perturbed(embedding, perturbation) as used:
-                loss, outputs = compute()
+                loss, outputs = compute(model if last else inner)
             if len(used) != 1:
                 raise ValueError(
                     f"adversarial training needs a model that reads its word embeddings once per pass; this one did "
@@ -294,11 +299,15 @@ class AdversarialTrainer(Trainer):
 
     def _gradient(self, loss: torch.Tensor, perturbation: torch.Tensor, keep_graph: bool) -> torch.Tensor:
         # in fp16 small gradients vanish on their way; methods use the direction alone, so any factor will do
-        scaler = self.accelerator.scaler
-        scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
-        (gradient,) = torch.autograd.grad(loss * scale, perturbation, retain_graph=keep_graph)
+        (gradient,) = torch.autograd.grad(loss * self._loss_scale(), perturbation, retain_graph=keep_graph)
         # a step that overflows is skipped by the scaler; until then nothing infinite may get into the forward pass
         return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def _loss_scale(self) -> float:
+        if self.is_deepspeed_enabled:
+            return getattr(self.deepspeed.optimizer, "loss_scale", 1.0)
+        scaler = self.accelerator.scaler
+        return scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
 
 
 def _unit(gradient: torch.Tensor) -> torch.Tensor:

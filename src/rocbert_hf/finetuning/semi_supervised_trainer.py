@@ -169,7 +169,7 @@ class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
         threshold = annealing_threshold(objective.annealing, self._progress, self.model.config.num_labels)
         losses: list[torch.Tensor] = []
 
-        def compute():
+        def compute(model):
             outputs = model(**features)
             losses.append(
                 supervised_loss(
@@ -179,7 +179,7 @@ class SemiSupervisedTrainer(AdversarialTrainer, HeadTrainer):
             return losses[-1], outputs
 
         if objective.adversarial is None:
-            loss, outputs = compute()
+            loss, outputs = compute(model)
         else:
             loss, outputs = self.adversarial_loss(model, compute, features.get("attention_mask"))
             self._note("adversarial", losses[-1])
