@@ -183,7 +183,8 @@ SMALL = 1e-6  # of a loss times this, no gradient is left in fp16
 
 
 def small_loss(outputs, labels, num_items_in_batch):
-    return SMALL * nn.functional.cross_entropy(outputs.logits.float().flatten(0, 1), labels.flatten())
+    logits = outputs.logits.float().flatten(0, 1)
+    return SMALL * nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
 
 
 def a_trainer_of_small_losses(tmp_path, method, steps: int) -> AdversarialTrainer:
@@ -310,7 +311,7 @@ def test_deepspeed_trains_the_weights_of_one_process_without_it(tmp_path, reques
     for name, weight in trainer.model.state_dict().items():
         if fp16:
             moved = (weight - before[name]).norm()
-            assert (zero[name] - weight).norm() <= 0.02 * moved + 1e-3 * weight.norm(), name
+            assert (zero[name] - weight).norm() <= 0.02 * moved + 1e-3 * weight.norm() + 1e-5, name
         else:
             torch.testing.assert_close(weight, zero[name], atol=1e-5, rtol=1e-4, msg=name)
 
