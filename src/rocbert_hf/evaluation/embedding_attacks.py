@@ -48,7 +48,7 @@ def _logits(model: Any, inputs: Any, labels: torch.Tensor, method: AdversarialMe
             return model(**inputs).logits
     found: list[torch.Tensor] = []
 
-    def probe(perturbation):
+    def probe(perturbation, last):
         with perturbed(model.get_input_embeddings(), perturbation) as used:
             found.append(model(**inputs).logits)
         # the sum: one text's gradient is not to depend on how many others there are
