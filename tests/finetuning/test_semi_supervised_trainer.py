@@ -334,6 +334,8 @@ trainer.train()
 if trainer.is_world_process_zero():
     esimcse = trainer.objective.esimcse.state_dict()
     torch.save([trainer.accelerator.unwrap_model(trainer.model).state_dict(), esimcse], {folder!r} + "/two.pt")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # else its threads may be running when Python ends
 """
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -145,8 +146,7 @@ def test_killed_again_and_again_the_run_ends_with_the_same_weights(tmp_path, lau
             assert time.monotonic() < deadline
             assert process.poll() is None, (killed / "output.txt").read_text(encoding="utf-8")[-3000:]
             time.sleep(rng.uniform(0, 0.02))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_all(process)
     run(launcher, killed, options)
     expected, found = weights(tmp_path / "whole"), weights(killed)
     assert expected.keys() == found.keys()
@@ -155,6 +155,13 @@ def test_killed_again_and_again_the_run_ends_with_the_same_weights(tmp_path, lau
     # fp16 may skip a step: its row has no loss
     losses = [{row["step"]: row.get("loss") for row in read_log(folder)} for folder in (tmp_path / "whole", killed)]
     assert losses[0] == losses[1]
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """Also those that the launcher started: each is in a session of its own, and would go on."""
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.kill()
+    process.wait()
 
 
 @pytest.mark.slow

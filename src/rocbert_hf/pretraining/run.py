@@ -151,8 +151,8 @@ def _train(
         for reason, count in training["skipped_lines"].items():
             console.print(f"lines of the text that were skipped, {reason}: {count:,}")
         console.print(results_table(results, len(measure.sentences)))
-        save_run(run.output_dir, model, tokenizer, results)
         plot_training_curves(read_log(run.output_dir), run.output_dir / "training_curves.png")
+        save_run(run.output_dir, model, tokenizer, results)  # last: it says that the run is finished
         console.print(f"saved model, tokenizer, {RESULTS} and training_curves.png in {run.output_dir}")
         show_filled_mask(run.output_dir, held_out, synthesizer, console)
     accelerator.wait_for_everyone()
