@@ -11,7 +11,8 @@ from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertT
 from rocbert_hf.attackers import Example
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.finetuning import AttackedCollator, AttackedTexts, WorstOfTrainer
-from rocbert_hf.finetuning.worst_of import divergences, worst_forms
+from rocbert_hf.finetuning.consistency import consistency_losses
+from rocbert_hf.finetuning.worst_of import worst_forms
 from rocbert_hf.resources import demo_sentences
 
 EXAMPLES = [Example(text, number % 2) for number, text in enumerate(demo_sentences()[:12])]
@@ -98,7 +99,7 @@ def test_the_loss_is_that_of_the_equation(tmp_path, agreement):
 
 def test_the_answer_to_the_text_is_held_fixed():
     wanted, answers = torch.randn(2, 3), torch.randn(2, 3, requires_grad=True)
-    divergences(wanted, answers).sum().backward()
+    consistency_losses(answers, wanted.softmax(-1)).sum().backward()
     assert torch.allclose(answers.grad, answers.detach().softmax(-1) - wanted.softmax(-1), atol=1e-6)
 
 

@@ -208,20 +208,27 @@ def make_target(
 def consistency_loss(
     logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, kind: str = "kl"
 ) -> torch.Tensor:
-    """How far answers are from their targets: the mean over all texts, those of weight 0 among them.
+    """The mean of `consistency_losses` over all texts, those of weight 0 among them; weight has shape (n,)."""
+    return (weight * consistency_losses(logits, target, kind)).mean()
+
+
+def consistency_losses(logits: torch.Tensor, target: torch.Tensor, kind: str = "kl") -> torch.Tensor:
+    """How far each answer is from its target.
 
     Args:
         logits: (n, labels), with gradient.
         target: (n, labels), probabilities.
-        weight: (n,).
         kind: "kl", KL(target || answer), as in UDA; or "cross-entropy". Their gradients are equal, as the target has none;
             the first is 0 where the answer is right.
+
+    Returns:
+        (n,).
     """
     log_answers = _precise(logits).log_softmax(-1)
     losses = -(target * log_answers).sum(-1)
     if kind == "kl":
         losses = losses + torch.special.xlogy(target, target).sum(-1)
-    return (weight * losses).mean()
+    return losses
 
 
 def annealing_threshold(schedule: str | None, progress: float, labels: int) -> float:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from .epochs import EpochDependent
 from .text_augmentation import Augmentation, unchanged
+from .text_collator import TextCollator
 
 # parts of a batch besides the labelled texts, in the order in which an item has them
 STREAMS = ("unlabelled", "augmented", "positives", "negatives")
@@ -106,30 +107,19 @@ class SemiSupervisedTexts(EpochDependent, Dataset):
 
 
 @dataclass
-class SemiSupervisedCollator:
+class SemiSupervisedCollator(TextCollator):
     """Batches of `SemiSupervisedTexts`: what the model takes for the labelled texts, and a dict of it for each stream.
-
-    Rows that are tokenized already, as `rocbert_hf.data.tokenized` makes them, are padded and left as they are, so that a
-    Trainer can evaluate on such.
 
     Args:
         tokenizer: its `model_max_length` is where texts are cut.
     """
 
-    tokenizer: Any
-
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        if "input_ids" in items[0]:
-            return dict(self.tokenizer.pad([dict(item) for item in items], return_tensors="pt"))
-        batch = self._encoded([item["text"] for item in items])
+    def of_texts(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        batch = self.encoded([item["text"] for item in items])
         batch["labels"] = torch.tensor([item["labels"] for item in items])
         for name in STREAMS:
             if name in items[0]:
-                batch[name] = self._encoded([text for item in items for text in item[name]])
+                batch[name] = self.encoded([text for item in items for text in item[name]])
         if "grades" in items[0]:
             batch["grades"] = torch.tensor([grade for item in items for grade in item["grades"]])
         return batch
-
-    def _encoded(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        limit = self.tokenizer.model_max_length
-        return dict(self.tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt"))

@@ -24,8 +24,10 @@ from torch.utils.data import Dataset
 
 from ..attackers import Example
 from ..attacks import AdversarialSynthesizer
+from .consistency import consistency_losses
 from .epochs import EpochDependent
 from .optimization import HeadTrainer
+from .text_collator import TextCollator
 
 
 class AttackedTexts(EpochDependent, Dataset):
@@ -61,34 +63,27 @@ class AttackedTexts(EpochDependent, Dataset):
 
 
 @dataclass
-class AttackedCollator:
+class AttackedCollator(TextCollator):
     """Batches of `AttackedTexts`: what the model takes for the texts, and for their forms in a dict named `forms`.
 
     The forms are one batch of draws * batch rows: all first forms, all second ones, and so on. Of a pair the first text is
-    attacked. Rows that are tokenized already are padded and left as they are, so that a Trainer can evaluate on such.
+    attacked.
 
     Args:
         tokenizer: its `model_max_length` is where texts are cut.
         synthesizer: attacks a batch at once, so that a language model that scores words is asked once per draw.
     """
 
-    tokenizer: Any
     synthesizer: AdversarialSynthesizer
 
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        if "input_ids" in items[0]:
-            return dict(self.tokenizer.pad([dict(item) for item in items], return_tensors="pt"))
+    def of_texts(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         texts, seeds = [item["text"] for item in items], list(zip(*(item["seeds"] for item in items), strict=True))
         pairs = [item["pair"] for item in items] if items[0]["pair"] is not None else None
-        batch = self._encoded(texts, pairs)
+        batch = self.encoded(texts, pairs)
         batch["labels"] = torch.tensor([item["labels"] for item in items])
         forms = [attacked.text for of_draw in seeds for attacked in self.synthesizer.attack_batch(texts, of_draw)]
-        batch["forms"] = self._encoded(forms, None if pairs is None else pairs * len(seeds))
+        batch["forms"] = self.encoded(forms, None if pairs is None else pairs * len(seeds))
         return batch
-
-    def _encoded(self, texts: list[str], pairs: list[str] | None) -> dict[str, torch.Tensor]:
-        limit = self.tokenizer.model_max_length
-        return dict(self.tokenizer(texts, pairs, truncation=True, max_length=limit, padding=True, return_tensors="pt"))
 
 
 class WorstOfTrainer(HeadTrainer):
@@ -126,7 +121,7 @@ class WorstOfTrainer(HeadTrainer):
             of_worst, answers = super().compute_loss(model, attacked, True, num_items_in_batch)
             loss = (loss + of_worst) / 2
             if self.agreement:
-                apart = divergences(outputs.logits.detach(), answers.logits)
+                apart = consistency_losses(answers.logits, outputs.logits.detach().float().softmax(-1))
                 loss = loss + self.agreement * self._mean(apart, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
@@ -136,12 +131,6 @@ class WorstOfTrainer(HeadTrainer):
             return rows.mean()
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return rows.sum() / num_items_in_batch * processes
-
-
-def divergences(wanted: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """KL(softmax(wanted) || softmax(answers)) of each row, both logits of shape (batch, labels)."""
-    wanted, answers = wanted.float().log_softmax(-1), answers.float().log_softmax(-1)
-    return nn.functional.kl_div(answers, wanted, log_target=True, reduction="none").sum(-1)
 
 
 def worst_forms(
