@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             print(f"{name}: {before[name]:.3f} before, {results['rocbert']['after'][name]:.3f} after")
         print(f"saved in {setup.output_dir}")
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return results
 
 

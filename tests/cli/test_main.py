@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import rocbert_hf
+from rocbert_hf import cli
 from rocbert_hf.attackers.recipes import ATTACKERS
 from rocbert_hf.attacks import ATTACKS
 from rocbert_hf.cli import COMMANDS
@@ -139,3 +141,19 @@ def test_a_folder_that_does_not_exist_is_said_so(arguments, tmp_path, monkeypatc
     assert re.match(
         r"error: .*/nope'?( cannot be loaded)?:? .*no such folder|error: there is no folder /nope", outcome.stderr
     )
+
+
+def test_a_command_ends_the_process_group_that_it_began_and_no_other(tmp_path, monkeypatch):
+    dist = torch.distributed
+
+    def begin(_argv=None):
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+
+    monkeypatch.setattr(cli, "command_named", lambda name: begin)
+    assert cli.main(["info"]) == 0
+    assert not dist.is_initialized()
+    begin()
+    assert cli.main(["info"]) == 0
+    assert dist.is_initialized()
+    dist.destroy_process_group()

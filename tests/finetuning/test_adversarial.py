@@ -233,12 +233,14 @@ TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, {root!r})
 from tests.finetuning.test_adversarial import a_tagger, a_trainer
+from tests.several_processes import leave
 from rocbert_hf.configuration_rocbert import RoCBertConfig
 from rocbert_hf.finetuning.adversarial import PGD
 trainer = a_trainer({folder!r}, PGD(0.5, 0.2, 2), a_tagger(), per_device_train_batch_size=4, ddp_backend="gloo")
 trainer.train()
 if trainer.is_world_process_zero():
     torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), {folder!r} + "/two.pt")
+leave()
 """
 
 
@@ -268,11 +270,13 @@ DEEPSPEED = """
 import sys, torch
 sys.path.insert(0, {root!r})
 from tests.finetuning.test_adversarial import METHODS, in_deepspeed
+from tests.several_processes import leave
 trainer = in_deepspeed({folder!r}, METHODS[{method}], {stage}, {fp16})
 trainer.train()
 weights = trainer.accelerator.get_state_dict(trainer.deepspeed)
 if trainer.is_world_process_zero():
     torch.save(weights, {folder!r} + "/zero.pt")
+leave()
 """
 
 

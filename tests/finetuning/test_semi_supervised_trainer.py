@@ -329,13 +329,13 @@ TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, {root!r})
 from tests.finetuning.test_semi_supervised_trainer import a_roc_bert, a_trainer_of_everything
+from tests.several_processes import leave
 trainer = a_trainer_of_everything({folder!r}, per_device_train_batch_size=2, ddp_backend="gloo")
 trainer.train()
 if trainer.is_world_process_zero():
     esimcse = trainer.objective.esimcse.state_dict()
     torch.save([trainer.accelerator.unwrap_model(trainer.model).state_dict(), esimcse], {folder!r} + "/two.pt")
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()  # else its threads may be running when Python ends
+leave()
 """
 
 
@@ -372,6 +372,7 @@ DEEPSPEED = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.finetuning.test_semi_supervised_trainer import a_trainer_of_everything
+from tests.several_processes import leave
 zero = {{"zero_optimization": {{"stage": {stage}, "overlap_comm": False}}, "bf16": {{"enabled": True}}}}
 auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto")
 config = {{**zero, **auto, "zero_allow_untested_optimizer": True}}
@@ -380,6 +381,7 @@ trainer = a_trainer_of_everything(
     {folder!r}, per_device_train_batch_size=2, gradient_accumulation_steps=2, deepspeed=config, ddp_backend="gloo", **options
 )
 trainer.train()
+leave()
 """
 
 

@@ -84,4 +84,8 @@ def main(folder: Path, options: dict) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.several_processes import leave
+
     main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    leave()

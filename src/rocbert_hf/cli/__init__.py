@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NoReturn
 
 from ..characters.unseen import mark_unseen
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A terminal that cannot show a character gets its number instead, and the run goes on.
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _sigterm_cleans_up():
+        with _sigterm_cleans_up(), _process_group_ends():
             return _run(argv)
     except SystemExit as end:  # of the parser, after --help or a wrong flag; or of SIGTERM
         return end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -114,3 +115,25 @@ def _sigterm_cleans_up() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _process_group_ends() -> Iterator[None]:
+    """Ends a process group that the command began, under a launcher of several processes.
+
+    Otherwise its threads may still run while Python ends, and the process aborts though its work is done.
+    """
+    yours = _process_group() is not None
+    try:
+        yield
+    finally:
+        group = _process_group()
+        if group is not None and not yours:
+            group.destroy_process_group()
+
+
+def _process_group() -> ModuleType | None:
+    """`torch.distributed` if a process group is there; looks without importing torch."""
+    distributed = sys.modules.get("torch.distributed")
+    there = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return distributed if there else None
