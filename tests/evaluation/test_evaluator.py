@@ -82,6 +82,10 @@ def test_models_of_any_library_end_to_end(tmp_path, folders, reviews):
             assert numbers["accuracy"]["value"] <= report["clean"]["reviews"][model]["accuracy"]["value"]
             successes, failures = numbers["outcomes"]["success"], numbers["outcomes"]["failed"]
             assert numbers["success_rate"]["value"] == pytest.approx(successes / (successes + failures), abs=1e-6)
+            for label, kept in enumerate(numbers["kept"]):
+                before = [r for r in rows if r["label"] == r["prediction_before"] == label]
+                still = [r for r in before if r["prediction"] == label]
+                assert kept == (pytest.approx(len(still) / len(before), abs=1e-6) if before else None)
     for name in ("clean", *attackers):  # the same model by another way is the same model
         of = report["clean"]["reviews"] if name == "clean" else report["attacked"]["reviews"][name]
         assert of["bert"] == of["pipeline"]

@@ -47,6 +47,8 @@ def summarise(
         and attacked ones
 
         - `success_rate`: of the texts that were right before, share that is wrong after the attack;
+        - `kept`: of the texts of each label that were right before, share that still is, in the order of the labels; None
+          for a label without such texts;
         - `perturbed_share`, `similarity`: of successful attacks, means;
         - `attempted_share`: share of the characters, mean of all attacks whether they succeeded or not;
         - `queries`: per text that was attacked, mean;
@@ -81,6 +83,7 @@ def summarise(
             attacker: {
                 model: _scores(cells[Cell(task, attacker, model)], "prediction", len(labels), bootstrap)
                 | _attack_numbers(cells[Cell(task, attacker, model)], bootstrap)
+                | {"kept": _kept(cells[Cell(task, attacker, model)], len(labels))}
                 for model in models
             }
             for attacker in specs
@@ -146,6 +149,12 @@ def _attack_numbers(records: Sequence[Mapping], bootstrap: Bootstrap) -> dict[st
         "outcomes": {status: outcomes[status] for status in ("success", "failed", "skipped")},
         "edits": _edits(attacked),
     }
+
+
+def _kept(records: Sequence[Mapping], num_labels: int) -> list[float | None]:
+    attacked = Counter(record["label"] for record in records if record["status"] != "skipped")
+    failed = Counter(record["label"] for record in records if record["status"] == "failed")
+    return [round(failed[label] / attacked[label], 6) if attacked[label] else None for label in range(num_labels)]
 
 
 def _edits(attacked: Sequence[Mapping]) -> dict[str, dict[str, int]]:

@@ -17,6 +17,7 @@ from ..summary import CLEAN
 SHOWN_EXAMPLES = 4  # of a model and attacker
 # If an attacker had nothing to try on a larger share of the texts, the report's first lines say so.
 FEW_CANDIDATES = 0.1
+SHOWN_LABELS = 10  # columns that a table has room for
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ def _of_task(report: Mapping[str, Any], groups: Groups, task: str) -> Iterable[S
             tables=[_accuracy_table(report, task, names), _shares_table(report, task, names)],
             charts=[(f"ratio-{name}-{slug(base)}.png", f"accuracy by ratio under {base}")],
         )
+    if report["attackers"] and len(report["tasks"][task]["labels"]) <= SHOWN_LABELS:
+        yield Section("Which labels hold", 3, tables=[_kept_table(report, task)])
     if groups.main:
         yield Section("Which edits worked", 3, tables=[_edits_table(report, task, groups.main)])
     if len(report["models"]) > 1:
@@ -273,6 +276,19 @@ def _shares_table(report: Mapping[str, Any], task: str, attackers: Sequence[str]
         for model in report["models"]
     ]
     return Table(["characters attacked, %", *attackers], rows, "Mean of all attacks, also of those that failed.")
+
+
+def _kept_table(report: Mapping[str, Any], task: str) -> Table:
+    rows: list[list[str | Measured]] = [
+        [attacker, model, *(Measured(_percent(share)) for share in numbers["kept"])]
+        for attacker, of_models in report["attacked"][task].items()
+        for model, numbers in of_models.items()
+    ]
+    note = (
+        "Of the texts of each label that were right before the attack, the share that still is, in %. A model that gives "
+        "one label to all that looks attacked keeps that label and loses the others."
+    )
+    return Table(["attacker", "model", *map(str, report["tasks"][task]["labels"])], rows, note)
 
 
 def _edits_table(report: Mapping[str, Any], task: str, attackers: Sequence[str]) -> Table:
