@@ -60,6 +60,8 @@ def convert(options: ConvertOptions) -> None:
     """
     from ..conversion import convert as run
 
-    own = [field.name for field in fields(options) if field.name not in ("source", "output")]
-    given = {name: getattr(options, name) or None for name in own if name != "seed"}
-    print(mark_unseen(str(run(options.source, options.output, seed=options.seed, **given))))
+    without = ConvertOptions(options.source, options.output)
+    # 0 is a choice: the embeddings are fused
+    names = [field.name for field in fields(options) if getattr(options, field.name) != getattr(without, field.name)]
+    given = {name: getattr(options, name) for name in names}
+    print(mark_unseen(str(run(options.source, options.output, **given))))
