@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rocbert_hf.options import REQUIRED, as_plain, check_choices, option, parse_options
+from rocbert_hf.options import REQUIRED, as_plain, check_choices, option, option_before_others, parse_options
 from rocbert_hf.pretraining import PretrainingArguments
 from rocbert_hf.pretraining.run import RunOptions
 
@@ -55,6 +55,12 @@ def error(capsys, *argv: str) -> str:
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     return told
+
+
+@pytest.mark.parametrize(("line", "found"), [("kind: slow", "slow"), ("kind: null", "fast"), ("rate: 1", "fast")])
+def test_an_option_that_decides_on_others_is_read_first(tmp_path, line, found):
+    (tmp_path / "options.yaml").write_text(line)
+    assert option_before_others("kind", ["--config", str(tmp_path / "options.yaml")], "fast") == found
 
 
 def test_flags_become_typed_values():

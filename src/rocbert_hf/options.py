@@ -252,7 +252,8 @@ def option_before_others(name: str, argv: Sequence[str], default: str) -> str:
     given = parser.parse_known_args([_with_dashes(text) for text in argv if text not in ("-h", "--help")])[0]
     if given.value is None and given.config is not None:
         read = read_yaml(_config_file(given.config))
-        return str(read.get(name, default)) if isinstance(read, dict) else default
+        value = read.get(name) if isinstance(read, dict) else None
+        return default if value is None else str(value)
     return default if given.value is None else given.value
 
 

@@ -76,6 +76,18 @@ def test_report_scores_and_predictions_say_the_same(tmp_path, tagger, capsys):
     assert "visual" in capsys.readouterr().out
 
 
+def test_a_folder_that_cannot_be_written_ends_it_before_the_work(tmp_path, tagger, monkeypatch):
+    tagger.model.save_pretrained(tmp_path / "model")
+    tagger.tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "file").touch()
+    options = TaggerEvaluationOptions(str(tmp_path / "model"), "demo", output_dir=tmp_path / "file" / "out")
+    monkeypatch.setattr("rocbert_hf.evaluation.tagger_robustness.evaluate_tagger", pytest.fail)
+    with pytest.raises(OSError, match="file"):
+        run_tagger_evaluation(options)
+    with pytest.raises(ValueError, match="device must be one that torch can use here, such as cpu, got 'gpu'"):
+        TaggerEvaluationOptions("model", "demo", device="gpu")
+
+
 def test_the_report_names_what_cannot_be_seen():
     text = EntityText("李雷\u202e在北京\x1b\ud800", (Entity(0, 2, "PER"),))
     page = report([TaggedSet("clean", (text,), ((),))], "tests", "model")

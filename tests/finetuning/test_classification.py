@@ -99,6 +99,7 @@ def test_a_named_positive_label_is_what_is_scored_and_chosen_by(tmp_path, files)
         (["--split", "8:2"], "--split must be three numbers"),
         (["--split", "8:1:1"], "leave dev_file and test_file out"),
         (["--attacks", "unheard"], "attacks"),
+        (["--attacks", "wild"], "attacks needs worst_of or augment, got wild"),
     ],
 )
 def test_options_that_do_not_fit_end_it_at_once(tmp_path, files, capsys, flags, named):
@@ -161,6 +162,11 @@ def test_class_weights_make_every_label_weigh_the_same():
         (["--preset", "tiny"], "task"),
         (["--train-file", "x.tsv"], "model"),
         (["--preset", "tiny", "--task", "tnews"], "data_dir"),
+        (
+            ["--preset", "tiny", "--task", "tnews", "--data-dir", ".", "--test-file", "x.tsv"],
+            "test_file needs train_file",
+        ),
+        (["--model", "x", "--architecture", "bert", "--train-file", "x.tsv"], "architecture needs preset"),
         (["--preset", "tiny", "--train-file", "x.tsv", "--metric", "mcc"], "metric"),
         (["--preset", "tiny", "--train-file", "x.tsv", "--dev-share", "1"], "dev_share"),
         (["--task-type", "regression", "--preset", "tiny"], "task_type must be one of classification"),
@@ -210,6 +216,15 @@ def test_runs_are_never_mixed(tmp_path, files):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     finetune(recipe_of(files, learning_rate=0.01), FinetuningOptions(output_dir=folder, overwrite=True))
     assert (folder / "model.safetensors").read_bytes() != before["model.safetensors"]
+    with pytest.raises(ValueError, match="holds a run of one seed: name another output_dir for several seeds"):
+        finetune(recipe_of(files), FinetuningOptions(output_dir=folder, seeds=[0, 1]))
+
+
+def test_means_over_seeds_take_the_place_of_no_other_results(tmp_path, files):
+    (tmp_path / "all_results.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds results already: name another output_dir, or give --resume"):
+        finetune(recipe_of(files), FinetuningOptions(output_dir=tmp_path, seeds=[0, 1]))
+    assert (tmp_path / "all_results.json").read_text() == "{}"
 
 
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, files, monkeypatch):

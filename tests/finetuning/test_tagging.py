@@ -6,12 +6,20 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForTokenClassification,
+    pipeline,
+)
 
 from rocbert_hf.configuration_rocbert import RoCBertConfig
 from rocbert_hf.data.entities import EntityText, entities_of, label_names
 from rocbert_hf.data.entity_files import read_entities
 from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
+from rocbert_hf.finetuning.recipe import card_of
 from rocbert_hf.finetuning.tagger import EntityTagger, tagged_rows
 from rocbert_hf.finetuning.tagging import (
     EntityRowOptions,
@@ -23,6 +31,8 @@ from rocbert_hf.finetuning.tagging import (
 )
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 from rocbert_hf.visualization import plot_layer_weights
+
+from ..classifiers import bert_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +142,36 @@ def test_long_texts_are_found_whole_wherever_they_are_cut():
     assert all(len(row["input_ids"]) <= 20 for row in rows)
     assert all(label == -100 for row in rows for label in (row["labels"][0], row["labels"][-1]))
     assert EntityTagger(model, tokenizer, "BMES")(["", " "]) == [(), ()]
+
+
+def test_no_piece_is_longer_than_the_model_reads():
+    labels, tokenizer = label_names(["X"], "BIO"), bert_tokenizer()
+    assert tokenizer.model_max_length > 512  # it does not say
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=24, id2label=dict(enumerate(labels)), **sizes
+    )
+    tagger = EntityTagger(BertForTokenClassification(config), tokenizer)
+    assert len(tagger(["李雷在北京大学读书" * 20])) == 1
+
+
+def test_a_tagger_is_loaded_to_the_device_that_the_other_models_get(trained, monkeypatch):
+    monkeypatch.setattr("rocbert_hf.checkpoints.device_for", lambda device: device or "meta")
+    assert EntityTagger.from_pretrained(str(trained[0])).model.device.type == "meta"
+    assert EntityTagger.from_pretrained(str(trained[0]), "cpu").model.device.type == "cpu"
+
+
+def test_an_encoder_without_a_trained_head_is_no_tagger(trained, tmp_path):
+    model, tokenizer = (part.from_pretrained(trained[0]) for part in (AutoModel, AutoTokenizer))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no trained tagging head; finetune it first"):
+        EntityTagger.from_pretrained(str(tmp_path))
+
+
+def test_the_card_of_another_model_names_its_task(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForTokenClassification"]}')
+    assert "pipeline_tag: token-classification" in card_of(tmp_path, {"arguments": {}})
 
 
 def test_encoder_head_and_transitions_have_learning_rates_of_their_own(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 from ..attacks.attacked_text import AttackedText
 from ..attacks.kinds import ATTACKS
 from ..attacks.synthesizer import AdversarialSynthesizer
+from ..checkpoints import checked_device
 from ..data.entities import Entity, EntityText, EntityTexts, joins, pieces_of
 from ..data.entity_files import read_entities
 from ..data.entity_metrics import (
@@ -52,13 +53,14 @@ class TaggerEvaluationOptions:
     seed: int = option(0, "seed of the attacks")
     limit: int | None = option(None, "texts to measure on, from the first on", unset="all")
     skip_malformed: bool = option(False, "leave out sentences whose tags break the scheme, instead of stopping")
-    device: str | None = option(None, "device, such as cuda or cpu", unset="cpu")
+    device: str | None = option(None, "device, such as cuda or cpu", unset="a GPU if there is one")
 
     def __post_init__(self):
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1, got {self.ratio}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
+        checked_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,9 @@ def run_tagger_evaluation(options: TaggerEvaluationOptions) -> dict[str, Any]:
     texts = read_entities(options.test_file, split="test", skip_malformed=options.skip_malformed)
     texts = EntityTexts(texts.name, texts.texts[: options.limit], texts.scheme)
     tagger = EntityTagger.from_pretrained(options.model, options.device)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
     sets = evaluate_tagger(tagger, texts, options.attacks, options.ratio, options.seed)
     scores = summary(sets)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
     write_whole(options.output_dir / "report.html", report(sets, texts.name, options.model))
     write_whole(options.output_dir / "predictions.jsonl", "".join(predictions(sets)))
     write_json(options.output_dir / "scores.json", scores)

@@ -51,8 +51,12 @@ class RowOptions:
         "rows of your own, instead of --task: .tsv, .csv, .jsonl or .json, also packed, or a dataset of the Hub as "
         "owner/name:config",
     )
-    dev_file: str | None = option(None, "rows to stop early by", unset="a share of the train rows, see --dev-share")
-    test_file: str | None = option(None, "rows to measure on at the end", unset="those of the task, if it has any")
+    dev_file: str | None = option(
+        None, "with --train-file: rows to stop early by", unset="a share of the train rows, see --dev-share"
+    )
+    test_file: str | None = option(
+        None, "with --train-file: rows to measure on at the end", unset="those of the task, if there is one"
+    )
     text_column: str = option("text", "column of the files that holds the text")
     pair_column: str | None = option(
         None, "column of the files that holds the second text of a pair", unset="single texts"
@@ -80,6 +84,9 @@ class RowOptions:
             raise ValueError("give either task (with data_dir) or train_file")
         if self.task is not None and self.data_dir is None:
             raise ValueError("a task needs data_dir, the folder with its files")
+        own = [name for name in ("dev_file", "test_file", "pair_column") if getattr(self, name) is not None]
+        if self.task is not None and own:
+            raise ValueError(f"{', '.join(own)} needs train_file: a task has files and columns of its own")
         check_choices(self)
         if not 0 < self.dev_share < 1:
             raise ValueError(f"dev_share must lie between 0 and 1, got {self.dev_share}")
@@ -118,6 +125,8 @@ class AugmentationOptions:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         read_attacks(self.attacks)
+        if self.attacks != "paper" and not self.uses_attacks:
+            raise ValueError(f"attacks needs worst_of or augment, got {self.attacks} without them")
 
     @property
     def uses_attacks(self) -> bool:

@@ -100,6 +100,8 @@ def finetune(recipe: FinetuningRecipe, run: FinetuningOptions) -> dict[str, Any]
     run.output_dir.mkdir(parents=True, exist_ok=True)
     with locked_folder(run.output_dir):
         settings = recipe.settings()
+        if len(folders) > 1:
+            _check_folder_of_seeds(run)
         for seed, folder in folders.items():
             _check_folder(folder, {**settings, "seed": seed}, run)
         results = {
@@ -126,6 +128,15 @@ def over_seeds(results: list[Mapping[str, Any]]) -> dict[str, dict[str, dict[str
         for part in ("dev", "test")
         if part in results[0]
     }
+
+
+def _check_folder_of_seeds(run: FinetuningOptions) -> None:
+    """Raises ValueError where the means over the seeds would take the place of other results."""
+    folder = run.output_dir
+    if (folder / SETTINGS).exists():
+        raise ValueError(f"{folder} holds a run of one seed: name another output_dir for several seeds")
+    if (folder / RESULTS).exists() and not (run.resume or run.overwrite):
+        raise ValueError(f"{folder} holds results already: name another output_dir, or give --resume or --overwrite")
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any], run: FinetuningOptions) -> None:
@@ -173,18 +184,20 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
     """The model card: a RoCBERT's own, or one that says of another model how it was made and how good it is."""
     from huggingface_hub import ModelCardData
 
-    from ..hub.model_card import model_card
+    from ..hub.model_card import PIPELINES, model_card
 
     config = read_json(folder / "config.json")
     if config["model_type"] == "rocbert":
         return model_card(folder, results=results)
-    data = ModelCardData(language="zh", library_name="transformers", pipeline_tag="text-classification")
+    architecture = config["architectures"][0]
+    task = next((task for head, task in PIPELINES.items() if architecture.endswith(head)), None)
+    data = ModelCardData(language="zh", library_name="transformers", pipeline_tag=task)
     chosen = {name: value for name, value in results["arguments"].items() if value and not name.endswith("_dir")}
     tables = {"Options": chosen} | {f"Scores on {part}": results[part] for part in ("dev", "test") if part in results}
     blocks = [
         f"---\n{data.to_yaml()}\n---",
         f"# {folder.resolve().name}",
-        f"`{config['architectures'][0]}`, finetuned with `rocbert finetune`.",
+        f"`{architecture}`, finetuned with `rocbert finetune`.",
     ]
     for title, values in tables.items():
         rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]

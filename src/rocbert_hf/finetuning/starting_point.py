@@ -31,6 +31,8 @@ class StartOptions:
         if (self.model is None) == (self.preset is None):
             raise ValueError("give either model (to start from) or preset (from scratch)")
         check_choices(self)
+        if self.model is not None and self.architecture != ARCHITECTURES[0]:
+            raise ValueError(f"architecture needs preset: {self.model} has an architecture of its own")
         if self.max_length is not None and self.max_length < 3:
             raise ValueError(f"max_length must be at least 3 ([CLS], a token and [SEP]), got {self.max_length}")
 

@@ -30,6 +30,14 @@ def room_for_text(tokenizer: Any, max_length: int) -> int:
     return max_length - tokenizer.num_special_tokens_to_add()
 
 
+def length_limit(model: Any, tokenizer: Any, at_most: int = 512) -> int:
+    """Tokens, with special tokens, that model and tokenizer allow, but not more than `at_most`."""
+    limits = [at_most, tokenizer.model_max_length]
+    if getattr(model.config, "position_embedding_type", "absolute") == "absolute":
+        limits.append(getattr(model.config, "max_position_embeddings", at_most))
+    return min(limits)
+
+
 def cut_for(tokenizer: Any, text: EntityText, max_length: int) -> list[tuple[int, EntityText]]:
     """`cut` by this tokenizer's tokens; `max_length` counts special tokens too."""
     return cut(text, room_for_text(tokenizer, max_length), token_offsets(tokenizer, text.text))
@@ -89,26 +97,31 @@ class EntityTagger:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.labels = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
         self.scheme = scheme or getattr(model.config, "tagging_scheme", None) or _scheme_of_labels(self.labels)
-        self.max_length = max_length or min(tokenizer.model_max_length, 512)
+        self.max_length = max_length or length_limit(model, tokenizer)
 
     @classmethod
     def from_pretrained(cls, source: str, device: str | None = None, **kwargs: Any) -> EntityTagger:
         """
         The tagger that a folder or the Hub has.
 
+        Args:
+            source: folder or Hub id.
+            device: such as "cpu"; default: a GPU if there is one.
+            kwargs: of `EntityTagger`.
+
         Raises:
             OSError: there is none, or it is damaged.
-            ValueError: it is of another kind, or the device cannot be used.
+            ValueError: it is of another kind or has no trained head, or the device cannot be used.
         """
         from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-        from ..checkpoints import checked_device, loading
+        from ..checkpoints import checked_device, device_for, load_with_head, loading
 
-        device = checked_device(device)
+        device = device_for(checked_device(device))
         with loading("the tagger", source):
-            model = AutoModelForTokenClassification.from_pretrained(source)
+            model = load_with_head(AutoModelForTokenClassification, source, "tagging head; finetune it first")
             tokenizer = AutoTokenizer.from_pretrained(source)
-        return cls(model.to(device) if device else model, tokenizer, **kwargs)
+        return cls(model.to(device), tokenizer, **kwargs)
 
     def types(self) -> tuple[str, ...]:
         """The types of entity that it knows."""

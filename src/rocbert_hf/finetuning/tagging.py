@@ -35,7 +35,7 @@ from .adversarial import ADVERSARIAL_METHODS, AdversarialMethod, AdversarialTrai
 from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
 from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json
 from .starting_point import StartOptions
-from .tagger import EntityTagger, scores_of_rows, tagged_rows
+from .tagger import EntityTagger, length_limit, scores_of_rows, tagged_rows
 
 # `--preset bilstm`: the network without an encoder that NER papers compare with
 NO_ENCODER = "bilstm"
@@ -298,10 +298,7 @@ def make_tagger(start: StartOptions, options: TaggerOptions, labels: Sequence[st
         tokenizer, model = RoCBertTokenizer(), RoCBertForTokenClassification(config)
     else:
         tokenizer, model = _from_checkpoint(start.model, ours, named)
-    limits = [start.max_length or 512, tokenizer.model_max_length]
-    if getattr(model.config, "position_embedding_type", "absolute") == "absolute":
-        limits.append(model.config.max_position_embeddings)
-    tokenizer.model_max_length = min(limits)
+    tokenizer.model_max_length = length_limit(model, tokenizer, start.max_length or 512)
     return model, tokenizer
 
 
