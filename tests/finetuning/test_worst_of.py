@@ -1,6 +1,8 @@
 """Training on the worst of several attacked forms: which forms, which of them is learnt from, and the loss."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,6 +130,35 @@ def test_accumulation_and_a_resume_change_nothing(tmp_path):
     assert torch.equal(weights["whole"], weights["checkpoints"])
     assert torch.equal(model.classifier.weight, weights["whole"])
     assert torch.allclose(weights["accumulated"], weights["whole"], atol=1e-6)
+
+
+# plain gradient descent, so that a loss that is too large moves the weights too far
+PLAIN = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
+TWO_PROCESSES = """
+import sys, torch
+sys.path.insert(0, {root!r})
+from tests.finetuning.test_worst_of import PLAIN, make_trainer, tiny
+from tests.several_processes import leave
+trainer = make_trainer(tiny(), {folder!r}, per_device_train_batch_size=3, ddp_backend="gloo", **PLAIN)
+trainer.train()
+if trainer.is_world_process_zero():
+    torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), {folder!r} + "/two.pt")
+leave()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_weights_of_one(tmp_path, request):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES.format(root=str(request.config.rootpath), folder=str(tmp_path)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29615"]
+    subprocess.run([*launcher, str(script)], check=True, timeout=600)
+    model, before = tiny(), tiny().state_dict()
+    make_trainer(model, tmp_path, **PLAIN).train()
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    assert not torch.allclose(model.classifier.weight, before["classifier.weight"], atol=1e-3)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, two[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_without_a_form_there_is_nothing_to_learn_from():
