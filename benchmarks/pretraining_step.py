@@ -41,7 +41,7 @@ from rocbert_hf.pretraining import (
     TextSource,
     read_log,
 )
-from rocbert_hf.pretraining.trainer import adamw
+from rocbert_hf.pretraining.optimizer import adamw
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 
 CHANNELS = ("input_ids", "input_shape_ids", "input_pronunciation_ids")

@@ -26,7 +26,8 @@ from rocbert_hf.finetuning.classification import (
     read_classification_rows,
     weighted_loss,
 )
-from rocbert_hf.finetuning.optimization import OptimizationOptions, parameter_groups
+from rocbert_hf.finetuning.optimization import OptimizationOptions, learning_rate_of
+from rocbert_hf.pretraining.optimizer import parameter_groups
 from rocbert_hf.resources import demo_corpus
 
 from ..classifiers import bert_tokenizer
@@ -128,7 +129,8 @@ def test_the_head_learns_at_its_own_rate():
 
     model = RoCBertForSequenceClassification(RoCBertConfig.from_preset("tiny"))
     decayed = {name for name, _ in model.named_parameters() if name.endswith("dense.weight")}
-    groups = parameter_groups(model, 1e-5, {"": 1e-3, "classifier.bias": 1e-2}, 0.1, decayed)
+    rate_of = learning_rate_of(model, 1e-5, {"": 1e-3, "classifier.bias": 1e-2})
+    groups = parameter_groups(model, rate_of, lambda name, _: name in decayed, 0.1)
     rate = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.estimate import estimate, example_batch, saved_bytes
-from rocbert_hf.pretraining.trainer import adamw
+from rocbert_hf.pretraining.optimizer import adamw
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 SMALL |= {"vocab_size": 300, "shape_vocab_size": 300, "pronunciation_vocab_size": 100}

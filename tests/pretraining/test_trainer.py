@@ -17,9 +17,10 @@ from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
 from rocbert_hf.pretraining.corpus.text_source import TextSource
 from rocbert_hf.pretraining.devices import check_attention, choose_precision, make_accelerator, peak_flops
+from rocbert_hf.pretraining.optimizer import adamw
 from rocbert_hf.pretraining.reporting import read_log
 from rocbert_hf.pretraining.resuming import checkpoints_of
-from rocbert_hf.pretraining.trainer import RoCBertPretrainer, adamw, learning_rate_factor, save_run
+from rocbert_hf.pretraining.trainer import RoCBertPretrainer, learning_rate_factor, save_run
 from rocbert_hf.resources import demo_sentences
 
 SMALL = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}

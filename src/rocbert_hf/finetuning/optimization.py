@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..options import option
+from ..pretraining.optimizer import parameter_groups
 from .epochs import EpochDependent, FollowEpoch
 from .starting_point import StartOptions
 
@@ -26,7 +27,7 @@ class OptimizationOptions:
     epochs: float | None = option(None, "passes over the train rows, at most", unset="by the size of the model")
     batch_size: int | None = option(None, "texts per step", unset="by the size of the model")
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises")
-    weight_decay: float = option(0.01, "AdamW's, on matrices only")
+    weight_decay: float = option(0.01, "of AdamW, on all weights but biases, norms and the transitions of a CRF")
     patience: int = option(3, "stop after this many epochs without improvement on the dev rows")
     bf16: bool = option(False, "mixed precision with bfloat16, on a GPU or a CPU")
 
@@ -94,36 +95,27 @@ class HeadTrainer(Trainer):
         if self.optimizer is None and self.learning_rates:
             optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decayed = set(self.get_decay_parameter_names(self.model))
-            groups = parameter_groups(
-                self.model, self.args.learning_rate, self.learning_rates, self.args.weight_decay, decayed
-            )
+            rate = learning_rate_of(self.model, self.args.learning_rate, self.learning_rates)
+            groups = parameter_groups(self.model, rate, lambda name, _: name in decayed, self.args.weight_decay)
             self.optimizer = optimizer_class(groups, **settings)
         return super().create_optimizer(model)
 
 
-def parameter_groups(
-    model: nn.Module, learning_rate: float, others: Mapping[str, float], weight_decay: float, decayed: set[str]
-) -> list[dict[str, Any]]:
-    """Groups of an optimizer: one per learning rate, with and without weight decay.
+def learning_rate_of(model: nn.Module, learning_rate: float, others: Mapping[str, float]) -> Callable[[str], float]:
+    """The learning rate by the name of a parameter.
 
     Args:
         model: a model of transformers; its encoder is under `base_model_prefix`.
         learning_rate: of the encoder.
         others: see `HeadTrainer`.
-        decayed: names of the parameters that decay.
     """
     encoder = f"{model.base_model_prefix}."
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
+
+    def rate(name: str) -> float:
         fitting = [prefix for prefix in others if name.startswith(prefix) and (prefix or not name.startswith(encoder))]
-        rate = others[max(fitting, key=len)] if fitting else learning_rate
-        groups.setdefault((rate, name in decayed), []).append(parameter)
-    return [
-        {"params": parameters, "lr": rate, "weight_decay": weight_decay if decays else 0.0}
-        for (rate, decays), parameters in groups.items()
-    ]
+        return others[max(fitting, key=len)] if fitting else learning_rate
+
+    return rate
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,6 +23,7 @@ from .corpus.text_source import TextSource
 from .devices import device_name, make_accelerator, peak_flops, training_flops
 from .distillation import TEACHER, SentenceTeacher
 from .masking import IGNORED_LABEL
+from .optimizer import adamw
 from .reporting import Report, RunningMeans
 from .resuming import (
     check_same_model,
@@ -36,7 +36,6 @@ from .resuming import (
 )
 
 # What a converted encoder has anew. (The head's decoder is tied to the word vectors, and goes by their name.)
-CHANNEL_WEIGHTS = re.compile(r"\.fusion\.|\.embeddings\.(pronunciation|shape)|^cls\.")
 ATTACKED = "attack_"
 CLEAN = "labels_"
 
@@ -535,28 +534,6 @@ def _ignore_sigterm(_) -> None:
 
 def _labelled(batch: dict[str, torch.Tensor], name: str) -> int:
     return int((batch[name] != IGNORED_LABEL).sum()) if name in batch else 0
-
-
-def adamw(
-    model: torch.nn.Module, learning_rate: float, weight_decay: float, channel_learning_rate: float | None = None
-) -> torch.optim.AdamW:
-    """AdamW (fused where torch has it for the device) with weight decay on matrices only, as BERT's.
-
-    Args:
-        channel_learning_rate: of fusion, sound, shape and the head of masked language modelling; default, the same.
-    """
-    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            anew = channel_learning_rate is not None and CHANNEL_WEIGHTS.search(name)
-            kind = (channel_learning_rate if anew else learning_rate, parameter.ndim > 1)
-            groups.setdefault(kind, []).append(parameter)
-    devices = {parameter.device.type for parameters in groups.values() for parameter in parameters}
-    settings = [
-        {"params": parameters, "lr": rate, "weight_decay": weight_decay if is_matrix else 0.0}
-        for (rate, is_matrix), parameters in groups.items()
-    ]
-    return torch.optim.AdamW(settings, lr=learning_rate, fused=devices <= {"cpu", "cuda", "mps", "xpu"})
 
 
 def learning_rate_factor(progress: float, warmup_ratio: float) -> float:
