@@ -1,6 +1,7 @@
 """What users of transformers expect of every model, for every fusion and every head."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -265,6 +266,14 @@ def test_freezing_of_glyph_features_survives_resizing(make_model, fusion):
     assert before == (fusion in ("concat", "sum"))
     model.resize_token_embeddings(model.config.vocab_size + 3, mean_resizing=False)
     assert model.embeddings.shape_embed.weight.requires_grad == before
+
+
+@every_head
+def test_a_signature_names_the_outputs_that_can_be_asked_for(head):
+    parameters = inspect.signature(head.forward).parameters
+    further = parameters["kwargs"].annotation.__args__[0].__annotations__  # as transformers' own tests read it
+    assert {"output_attentions", "output_hidden_states"} <= further.keys()
+    assert "output_fusion_weights" in {*further, *parameters}
 
 
 @every_head

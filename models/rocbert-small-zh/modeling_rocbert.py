@@ -22,11 +22,18 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.models.roc_bert.modeling_roc_bert import RoCBertOnlyMLMHead
+from transformers.processing_utils import Unpack
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_rocbert import RoCBertConfig
 from .crf_rocbert import RoCBertTaggingHead
-from .encoder_rocbert import RoCBertModel, RoCBertModelOutput, RoCBertPreTrainedModel, with_fusion_weights
+from .encoder_rocbert import (
+    RoCBertKwargs,
+    RoCBertModel,
+    RoCBertModelOutput,
+    RoCBertPreTrainedModel,
+    with_fusion_weights,
+)
 from .losses_rocbert import (
     in_batch_contrastive_loss,
     mean_over_items,
@@ -66,7 +73,7 @@ class RoCBertForMaskedLM(RoCBertPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[RoCBertKwargs],
     ) -> MaskedLMOutput:
         num_items = kwargs.pop("num_items_in_batch", None)
         outputs = self.roc_bert(
@@ -129,7 +136,7 @@ class RoCBertForCausalLM(RoCBertPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[RoCBertKwargs],
     ) -> CausalLMOutputWithCrossAttentions:
         num_items = kwargs.pop("num_items_in_batch", None)
         # no argument of its own: Trainer would take every argument that is called labels for one that must be there
@@ -217,7 +224,7 @@ class RoCBertForSequenceClassification(RoCBertPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[RoCBertKwargs],
     ) -> SequenceClassifierOutput:
         num_items = kwargs.pop("num_items_in_batch", None)
         outputs = self.roc_bert(
@@ -270,7 +277,7 @@ class RoCBertForTokenClassification(RoCBertPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[RoCBertKwargs],
     ) -> TokenClassifierOutput:
         num_items = kwargs.pop("num_items_in_batch", None)
         outputs = self.roc_bert(
@@ -317,7 +324,7 @@ class RoCBertForMultipleChoice(RoCBertPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[RoCBertKwargs],
     ) -> MultipleChoiceModelOutput:
         num_items = kwargs.pop("num_items_in_batch", None)
         choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
@@ -366,7 +373,7 @@ class RoCBertForQuestionAnswering(RoCBertPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[RoCBertKwargs],
     ) -> QuestionAnsweringModelOutput:
         num_items = kwargs.pop("num_items_in_batch", None)
         outputs = self.roc_bert(

@@ -17,6 +17,8 @@ from transformers.models.roc_bert.modeling_roc_bert import (
     RoCBertPooler,
     RoCBertSelfAttention,
 )
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -32,6 +34,13 @@ from .crf_rocbert import RoCBertCRF
 from .fusion_rocbert import CHANNELS, RoCBertFusion, make_fusion
 from .layer_mix_rocbert import RoCBertLayerMix
 from .layers_rocbert import RoCBertEncoder, RoCBertLayer
+
+
+class RoCBertKwargs(TransformersKwargs, total=False):
+    """What every head takes beside its arguments: what any model of transformers does, and two outputs of `RoCBertModel`."""
+
+    output_fusion_weights: bool | None
+    output_layer_weights: bool | None
 
 
 class RoCBertPreTrainedModel(PreTrainedModel):
@@ -253,7 +262,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
         output_fusion_weights: bool | None = None,
         output_layer_weights: bool | None = None,
         output_positions: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> RoCBertModelOutput:
         """
         Args:

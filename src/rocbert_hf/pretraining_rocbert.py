@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
 from torch import nn
@@ -12,7 +11,13 @@ from transformers.processing_utils import Unpack
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_rocbert import RoCBertConfig
-from .encoder_rocbert import RoCBertModel, RoCBertPreTrainedModel, first_token, with_fusion_weights
+from .encoder_rocbert import (
+    RoCBertKwargs,
+    RoCBertModel,
+    RoCBertPreTrainedModel,
+    first_token,
+    with_fusion_weights,
+)
 from .fusion_rocbert import wide
 from .losses_rocbert import views_contrastive_loss
 
@@ -49,7 +54,7 @@ class RoCBertForPreTrainingOutput(ModelOutput):
 VIEW_INPUTS = ("input_ids", "input_shape_ids", "input_pronunciation_ids", "attention_mask", "token_type_ids")
 
 
-class RoCBertFurtherInputs(TypedDict, total=False):
+class RoCBertFurtherInputs(RoCBertKwargs, total=False):
     """
     What `RoCBertForPreTraining` takes beside its arguments. (Of those, transformers' `Trainer` takes every one with
     "label" in its name for labels without which there is no loss to evaluate.)
