@@ -53,6 +53,7 @@ class NoisyRecipe(SemiSupervisedRecipe):
     def __init__(self, options: argparse.Namespace, task: str, method: str, seed: int, noise: float, folder: Path):
         self.cell = (options, task, seed, noise)
         rest = folder / "unlabelled.txt"
+        target = MethodSpec.parse(method).target
         rows = RowOptions(task=task, data_dir=str(options.data_dir))
         rest.write_text("".join(text.replace("\n", " ") + "\n" for text in unlabelled_of(options, task, seed)), "utf-8")
         super().__init__(
@@ -70,9 +71,9 @@ class NoisyRecipe(SemiSupervisedRecipe):
                 str(rest),
                 MethodSpec.parse(method),
                 unlabelled_ratio=options.ratio,
-                augmentation=options.augmentation,
-                warm_up=options.warm_up if MethodSpec.parse(method).target is not None else None,
-                confidence=options.confidence if MethodSpec.parse(method).target in ("uda", "fixmatch") else None,
+                augmentation=options.augmentation if target not in (None, "pseudo-labels") else ["eda"],
+                warm_up=options.warm_up if target is not None else None,
+                confidence=options.confidence if target in ("uda", "fixmatch") else None,
             ),
         )
 

@@ -102,6 +102,12 @@ def test_labels_beyond_the_colours_are_drawn_as_others():
     assert len(shown) == 8
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_text_or_two_are_drawn_too(number):
+    figure = draw_points({"after": np.random.default_rng(0).normal(size=(number, 4))}, [0] * number, ["one", "two"])
+    assert sum(len(drawn.get_offsets()) for drawn in figure.axes[0].collections) == number
+
+
 def test_wrong_options_are_named():
     with pytest.raises(ValueError, match="plotted_texts must be at least 5, got 1"):
         GainOptions(plotted_texts=1)

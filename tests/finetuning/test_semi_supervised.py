@@ -110,7 +110,7 @@ def test_labels_that_are_paths_are_measured_at_each_level(files):
 
 
 def test_the_recipe_to_compare_with_differs_in_the_unlabelled_text_alone(files):
-    recipe = recipe_of(files, "fixmatch+esimcse+pgd", confidence=0.9, epsilon=0.5)
+    recipe = recipe_of(files, "fixmatch+esimcse+pgd", confidence=0.9, epsilon=0.5, mixup=0.5, queue_size=9)
     alone = recipe.without_unlabelled()
     assert str(alone.unlabelled_options.recipe) == "pgd"
     assert alone.unlabelled_options.epsilon == 0.5
@@ -164,6 +164,10 @@ def test_a_file_with_labels_is_read_if_one_says_so(files):
         ({"recipe": "fgm", "steps": 3}, "adversarial fgm has no steps"),
         ({"augmentation": ["backwards"]}, "augmentation must be one of none, word-repetition"),
         ({"adversarial_weight": 0.0}, "adversarial_weight must be above 0, got 0"),
+        ({"recipe": "supervised", "mixup": 0.5}, "mixup needs uda, fixmatch"),
+        ({"recipe": "uda", "queue_size": 9, "dup_rate": 0.1}, "queue_size, dup_rate needs esimcse in recipe, got uda"),
+        ({"recipe": "pseudo-labels", "augmentation": ["wild"]}, "augmentation is not used by pseudo-labels"),
+        ({"recipe": "uda+freelb", "adversarial_weight": 0.5}, "adversarial_weight is not used by freelb"),
     ],
 )
 def test_options_that_do_not_fit_are_named(files, options, named):

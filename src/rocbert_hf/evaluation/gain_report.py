@@ -178,8 +178,10 @@ def draw_points(points: Mapping[str, np.ndarray], labels: Sequence[int], names: 
     frequent = [label for label, _ in Counter(labels.tolist()).most_common(len(PALETTE) - 1)]
     figure = Figure(figsize=(5.2 * len(points), 4.6), layout="constrained")
     for axes, (title, vectors) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
-        perplexity = min(30.0, (len(vectors) - 1) / 3)
-        places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(vectors)
+        places = np.zeros((1, 2))
+        if len(vectors) > 1:  # of one point there is nothing to tell
+            perplexity = min(30.0, (len(vectors) - 1) / 3)
+            places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(vectors)
         others = ~np.isin(labels, frequent)
         axes.scatter(*places[others].T, s=6, color="#cccccc", label="others" if others.any() else None)
         for label, colour in zip(frequent, PALETTE, strict=False):

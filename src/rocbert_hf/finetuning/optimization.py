@@ -36,8 +36,8 @@ class OptimizationOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio must lie between 0 and 1, got {self.warmup_ratio}")
+        if not 0 <= self.warmup_ratio < 1:  # the Trainer takes 1 for one step
+            raise ValueError(f"warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
 

@@ -11,7 +11,7 @@ import copy
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,22 @@ from .text_augmentation import AUGMENTATIONS, WordRepetition, make_augmentation
 from .unlabelled_texts import SemiSupervisedCollator, SemiSupervisedTexts
 
 SUPERVISED, ESIMCSE = "supervised", "esimcse"
-# options of the target
+# the parts of a recipe, and what each may be
+PARTS = {"target": tuple(TARGETS), "esimcse": (ESIMCSE,), "adversarial": tuple(ADVERSARIAL_METHODS)}
 OF_TARGETS = ("confidence", "temperature", "warm_up")
+# options that change nothing without their part
+OPTIONS_OF = {
+    "target": (*OF_TARGETS, "augmentation", "consistency", "consistency_weight", "mixup"),
+    "esimcse": (
+        "contrastive_share",
+        "contrastive_temperature",
+        "momentum",
+        "queue_size",
+        "dup_rate",
+        "graded_negatives",
+    ),
+    "adversarial": ("epsilon", "alpha", "steps", "adversarial_weight"),
+}
 # unlabelled texts that the finished model is asked about, to see whether it says one label of all
 ASKED = 2000
 
@@ -66,7 +80,7 @@ class MethodSpec:
         """
         found: dict[str, Any] = {}
         for part in str(text).split("+") if text != SUPERVISED else []:
-            for kind, names in (("target", TARGETS), ("esimcse", (ESIMCSE,)), ("adversarial", ADVERSARIAL_METHODS)):
+            for kind, names in PARTS.items():
                 if part in names and kind not in found:
                     found[kind] = True if kind == "esimcse" else part
                     break
@@ -128,7 +142,9 @@ class UnlabelledOptions:
         choices=ANNEALINGS,
         unset="none are left out",
     )
-    adversarial_weight: float = option(1.0, "weight of the adversarial loss (alpha of the paper)")
+    adversarial_weight: float = option(
+        1.0, "with fgm, fgsm or pgd: weight of the adversarial loss (alpha of the paper)"
+    )
     epsilon: float | None = option(
         None, "with fgm, fgsm, pgd or freelb: size of the perturbation", unset="the method's own"
     )
@@ -156,12 +172,25 @@ class UnlabelledOptions:
         for name in ("adversarial_weight", "dup_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        self.method()
+        self._check_parts()
         self.objective()
         if self.recipe.target is not None:
             self.target(2)
-        elif unused := [name for name in OF_TARGETS if getattr(self, name) is not None]:
-            raise ValueError(f"{', '.join(unused)} needs {', '.join(TARGETS)} in recipe, got {self.recipe}")
+
+    def _check_parts(self) -> None:
+        """Raises ValueError where an option would change nothing."""
+        defaults = default_options()
+        given = [name for name, default in defaults.items() if getattr(self, name) != default]
+        for part, names in OPTIONS_OF.items():
+            unused = [name for name in names if name in given]
+            if unused and not getattr(self.recipe, part):
+                raise ValueError(f"{', '.join(unused)} needs {', '.join(PARTS[part])} in recipe, got {self.recipe}")
+        if "augmentation" in given and not TARGETS[self.recipe.target].trains_on_augmented:
+            raise ValueError(
+                f"augmentation is not used by {self.recipe.target}, which learns from the texts themselves"
+            )
+        if "adversarial_weight" in given and self.recipe.adversarial == "freelb":
+            raise ValueError("adversarial_weight is not used by freelb, which has no loss of the texts as they are")
 
     def target(self, labels: int) -> ConsistencyTarget:
         """The target, for so many labels."""
@@ -169,13 +198,9 @@ class UnlabelledOptions:
 
     def method(self) -> AdversarialMethod | None:
         """The adversarial method; None for none."""
-        given = {"epsilon": self.epsilon, "alpha": self.alpha, "steps": self.steps}
         if self.recipe.adversarial is None:
-            if unused := [name for name, value in given.items() if value is not None]:
-                raise ValueError(
-                    f"{', '.join(unused)} needs {', '.join(ADVERSARIAL_METHODS)} in recipe, got {self.recipe}"
-                )
             return None
+        given = {"epsilon": self.epsilon, "alpha": self.alpha, "steps": self.steps}
         if self.recipe.adversarial != "freelb":
             given["weight"] = self.adversarial_weight
         return make_adversarial(self.recipe.adversarial, **given)
@@ -191,6 +216,15 @@ class UnlabelledOptions:
             contrastive_share=self.contrastive_share,
             **parts,
         )
+
+
+def default_options() -> dict[str, Any]:
+    """The options of the parts of a recipe, as they are if nobody gives them."""
+    default = {
+        of.name: of.default if of.default_factory is MISSING else of.default_factory()
+        for of in fields(UnlabelledOptions)
+    }
+    return {name: default[name] for names in OPTIONS_OF.values() for name in names}
 
 
 class SemiSupervisedRecipe(ClassificationRecipe):
@@ -229,8 +263,9 @@ class SemiSupervisedRecipe(ClassificationRecipe):
     def without_unlabelled(self) -> SemiSupervisedRecipe:
         """The same recipe on the labelled texts alone, to compare with."""
         alone = copy.copy(self)
-        method = replace(self.unlabelled_options.recipe, target=None, esimcse=False)
-        alone.unlabelled_options = replace(self.unlabelled_options, recipe=method, **dict.fromkeys(OF_TARGETS))
+        method, default = replace(self.unlabelled_options.recipe, target=None, esimcse=False), default_options()
+        unused = {name: default[name] for part in ("target", "esimcse") for name in OPTIONS_OF[part]}
+        alone.unlabelled_options = replace(self.unlabelled_options, recipe=method, **unused)
         return alone
 
     def read(self) -> str:
