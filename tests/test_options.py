@@ -111,7 +111,7 @@ def test_wrong_values_are_one_line_that_names_the_flag(capsys, argv, told):
 
 def test_help_comes_from_the_fields_and_shows_defaults(capsys, tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text("steps: 7\n", encoding="utf-8")
+    file.write_text("steps: 7\nrate: 0\n", encoding="utf-8")
     with pytest.raises(SystemExit) as end:
         parse_options([Options], ["--help", "--config", str(file)], description="Do it.")
     assert end.value.code == 0
@@ -121,6 +121,7 @@ def test_help_comes_from_the_fields_and_shows_defaults(capsys, tmp_path):
         "folder of a model (required)",
         "how it is done; one of fast, slow (default: fast)",
         "steps to take, 5% of them warm up (default: 7)",
+        "learning rate (default: 0.0)",
         "--cut, --no-cut cut what is too long (default: no)",
         "names to take (default: all)",
         "-n",

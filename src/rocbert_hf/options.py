@@ -337,7 +337,7 @@ def _help(metadata: Mapping[str, Any], default: Any) -> str:
     if isinstance(default, dict):
         default = ",".join(f"{name}={value}" for name, value in default.items())
     shown = metadata.get("unset") if default is None or default == "" else default
-    return f"{help_} (default: {shown})" if shown else help_
+    return help_ if shown in (None, "") else f"{help_} (default: {shown})"
 
 
 def _with_dashes(text: str) -> str:

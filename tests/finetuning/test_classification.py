@@ -170,6 +170,10 @@ def test_class_weights_make_every_label_weigh_the_same():
         ),
         (["--model", "x", "--architecture", "bert", "--train-file", "x.tsv"], "architecture needs preset"),
         (["--preset", "tiny", "--train-file", "x.tsv", "--metric", "mcc"], "metric"),
+        (
+            ["--preset", "tiny", "--train-file", "x.tsv", "--seeds", "0", "-1"],
+            "seeds must not be negative, got [0, -1]",
+        ),
         (["--preset", "tiny", "--train-file", "x.tsv", "--dev-share", "1"], "dev_share"),
         (["--preset", "tiny", "--train-file", "x.tsv", "--warmup-ratio", "1"], "warmup_ratio must be at least 0 and"),
         (["--task-type", "regression", "--preset", "tiny"], "task_type must be one of classification"),

@@ -55,7 +55,7 @@ class ConvertOptions:
 def convert(options: ConvertOptions) -> None:
     """Convert a checkpoint of another layout to RoCBERT, or one of RoCBERT to transformers' roc_bert
 
-    It reads transformers' roc_bert, the authors' layout, and encoders that know Chinese: BERT, ERNIE, RoBERTa, XLM-R. It prints the
+    It reads transformers' roc_bert, the authors' layout, and encoders that know Chinese: BERT, ERNIE, NEZHA, RoBERTa, XLM-R. It prints the
     maximum difference of the outputs before and after, and what a user should know of the result.
     """
     from ..conversion import convert as run

@@ -15,7 +15,7 @@ def convert(source: str | os.PathLike, output: str | os.PathLike, **options) -> 
     Args:
         source: folder, or repository of the Hub.
         output: folder to write, a new one.
-        **options: those of the converter that the source needs: `warm_start` for BERT, ERNIE, RoBERTa and XLM-R, `from_released` for
+        **options: those of the converter that the source needs: `warm_start` for BERT, ERNIE, NEZHA, RoBERTa and XLM-R, `from_released` for
             the authors' layout; the others have none.
 
     Raises:

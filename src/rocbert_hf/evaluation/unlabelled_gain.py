@@ -33,11 +33,11 @@ class GainOptions:
     compare: bool = option(True, "also train on the labelled texts alone, and tell the difference")
     attackers: list[AttackerSpec] = option(
         [AttackerSpec("adv")],
-        "attackers of the robust accuracy, besides FGM and PGD on the embeddings, such as adv, textfooler, argot",
+        "attackers to measure the robust accuracy under, besides FGM and PGD on the embeddings: adv, textfooler, argot",
         parse=AttackerSpec.parse,
         separator=",",
     )
-    attacked_texts: int = option(200, "texts of the robust accuracy, drawn at random; 0 to leave it out")
+    attacked_texts: int = option(200, "texts to measure the robust accuracy on, drawn at random; 0 to leave it out")
     plotted_texts: int = option(600, "texts in the plots of representations, drawn at random")
 
     def __post_init__(self):

@@ -39,6 +39,8 @@ class FinetuningOptions:
         self.output_dir = Path(self.output_dir)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must name at least one, and none twice, got {self.seeds}")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds must not be negative, got {self.seeds}")
         if self.resume and self.overwrite:
             raise ValueError("give either resume or overwrite")
 

@@ -57,7 +57,9 @@ class EntityRowOptions:
     dev_share: float = option(0.1, "share of the train texts to choose by if there is no dev file")
     limit: int | None = option(None, "train texts to use, from the first on", unset="all")
     file_scheme: str | None = option(None, "tags of the files", choices=SCHEMES, unset="recognised")
-    scheme: str | None = option(None, "tags that the model learns", choices=SCHEMES, unset="those of the train file")
+    scheme: str | None = option(
+        None, "tags that the model learns", choices=SCHEMES, unset="those of the train file, or BMES if it has spans"
+    )
     skip_malformed: bool = option(False, "leave out sentences whose tags break the scheme, instead of stopping")
 
     def __post_init__(self):
