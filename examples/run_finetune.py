@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import DataCollatorWithPadding, set_seed
+from transformers import DataCollatorWithPadding, EarlyStoppingCallback, set_seed
 
 from rocbert_hf.attacks import augment
 from rocbert_hf.data import read_labelled
@@ -66,6 +66,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=scores,
+        learning_rates=optimization.learning_rates,
+        callbacks=[EarlyStoppingCallback(optimization.patience)],
     )
     trainer.train()
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import set_seed
+from transformers import EarlyStoppingCallback, set_seed
 
 from rocbert_hf.data import LabelledTexts, read_labelled, read_rows
 from rocbert_hf.data.scores import classification_scores, confusion_matrices
@@ -84,14 +84,9 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             esimcse=ESimCSE(encoder_of(model)) if uses else None,
             adversarial=PGD(epsilon=0.5, weight=0.5),
         )
+        forms = {"augmentation": EasyDataAugmentation(), "positive": WordRepetition()}
         texts = SemiSupervisedTexts(
-            train.texts,
-            train.label_ids(names),
-            unlabelled if uses else [],
-            example.ratio,
-            augmentation=EasyDataAugmentation(),
-            positive=WordRepetition(),
-            seed=example.seed,
+            train.texts, train.label_ids(names), unlabelled if uses else [], example.ratio, seed=example.seed, **forms
         )
         folder = example.output_dir / name.replace(" ", "-")
         arguments = optimization.training_arguments(folder, example.seed, start, model.config.hidden_size, "accuracy")
@@ -105,6 +100,8 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             processing_class=tokenizer,
             data_collator=SemiSupervisedCollator(tokenizer),
             compute_metrics=scores,
+            learning_rates=optimization.learning_rates,
+            callbacks=[EarlyStoppingCallback(optimization.patience)],
         )
         trainer.train()
         results[name] = trainer.predict(tokenized(test.texts, test.label_ids(names), tokenizer)).metrics

@@ -245,8 +245,7 @@ class ClassificationRecipe(FinetuningRecipe):
         arguments = self.optimization.training_arguments(
             folder, seed, self.start, model.config.hidden_size, self.row_options.metric
         )
-        head_rate, draws = self.optimization.head_learning_rate, self.augmentation.worst_of
-        if draws:
+        if draws := self.augmentation.worst_of:
             arguments.train_sampling_strategy = "random"  # grouping by length would make every item before training
             dataset = AttackedTexts(examples, draws, seed)
             collator = AttackedCollator(tokenizer, AdversarialSynthesizer(read_attacks(self.augmentation.attacks)))
@@ -255,7 +254,7 @@ class ClassificationRecipe(FinetuningRecipe):
         trainer = (partial(WorstOfTrainer, agreement=self.augmentation.agreement) if draws else HeadTrainer)(
             model,
             arguments,
-            learning_rates=None if head_rate is None else {"": head_rate},
+            learning_rates=self.optimization.learning_rates,
             train_dataset=dataset,
             eval_dataset=tokenized_examples(rows.dev, tokenizer),
             processing_class=tokenizer,

@@ -41,6 +41,11 @@ class OptimizationOptions:
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
 
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """For `HeadTrainer`: the head's, if it has one of its own."""
+        return {} if self.head_learning_rate is None else {"": self.head_learning_rate}
+
     def training_arguments(
         self, folder: Path, seed: int, start: StartOptions, hidden_size: int, metric: str
     ) -> TrainingArguments:

@@ -352,12 +352,11 @@ class SemiSupervisedRecipe(ClassificationRecipe):
         )
         arguments.train_sampling_strategy = "random"  # grouping by length would make every item before training
         arguments.logging_strategy, arguments.logging_steps = IntervalStrategy.STEPS, 0.02  # of all steps
-        head_rate = self.optimization.head_learning_rate
         return SemiSupervisedTrainer(
             model,
             arguments,
             objective=self._objective(model, arguments),
-            learning_rates=None if head_rate is None else {"": head_rate},
+            learning_rates=self.optimization.learning_rates,
             train_dataset=texts,
             eval_dataset=tokenized_examples(rows.dev, tokenizer),
             processing_class=tokenizer,
