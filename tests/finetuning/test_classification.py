@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from rocbert_hf import RoCBertForSequenceClassification
+from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertTokenizer
 from rocbert_hf.attackers import Example, ModelClassifier
 from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.cli import main
@@ -27,6 +27,7 @@ from rocbert_hf.finetuning.classification import (
     weighted_loss,
 )
 from rocbert_hf.finetuning.optimization import OptimizationOptions, learning_rate_of
+from rocbert_hf.finetuning.tagging import TaggerOptions, make_tagger
 from rocbert_hf.pretraining.optimizer import parameter_groups
 from rocbert_hf.resources import demo_corpus
 
@@ -125,8 +126,6 @@ def test_bf16_trains_on_a_processor_without_a_gpu(tmp_path, files):
 
 
 def test_the_head_learns_at_its_own_rate():
-    from rocbert_hf import RoCBertConfig
-
     model = RoCBertForSequenceClassification(RoCBertConfig.from_preset("tiny"))
     decayed = {name for name, _ in model.named_parameters() if name.endswith("dense.weight")}
     rate_of = learning_rate_of(model, 1e-5, {"": 1e-3, "classifier.bias": 1e-2})
@@ -138,6 +137,15 @@ def test_the_head_learns_at_its_own_rate():
             continue
         expected = 1e-5 if name.startswith("roc_bert.") else 1e-2 if name == "classifier.bias" else 1e-3
         assert rate[id(parameter)] == (expected, 0.1 if name in decayed else 0.0), name
+
+
+def test_a_checkpoint_in_half_precision_is_trained_in_single_precision(tmp_path):
+    RoCBertForSequenceClassification(RoCBertConfig.from_preset("tiny")).half().save_pretrained(tmp_path)
+    RoCBertTokenizer().save_pretrained(tmp_path)
+    start = StartOptions(model=str(tmp_path))
+    model, _ = start.make("SequenceClassification", ("no", "yes"))
+    tagger, _ = make_tagger(start, TaggerOptions(classifier_head="linear"), ("O", "B-X", "I-X"), "BIO")
+    assert model.dtype == tagger.dtype == torch.float32
 
 
 def test_class_weights_make_every_label_weigh_the_same():

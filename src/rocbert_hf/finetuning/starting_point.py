@@ -50,12 +50,13 @@ class StartOptions:
             task_length: tokens that hold nearly all texts of the task, for `max_length` None.
 
         Returns:
-            (model, tokenizer). The tokenizer's `model_max_length` is the length that the model is trained with, and it is
-            saved.
+            (model, tokenizer). The model has weights in single precision. The tokenizer's `model_max_length` is the length
+            that the model is trained with, and it is saved.
 
         Raises:
             OSError, ValueError: the checkpoint cannot be loaded, or there is no such preset.
         """
+        import torch
         import transformers
 
         from .. import configuration_rocbert, modeling_rocbert
@@ -66,8 +67,9 @@ class StartOptions:
         if self.model is not None:
             with loading("the model", self.model):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
+                # a checkpoint may be kept in half precision, but steps of AdamW are too small for it
                 model = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
-                    self.model, num_labels=len(labels), ignore_mismatched_sizes=True, **named
+                    self.model, dtype=torch.float32, num_labels=len(labels), ignore_mismatched_sizes=True, **named
                 )
         else:
             config = configuration_rocbert.RoCBertConfig.from_preset(self.preset, **named)

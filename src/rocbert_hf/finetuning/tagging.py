@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForTokenClassification,
@@ -317,7 +318,10 @@ def _from_checkpoint(source: str, ours: dict[str, Any], named: dict[str, Any]) -
                     f"{config.model_type}: give --classifier-head linear alone, or `rocbert convert` it first"
                 )
             config = AutoConfig.from_pretrained(source, **named)
-        model = AutoModelForTokenClassification.from_pretrained(source, config=config, ignore_mismatched_sizes=True)
+        # in single precision, however it is kept: steps of AdamW are too small for half precision
+        model = AutoModelForTokenClassification.from_pretrained(
+            source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
     return tokenizer, model
 
 
