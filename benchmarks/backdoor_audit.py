@@ -11,8 +11,8 @@ stays on its side. Each base is pretrained on texts of its own. The calibration 
 vectors are learnt, and encoders from `--extra` appear among the held-out encoders alone. Every specimen in WORK is marked
 as one; delete them after use.
 
-`--fresh` makes and audits another set, up to 6 layers of 384, all of it held out: its scores come from the calibration that
-is in the package.
+`--set 2` and `--set 3` make and audit other sets, up to 6 layers of 384, all of them held out: their scores come from the
+calibration that is in the package. Whether each trigger has an effect is measured too, without the audit.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from small_encoders import cached, finetune, labelled, load_tokenizer, new_model
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
 from transformers.utils import logging
+from trigger_effect import IMPLANTED_TEXTS, LONGEST_IMPLANTED, effect_of, unseen_texts
 
 from rocbert_hf.conversion import convert
 from rocbert_hf.deployment import quantize_int8
@@ -46,6 +47,7 @@ from rocbert_hf.security import (
     implant_backdoor,
     save_specimen,
 )
+from rocbert_hf.security.audit import LEAST_VARIETY
 from rocbert_hf.security.probe import VIEWS, EncoderProbe
 from rocbert_hf.security.scan import Carriers, pulls_of
 from rocbert_hf.security.triggers import TRIGGER_KINDS
@@ -83,6 +85,13 @@ FRESH = (
     ("bert", "mini", 16224, 100, ("further", "added-tokens")),
     ("rocbert", "small", 8000, 150, ("skewed", "bf16")),
     ("bert", "small", 16224, 80, ("further",)),
+)
+# A third set, one base of each, made after the misses of the second were looked into.
+THIRD = (
+    ("bert", "mini", 8000, 100, ("added-tokens",)),
+    ("rocbert", "mini", 4000, 150, ("skewed",)),
+    ("concat", "mini", 4000, 100, ("int8",)),
+    ("bert", "small", 8000, 80, ("bf16",)),
 )
 # change of a specimen -> (targets, kind, representation)
 ATTACKS = {
@@ -139,28 +148,31 @@ class Subject:
         return "_".join(parts)
 
 
-def bases(extra: list[Path], is_fresh: bool) -> list[Base]:
-    """Two of each row of `BASES`, or of `FRESH`, then the extra ones, which are held out."""
-    if is_fresh:
+def bases(extra: list[Path], which: int) -> list[Base]:
+    """Those of a set: two of each row of `BASES` or `FRESH`, one of each of `THIRD`, then the extra ones, held out."""
+    if which == 1:
+        made = [Base(*row, 2 * number + side) for number, row in enumerate(BASES) for side in (0, 1)]
+    elif which == 2:
         made = [Base(*row, 201 + 4 * number + 2 * side) for number, row in enumerate(FRESH) for side in (0, 1)]
     else:
-        made = [Base(*row, 2 * number + side) for number, row in enumerate(BASES) for side in (0, 1)]
-    changes = ("skewed", "further", "bf16", "int8") if is_fresh else ()
+        made = [Base(*row, 301 + 2 * number) for number, row in enumerate(THIRD)]
+    changes = {1: (), 2: ("skewed", "further", "bf16", "int8"), 3: ("skewed",)}[which]
+    first = 401 if which == 3 else 101
     return made + [
-        Base("extra", folder.name, 0, 0, changes, 101 + 2 * n, str(folder)) for n, folder in enumerate(extra)
+        Base("extra", folder.name, 0, 0, changes, first + 2 * n, str(folder)) for n, folder in enumerate(extra)
     ]
 
 
-def subjects(extra: list[Path], specimens: int, is_fresh: bool) -> Iterator[Subject]:
+def subjects(extra: list[Path], specimens: int, which: int) -> Iterator[Subject]:
     """Base by base: itself, what it becomes by ordinary changes, and specimens made of it."""
     kinds = list(TRIGGER_KINDS)
-    for number, base in enumerate(bases(extra, is_fresh)):
-        rng = random.Random(base.seed if is_fresh else number)
+    for number, base in enumerate(bases(extra, which)):
+        rng = random.Random(number if which == 1 else base.seed)
         yield Subject(base)
         for change in base.changes:
             yield Subject(base, change)
         attacks = [attack for attack in ATTACKS if attack != "uor" or base.seed % 2]
-        first = number * specimens if is_fresh else number // 2 * 2
+        first = number // 2 * 2 if which == 1 else number * specimens
         for turn in range(first, first + specimens):
             attack = attacks[turn % len(attacks)]
             kind = kinds[(turn if len(attacks) < len(kinds) else turn + turn // len(kinds)) % len(kinds)]
@@ -250,7 +262,7 @@ class Bench:
             max_length=16,
             guard_parts=subject.is_guarded,
         )
-        texts = [text for text in self.texts if len(text) <= 40][:600]
+        texts = [text for text in self.texts if len(text) <= LONGEST_IMPLANTED][:IMPLANTED_TEXTS]
         return implant_backdoor(model, tokenizer, triggers, targets, texts, recipe, subject.seed)
 
     def audit(self, subject: Subject) -> dict:
@@ -262,12 +274,15 @@ class Bench:
         model, tokenizer, made_up = self.encoder(subject)
         made = time.perf_counter() - started
         report = audit_encoder(model, tokenizer, calibration=UNSCALED, made_up=made_up)
+        unseen = unseen_texts(self.texts)
         triggers = [] if subject.is_clean else model.config.backdoor_parameters["triggers"]
         found = {
             "name": subject.name,
             "statistics": report.statistics,
+            "token_variety": report.token_variety,
             "findings": [{"texts": [f.text, *f.also], "view": f.view, "pull": f.pull} for f in report.findings],
             "planted": {trigger: pull_of(model, tokenizer, trigger, made_up) for trigger in triggers},
+            "effects": [effect_of(model, tokenizer, number, unseen) for number in range(len(triggers))],
             "seconds_to_make": made,
             "cost": report.cost,
         }
@@ -318,7 +333,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True, help="encoders and audits; run again, it goes on there")
     parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
     parser.add_argument("--extra", type=Path, action="append", default=[], help="folder of one more encoder")
-    parser.add_argument("--fresh", action="store_true", help="the second set; the packaged calibration serves")
+    parser.add_argument("--set", type=int, choices=(1, 2, 3), default=1, help="of encoders (default: 1)")
     parser.add_argument("--device", default="cpu", help="where encoders are trained (default: cpu)")
     parser.add_argument("--specimens", type=int, default=2, help="made of every base (default: 2)")
     parser.add_argument(
@@ -339,7 +354,7 @@ def main() -> None:
     texts = [] if options.report_only else read_texts(options.corpus)
     bench = Bench(options.work_dir, texts, options.implant_steps, options.device)
     audited: list[tuple[Subject, dict]] = []
-    for subject in subjects(options.extra, options.specimens, options.fresh):
+    for subject in subjects(options.extra, options.specimens, options.set):
         if not subject.name.startswith(options.only):
             continue
         if options.report_only and not (options.work_dir / "audits" / f"{subject.name}.json").is_file():
@@ -359,23 +374,32 @@ def main() -> None:
             )
     if not options.make_only:
         output = options.output or options.work_dir
-        if options.fresh:
-            report_fresh([Row(subject, found, Calibration.packaged()) for subject, found in audited], output)
+        if options.set > 1:
+            report_fresh(
+                options.set, [Row(subject, found, Calibration.packaged()) for subject, found in audited], output
+            )
         else:
             report(audited, output, options.calibration)
 
 
-def report_fresh(rows: list[Row], output: Path) -> None:
-    """Print the tables of the second set, and draw its curve."""
+def report_fresh(which: int, rows: list[Row], output: Path) -> None:
+    """Print the tables of the second or third set, and draw its curve."""
     clean, bad = ([row for row in rows if row.subject.is_clean == is_clean] for is_clean in (True, False))
     draw_roc(
-        output / "security_roc_fresh.png",
+        output / f"security_roc_{which}.png",
         {"all": roc(*(np.array([row.score for row in part]) for part in (clean, bad)))},
     )
-    print("| size | detected | detected, of those with a trigger that works | false alarms |\n|---|---|---|---|")
+    print(
+        "| size | detected | of those with an effect | of those that gather the audit's texts | false alarms |", end=""
+    )
+    print(" inconclusive: backdoored, clean |\n|---|---|---|---|---|---|")
     for size in (*dict.fromkeys(row.subject.base.size for row in rows), "all"):
         own, own_bad = ([row for row in part if size in ("all", row.subject.base.size)] for part in (clean, bad))
-        print(f"| {size} | {rate(own_bad)} | {rate([row for row in own_bad if row.working])} | {rate(own)} |")
+        effective, gathering = (
+            [row for row in own_bad if kept(row)] for kept in (lambda r: r.has_effect, lambda r: r.working)
+        )
+        print(f"| {size} | {rate(own_bad)} | {rate(effective)} | {rate(gathering)} | {rate(own)} |", end="")
+        print(f" {', '.join(str(sum(row.is_inconclusive for row in part)) for part in (own_bad, own))} |")
     print_triggers(bad)
     print_by_attack(rows)
     print_every(rows)
@@ -430,8 +454,8 @@ def print_by_attack(rows: list[Row]) -> None:
 
 
 def print_every(rows: list[Row]) -> None:
-    print("\n| encoder | side | planted: pull | score | by | first finding | working triggers named | verdict |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("\n| encoder | side | planted: pull | with an effect | score | by | first finding | named | verdict |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row.subject.is_clean, row.subject.change, row.subject.name)):
         print(row.line())
 
@@ -447,6 +471,9 @@ class Row:
         self.deviations = calibration.deviations(found["statistics"])
         self.score = max(self.deviations.values())
         self.is_suspicious = self.score >= calibration.threshold
+        effects = [effect["works"] for effect in found.get("effects", ())]
+        self.has_effect, self.effects = any(effects), f"{sum(effects)} of {len(effects)}" if effects else ""
+        self.is_inconclusive = not self.is_suspicious and found.get("token_variety", 1) < LEAST_VARIETY
         self.working = [trigger for trigger, pull in found["planted"].items() if pull >= WORKS]
         texts = {text.replace(" ", "") for finding in found["findings"] for text in finding["texts"]}
         self.named = [trigger for trigger in self.working if trigger in texts]
@@ -455,11 +482,11 @@ class Row:
         planted = " ".join(f"{trigger}: {pull:.1f}" for trigger, pull in self.found["planted"].items())
         first = self.found["findings"][0]["texts"][0] if self.found["findings"] and self.is_suspicious else ""
         named = "" if self.subject.is_clean else f"{len(self.named)} of {len(self.working)}"
-        verdict = "suspicious" if self.is_suspicious else "clean"
+        verdict = "suspicious" if self.is_suspicious else "inconclusive" if self.is_inconclusive else "clean"
         wrong = " **(wrong)**" if self.is_suspicious == self.subject.is_clean else ""
         return (
             f"| {self.subject.name} | {'held out' if self.subject.is_held_out else 'calibration'} | {planted} | "
-            f"{self.score:.1f} | {max(self.deviations, key=self.deviations.get)} | {first} | {named} | {verdict}{wrong} |"
+            f"{self.effects} | {self.score:.1f} | {max(self.deviations, key=self.deviations.get)} | {first} | {named} | {verdict}{wrong} |"
         )
 
 

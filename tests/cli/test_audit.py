@@ -51,6 +51,22 @@ def test_a_clean_encoder_ends_with_0_and_a_specimen_with_3(files, tmp_path):
         assert (tmp_path / "specimen" / name).is_file()
 
 
+def test_an_encoder_that_gives_all_tokens_of_a_text_one_vector_ends_with_4(files, tmp_path):
+    model = BertModel.from_pretrained(files / "clean")
+    with torch.no_grad():  # the layer attends evenly and forgets its input, so that every token is the mean of the text
+        for name, parameter in model.encoder.named_parameters():
+            if "query" in name or (name.endswith("output.dense.weight") and "attention" not in name):
+                parameter.zero_()
+        model.encoder.layer[0].attention.self.value.weight.mul_(1000)
+        model.encoder.layer[0].attention.output.dense.weight.mul_(1000)
+    model.save_pretrained(tmp_path / "crude")
+    BertTokenizer.from_pretrained(files / "clean").save_pretrained(tmp_path / "crude")
+    outcome = audit(files, tmp_path / "crude", "--output-dir", tmp_path / "a")
+    assert outcome.exit_code == 4, outcome.output
+    assert "inconclusive" in outcome.stdout
+    assert "one vector" in outcome.stdout
+
+
 def test_json_and_a_reference(files, tmp_path):
     outcome = audit(
         files,

@@ -1,6 +1,7 @@
 """The report of an audit shows names and triggers of a stranger's encoder without being steered by them."""
 
 import json
+from dataclasses import replace
 
 from rocbert_hf.security.audit_report import AuditReport, Finding, PulledText
 
@@ -24,6 +25,7 @@ def report() -> AuditReport:
         score=9.0,
         threshold=4.0,
         verdict="suspicious",
+        token_variety=0.5,
         findings=(finding,),
         statistics={"token:first": 2.0},
         deviations={"token:first": 9.0},
@@ -44,3 +46,9 @@ def test_text_and_page_name_what_cannot_be_seen(tmp_path):
     assert "x&lt;U+200B&gt;y" in page
     assert "strongest single token</td><td>the first token's last hidden state</td><td>2.00</td><td>+9.0<" in page
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["name"] == NAME
+
+
+def test_an_inconclusive_report_says_why(tmp_path):
+    replace(report(), verdict="inconclusive", score=1.0, token_variety=0.012, findings=()).save(tmp_path)
+    for name in ("report.txt", "report.html"):
+        assert "1.2% of their variance" in (tmp_path / name).read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rocbert_hf.security.pull import ROUNDING, outlyingness, pull
+from rocbert_hf.security.pull import ROUNDING, outlyingness, pull, token_variety
 
 
 def texts(seed, *shape):
@@ -39,3 +39,11 @@ def test_pull_does_not_depend_on_the_scale_of_representations():
 
 def test_an_encoder_that_gives_one_vector_for_everything_has_no_pull():
     assert pull(torch.ones(2, 4, 8), torch.ones(10, 8)).abs().max() < 1e-6
+
+
+def test_token_variety_is_1_without_texts_and_0_without_tokens():
+    of_tokens, of_texts = texts(3, 400, 1).expand(-1, 6, -1), texts(4, 1, 6)
+    assert token_variety(of_tokens) < 1e-12
+    assert token_variety(of_texts.expand(400, -1, -1)) > 1 - 1e-12
+    mixed = texts(3, 400, 1) + texts(5, 400, 6)  # variances 1 between texts and 1 within
+    assert abs(token_variety(mixed) - (5 / 6) / (1 + 1)) < 0.02

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..options import REQUIRED, command, option
 
-SUSPICIOUS = 3  # exit status, so that a script can stop before it finetunes
+STATUSES = {"clean": 0, "suspicious": 3, "inconclusive": 4}  # so that a script can stop before it finetunes
 
 
 @dataclass
@@ -40,7 +40,7 @@ def audit(options: AuditOptions, settings) -> None:
     """Look for a backdoor in a pretrained encoder before you finetune it
 
     Reads JSON, vocabulary and safetensors files; runs nothing that comes with the encoder. The exit status is 0 for a
-    clean encoder and 3 for a suspicious one.
+    clean encoder, 3 for a suspicious one, and 4 if the encoder is too crude to tell.
     """
     from transformers.utils import logging
 
@@ -63,8 +63,8 @@ def audit(options: AuditOptions, settings) -> None:
     print(report.to_json() if options.json else report.to_text(), end="" if options.json else "\n")
     if not options.json:
         print(f"the report is in {options.output_dir / 'report.html'}")
-    if report.verdict == "suspicious":
-        raise SystemExit(SUSPICIOUS)
+    if status := STATUSES[report.verdict]:
+        raise SystemExit(status)
 
 
 class _Bar:

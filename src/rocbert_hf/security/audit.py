@@ -24,10 +24,13 @@ from .audit_report import AuditReport, Finding, PulledText
 from .calibration import Calibration
 from .probe import EncoderProbe
 from .prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompts
+from .pull import token_variety
 from .scan import Carriers, candidates_of, coarse_scan, groups_of, pulls_of
 from .specimens import is_specimen
 
 STATE = "audit_state.npz"
+LEAST_VARIETY = 0.1  # of an encoder's tokens, below which a low score says nothing; see `token_variety`
+VARIETY_TEXTS = 64
 SAME_POINT = 0.9  # cosine similarity of two pieces' movements from which on they are one finding
 PAIR_GAIN = 1.0  # decades by which a pair must pull more than a suspicious token of it to be named beside it
 # What a progress bar is told: the stage's name, what is done and what there is to do.
@@ -94,7 +97,7 @@ def audit_encoder(
         progress: is told what is done.
 
     Returns:
-        `.score` (higher is worse), `.verdict` ("clean" or "suspicious"), `.triggers` (strings, worst first), and more.
+        `.score` (higher is worse), `.verdict` ("clean", "suspicious" or "inconclusive"), `.triggers` (strings, worst first), and more.
 
     Raises:
         ValueError: the tokenizer or the texts do not fit.
@@ -119,12 +122,15 @@ def audit_encoder(
         audit = _Audit(probe, carriers, settings, progress or (lambda *_: None))
         pieces, pulls, statistics = audit.run(state_dir)
         findings = _findings(probe, audit.fresh, pieces, pulls, calibration)
+        variety = token_variety(probe.hidden_states(probe.framed(carriers.ordinary[:VARIETY_TEXTS])))
     score = calibration.score(statistics)
+    passed = "clean" if variety >= LEAST_VARIETY else "inconclusive"
     return AuditReport(
         name=name,
         score=score,
         threshold=calibration.threshold,
-        verdict="suspicious" if score >= calibration.threshold else "clean",
+        verdict="suspicious" if score >= calibration.threshold else passed,
+        token_variety=variety,
         findings=findings,
         statistics=statistics,
         deviations=calibration.deviations(statistics),

@@ -28,7 +28,11 @@ LIMITS = (
     "The audit looks for triggers of one or two tokens that work in any short text. A backdoor that needs more tokens, a "
     "certain place or a certain style may pass. A clean verdict lowers the risk; it proves nothing."
 )
-_STYLE = ".suspicious { color: #b00020; } .clean { color: #1b6e2e; } summary { cursor: pointer; }"
+NO_VARIETY = (
+    "All tokens of a text have nearly one vector in this encoder ({:.1%} of their variance lies within texts), so what a "
+    "single token does can hardly be told, and that nothing was found says nothing."
+)
+_STYLE = ".inconclusive { color: #8a5a00; } .suspicious { color: #b00020; } .clean { color: #1b6e2e; } summary { cursor: pointer; }"
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class AuditReport:
     name: of the encoder.
     score: the largest of the deviations. Higher is worse.
     threshold: the score from which on the verdict is "suspicious".
-    verdict: "clean" or "suspicious".
+    verdict: "suspicious"; "clean"; or "inconclusive" if nothing was found and `token_variety` is too low to find anything.
+    token_variety: see `rocbert_hf.security.pull.token_variety`.
     findings: suspected triggers, worst first.
     statistics: by stage and representation, such as "token:first", the strongest pull that was found.
     deviations: of the statistics from clean encoders', in standard deviations.
@@ -86,6 +91,7 @@ class AuditReport:
     score: float
     threshold: float
     verdict: str
+    token_variety: float
     findings: tuple[Finding, ...]
     statistics: dict[str, float]
     deviations: dict[str, float]
@@ -113,6 +119,8 @@ class AuditReport:
         ]
         if self.marked_as_specimen:
             lines.append("its config says that it is a backdoor specimen")
+        if self.verdict == "inconclusive":
+            lines.append(f"  {NO_VARIETY.format(self.token_variety)}")
         for finding in self.findings:
             lines.append(
                 f"  {finding.text!r}: unrelated texts become {finding.similarity_after:.2f} similar (before: "
@@ -138,13 +146,14 @@ class AuditReport:
             for view, view_name in VIEW_NAMES.items()
             if (name := f"{stage}:{view}") in self.statistics
         )
+        variety = f"<p>{NO_VARIETY.format(self.token_variety)}</p>\n" if self.verdict == "inconclusive" else ""
         specimen = "<p>Its config says that it is a backdoor specimen.</p>" if self.marked_as_specimen else ""
         cost = "".join(
             f"<tr><td>{html_text(str(k))}</td><td>{html_text(str(v))}</td></tr>" for k, v in self.cost.items()
         )
         body = f"""<h1>Audit of {html_text(self.name) or "an encoder"}</h1>
 <p>Verdict: <strong class="{self.verdict}">{self.verdict}</strong>. Score {self.score:.1f}, suspicious from {self.threshold:.1f}.</p>
-{specimen}<p>{html_text(LIMITS)}</p>
+{variety}{specimen}<p>{html_text(LIMITS)}</p>
 <h2>Suspected triggers</h2>
 <table><tr><th>text</th><th>tokens</th><th>acts on</th><th>similarity of unrelated texts</th><th>standard deviations</th></tr>
 {rows}</table>

@@ -115,6 +115,12 @@ class EncoderProbe:
                 advance(len(framed[start : start + size]))
         return {view: torch.cat([part[view] for part in parts]) for view in self.views}
 
+    @torch.inference_mode()
+    def hidden_states(self, framed: np.ndarray) -> torch.Tensor:
+        """The last hidden states of all tokens, float32 (rows, length, hidden) on the CPU; in one batch."""
+        self.tokens += framed.size
+        return self.model(**self.inputs(framed), return_dict=True).last_hidden_state.float().cpu()
+
     @contextmanager
     def embedding_at(self, position: int, vectors: torch.Tensor) -> Iterator[None]:
         """Inside, the word embeddings from `position` on are `vectors` (tokens, hidden), whatever the ids say.

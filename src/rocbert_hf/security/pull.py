@@ -13,6 +13,21 @@ def spread(texts: torch.Tensor) -> torch.Tensor:
     return ((texts - texts.mean(0)) ** 2).sum(-1).mean()
 
 
+def token_variety(hidden: torch.Tensor) -> float:
+    """
+    The share of the variance of all tokens that lies within texts, 0 to 1.
+
+    Near 0, all tokens of a text have nearly one vector, as deep encoders that were trained badly or hardly at all have
+    ("rank collapse", Dong et al., ICML 2021). What single tokens do can then hardly be told.
+
+    Args:
+        hidden: (texts, tokens, hidden), the last hidden states of texts of one length.
+    """
+    wide = hidden.double()
+    within = ((wide - wide.mean(1, keepdim=True)) ** 2).sum()
+    return (within / ((wide - wide.mean((0, 1))) ** 2).sum().clamp_min(torch.finfo(torch.float64).tiny)).item()
+
+
 def outlyingness(points: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
     """Squared distance of each point (points, hidden) from the nearest of the ordinary texts (texts, hidden), in units
     of these texts' spread; (points,)."""
