@@ -148,6 +148,17 @@ def test_a_checkpoint_in_half_precision_is_trained_in_single_precision(tmp_path)
     assert model.dtype == tagger.dtype == torch.float32
 
 
+@pytest.mark.parametrize("before", ["regression", "multi_label_classification"])
+def test_a_checkpoint_of_another_problem_learns_one_label_per_text(tmp_path, before):
+    config = RoCBertConfig.from_preset("tiny", num_labels=2, problem_type=before)
+    RoCBertForSequenceClassification(config).save_pretrained(tmp_path)
+    RoCBertTokenizer().save_pretrained(tmp_path)
+    model, tokenizer = StartOptions(model=str(tmp_path)).make("SequenceClassification", ("no", "yes"))
+    labels = torch.tensor([1, 0])
+    output = model(**tokenizer(["好", "不"], return_tensors="pt"), labels=labels)
+    assert output.loss.item() == pytest.approx(torch.nn.functional.cross_entropy(output.logits, labels).item())
+
+
 def test_class_weights_make_every_label_weigh_the_same():
     labels = torch.tensor([0, 0, 0, 1])
     loss = weighted_loss([Example("x", int(label)) for label in labels], 3)
@@ -236,6 +247,11 @@ def test_runs_are_never_mixed(tmp_path, files):
 
 
 def test_means_over_seeds_take_the_place_of_no_other_results(tmp_path, files):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")  # not of a finetuning
+    for seeds in ([0], [0, 1]):
+        with pytest.raises(ValueError, match=r"holds (a model|results) already: name another output_dir"):
+            finetune(recipe_of(files), FinetuningOptions(output_dir=tmp_path / "model", seeds=seeds))
     (tmp_path / "all_results.json").write_text("{}")
     with pytest.raises(ValueError, match="holds results already: name another output_dir, or give --resume"):
         finetune(recipe_of(files), FinetuningOptions(output_dir=tmp_path, seeds=[0, 1]))

@@ -169,6 +169,14 @@ def test_an_encoder_without_a_trained_head_is_no_tagger(trained, tmp_path):
         EntityTagger.from_pretrained(str(tmp_path))
 
 
+def test_labels_that_are_no_tags_of_the_scheme_are_named(trained):
+    model, tokenizer = (part.from_pretrained(trained[0]) for part in (AutoModelForTokenClassification, AutoTokenizer))
+    with pytest.raises(ValueError, match="must be tags of BIO, got M-"):
+        EntityTagger(model, tokenizer, "BIO")
+    with pytest.raises(ValueError, match="scheme must be one of BIO, BMES, IOBES, got 'BILOU'"):
+        EntityTagger(model, tokenizer, "BILOU")
+
+
 def test_the_card_of_another_model_names_its_task(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForTokenClassification"]}')
     assert "pipeline_tag: token-classification" in card_of(tmp_path, {"arguments": {}})

@@ -137,14 +137,19 @@ def _check_folder_of_seeds(run: FinetuningOptions) -> None:
     folder = run.output_dir
     if (folder / SETTINGS).exists():
         raise ValueError(f"{folder} holds a run of one seed: name another output_dir for several seeds")
-    if (folder / RESULTS).exists() and not (run.resume or run.overwrite):
+    if _holds_model(folder) and not (run.resume or run.overwrite):
         raise ValueError(f"{folder} holds results already: name another output_dir, or give --resume or --overwrite")
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether there is a model or its results, of whatever training."""
+    return any((folder / name).exists() for name in (RESULTS, "config.json"))
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any], run: FinetuningOptions) -> None:
     """Raises ValueError where a run in this folder would mix with what is there."""
     if run.overwrite or not (folder / SETTINGS).exists():
-        if not run.overwrite and (folder / RESULTS).exists():
+        if not run.overwrite and _holds_model(folder):
             raise ValueError(f"{folder} holds a model already: name another output_dir, or give --overwrite")
         return
     finished = (folder / RESULTS).exists()

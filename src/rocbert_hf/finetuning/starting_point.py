@@ -65,6 +65,8 @@ class StartOptions:
 
         named = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
         if self.model is not None:
+            if head == "SequenceClassification":  # the checkpoint may have been a regression
+                named["problem_type"] = "single_label_classification"
             with loading("the model", self.model):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
                 # a checkpoint may be kept in half precision, but steps of AdamW are too small for it

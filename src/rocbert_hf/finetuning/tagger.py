@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..data.entities import Entity, EntityText, cut, entities_of
+from ..data.entities import Entity, EntityText, cut, entities_of, label_names
 from ..data.entity_metrics import entity_scores
 
 IGNORED = -100
@@ -85,7 +85,7 @@ class EntityTagger:
         max_length: tokens of a piece; default: what model and tokenizer allow, at most 512.
 
     Raises:
-        ValueError: the labels are not tags, or the tokenizer does not tell where its tokens are.
+        ValueError: the labels are not tags, or not of that scheme, or the tokenizer does not tell where its tokens are.
 
     Example::
 
@@ -97,6 +97,8 @@ class EntityTagger:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.labels = tuple(model.config.id2label[number] for number in range(model.config.num_labels))
         self.scheme = scheme or getattr(model.config, "tagging_scheme", None) or _scheme_of_labels(self.labels)
+        if unknown := [label for label in self.labels if label not in label_names(self.types(), self.scheme)]:
+            raise ValueError(f"the labels of a tagger must be tags of {self.scheme}, got {', '.join(unknown[:5])}")
         self.max_length = max_length or length_limit(model, tokenizer)
 
     @classmethod
