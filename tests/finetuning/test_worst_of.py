@@ -14,7 +14,7 @@ from rocbert_hf.attackers import Example
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.finetuning import AttackedCollator, AttackedTexts, WorstOfTrainer
 from rocbert_hf.finetuning.consistency import consistency_losses
-from rocbert_hf.finetuning.worst_of import worst_forms
+from rocbert_hf.finetuning.worst_of import logits_by_length, worst_forms
 from rocbert_hf.resources import demo_sentences
 
 EXAMPLES = [Example(text, number % 2) for number, text in enumerate(demo_sentences()[:12])]
@@ -82,6 +82,15 @@ def test_the_worst_form_is_the_one_of_the_highest_cross_entropy():
         with torch.no_grad():
             right = model(**forms).logits.double().softmax(-1)[:, batch["labels"][row]]
         assert torch.equal(chosen["input_ids"][row], forms["input_ids"][right.argmin()])
+
+
+def test_short_forms_are_scored_without_the_padding_of_long_ones():
+    model, texts = tiny().eval(), ["好" * length for length in (30, 3, 12, 5, 28, 4)]
+    inputs = dict(RoCBertTokenizer()(texts, padding=True, return_tensors="pt"))
+    whole, read = model(**inputs).logits, []
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True)
+    assert torch.allclose(logits_by_length(model, inputs, 2), whole, atol=1e-5)
+    assert read == [(2, 6), (2, 14), (2, 32)]
 
 
 @pytest.mark.parametrize("agreement", [0.0, 3.0])

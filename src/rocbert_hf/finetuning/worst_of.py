@@ -140,11 +140,11 @@ def worst_forms(
 
     Args:
         model: a sequence classifier, in training or not; it is left as it was.
-        forms: what it takes, (draws * batch, sequence), all first forms before all second ones.
+        forms: what it takes, with `attention_mask`, (draws * batch, sequence) each, all first forms before all second ones.
         labels: (batch,).
 
     Returns:
-        The same of one form per text, (batch, sequence).
+        The same of one form per text, (batch, the longest form's sequence).
     """
     draws = len(next(iter(forms.values()))) // len(labels)
     if draws == 1:
@@ -152,8 +152,30 @@ def worst_forms(
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model(**forms).logits.float()
+        logits = logits_by_length(model, forms, len(labels)).float()
     model.train(was_training)
     losses = nn.functional.cross_entropy(logits, labels.repeat(draws), reduction="none").view(draws, -1)
     rows = losses.argmax(0) * len(labels) + torch.arange(len(labels), device=losses.device)
-    return {name: values[rows] for name, values in forms.items()}
+    return _rows(forms, rows)
+
+
+def logits_by_length(model: nn.Module, inputs: Mapping[str, torch.Tensor], batch_size: int) -> torch.Tensor:
+    """The logits of all rows, which the model is given in order of their length, so that few tokens are padding.
+
+    Args:
+        model: a sequence classifier.
+        inputs: what it takes, (rows, sequence) each.
+        batch_size: rows at once.
+
+    Returns:
+        (rows, labels), in the order of the inputs.
+    """
+    order = inputs["attention_mask"].sum(1).argsort()
+    logits = torch.cat([model(**_rows(inputs, rows)).logits for rows in order.split(batch_size)])
+    return logits[order.argsort()]
+
+
+def _rows(inputs: Mapping[str, torch.Tensor], rows: torch.LongTensor) -> dict[str, torch.Tensor]:
+    """Some rows of a batch, without the columns at its end that are padding in all of them."""
+    length = int(inputs["attention_mask"][rows].any(0).nonzero().max()) + 1
+    return {name: values[rows, :length] for name, values in inputs.items()}
