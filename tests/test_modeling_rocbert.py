@@ -975,6 +975,36 @@ def test_attention_that_drops_out_on_a_cpu_is_the_attention_of_its_weights(tiny_
     assert torch.allclose(attention.attend(hidden_states, hidden_states, mask), expected.transpose(1, 2).flatten(-2))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("padding", ["right", "none", "additive"])
+def test_attention_that_trains_in_half_precision_is_that_of_float64(tiny_sizes, dtype, padding):
+    """Result and gradient, with a sentence of padding alone too."""
+    config = RoCBertConfig(**tiny_sizes, attention_probs_dropout_prob=0.0)
+    config._attn_implementation = "sdpa"
+    attention = RoCBertEncoderAttention(config).to(dtype).train()
+    hidden_states = torch.randn(3, 9, config.hidden_size, dtype=dtype)
+    may_see = torch.ones(3, 1, 9, 9, dtype=torch.bool)
+    if padding != "none":
+        may_see[1, ..., 5:] = False
+        may_see[2] = False
+    mask = may_see if padding == "right" else None
+    if padding == "additive":
+        mask = torch.zeros(may_see.shape, dtype=dtype).masked_fill(~may_see, torch.finfo(dtype).min)
+
+    def result_and_gradient(attention, hidden_states, mask):
+        hidden_states = hidden_states.requires_grad_()
+        context, _ = attention(hidden_states, mask)
+        (gradient,) = torch.autograd.grad(context[:2].square().sum(), hidden_states)
+        assert context.isfinite().all()
+        return context[:2].double(), gradient[:2].double()
+
+    found = result_and_gradient(attention, hidden_states, mask)
+    exact = copy.deepcopy(attention).double().eval()
+    expected = result_and_gradient(exact, hidden_states.detach().double(), None if mask is None else may_see)
+    for here, there in zip(found, expected, strict=True):
+        assert (here - there).norm() < 0.01 * there.norm()
+
+
 def test_dropout_leaves_alone_what_torchs_leaves_alone():
     inputs = torch.ones(3, 5)
     assert torch.equal(RoCBertDropout(0.5).eval()(inputs), inputs)

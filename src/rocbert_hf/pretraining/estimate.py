@@ -15,6 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..acceleration_rocbert import RoCBertEncoderAttention
 from ..configuration_rocbert import RoCBertConfig
 from ..modeling_rocbert import RoCBertForPreTraining
 from .arguments import PretrainingArguments
@@ -256,7 +257,8 @@ def activation_bytes(
 ) -> int:
     """Bytes that autograd keeps of a forward pass for the backward pass.
 
-    On a GPU layer norms compute in float32 under autocast; on a CPU attention with dropout keeps its weights.
+    On a GPU layer norms compute in float32 under autocast; on a CPU attention with dropout or in half
+    precision keeps its weights.
 
     Args:
         rows, length: sentences of the batch, tokens of each.
@@ -289,6 +291,8 @@ class _ActivationCount:
         attention = "sdpa" if on_gpu_alone else arguments.attn_implementation
         self.model = _small_model(config, dropout=not on_gpu, attention=attention)
         for module in self.model.modules():
+            if on_gpu and isinstance(module, RoCBertEncoderAttention):
+                module.eval()  # no GPU computes it as a CPU in training does
             if on_gpu and isinstance(module, torch.nn.Dropout) and config.hidden_dropout_prob:
                 module.register_forward_hook(self._count_dropped)
             if on_gpu and precision != "no" and isinstance(module, torch.nn.LayerNorm):
