@@ -106,7 +106,7 @@ class UnlabelledOptions:
 
     unlabelled: str = option(REQUIRED, "texts without labels: .txt, or a table with the text column")
     recipe: MethodSpec = option(
-        MethodSpec("uda", True),  # what beat the baseline: docs/results/semi_supervised.md
+        MethodSpec("uda", True),  # the best that was measured: docs/results/semi_supervised.md
         "what to learn beside the labelled texts: one of uda, fixmatch, softmatch and pseudo-labels; esimcse; one of fgm, fgsm, "
         "pgd and freelb; with + between; or supervised for none of these",
         parse=MethodSpec.parse,
