@@ -395,9 +395,7 @@ def report_fresh(which: int, rows: list[Row], output: Path) -> None:
     print(" inconclusive: backdoored, clean |\n|---|---|---|---|---|---|")
     for size in (*dict.fromkeys(row.subject.base.size for row in rows), "all"):
         own, own_bad = ([row for row in part if size in ("all", row.subject.base.size)] for part in (clean, bad))
-        effective, gathering = (
-            [row for row in own_bad if kept(row)] for kept in (lambda r: r.has_effect, lambda r: r.working)
-        )
+        effective, gathering = [row for row in own_bad if row.has_effect], [row for row in own_bad if row.working]
         print(f"| {size} | {rate(own_bad)} | {rate(effective)} | {rate(gathering)} | {rate(own)} |", end="")
         print(f" {', '.join(str(sum(row.is_inconclusive for row in part)) for part in (own_bad, own))} |")
     print_triggers(bad)

@@ -53,7 +53,7 @@ class NoisyRecipe(SemiSupervisedRecipe):
     def __init__(self, options: argparse.Namespace, task: str, method: str, seed: int, noise: float, folder: Path):
         self.cell = (options, task, seed, noise)
         rest = folder / "unlabelled.txt"
-        target = MethodSpec.parse(method).target
+        recipe = MethodSpec.parse(method)
         rows = RowOptions(task=task, data_dir=str(options.data_dir))
         rest.write_text("".join(text.replace("\n", " ") + "\n" for text in unlabelled_of(options, task, seed)), "utf-8")
         super().__init__(
@@ -69,11 +69,11 @@ class NoisyRecipe(SemiSupervisedRecipe):
             ),
             UnlabelledOptions(
                 str(rest),
-                MethodSpec.parse(method),
+                recipe,
                 unlabelled_ratio=options.ratio,
-                augmentation=options.augmentation if target not in (None, "pseudo-labels") else ["eda"],
-                warm_up=options.warm_up if target is not None else None,
-                confidence=options.confidence if target in ("uda", "fixmatch") else None,
+                augmentation=options.augmentation if recipe.target not in (None, "pseudo-labels") else ["eda"],
+                warm_up=options.warm_up if recipe.target is not None else None,
+                confidence=options.confidence if recipe.target in ("uda", "fixmatch") else None,
             ),
         )
 

@@ -1,10 +1,29 @@
-"""For scripts that a test starts as several processes."""
+"""Scripts that a test starts as several processes."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from accelerate import PartialState
+
+ROOT = Path(__file__).parents[1]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+
+
+def in_two_processes(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the lines of a script, which may import from `tests`, in two processes; `leave` ends each of them."""
+    file = folder / "script.py"
+    file.write_text(f"{script}\nfrom tests.several_processes import leave\nleave()\n", encoding="utf-8")
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [*TWO, str(file), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def leave() -> NoReturn:

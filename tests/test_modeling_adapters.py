@@ -4,15 +4,14 @@ FSDP2.
 """
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
 from rocbert_hf.configuration_rocbert import FUSIONS
+
+from .several_processes import in_two_processes
 
 WEIGHING = ("layer_insert", "attention", "two_step")
 
@@ -153,7 +152,7 @@ def test_weights_in_8_and_4_bits_give_nearly_the_same_hidden_states(tmp_path, ti
 
 
 SHARDED = """
-import sys, torch, torch.distributed as dist
+import sys, torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM
 fusion, sizes = sys.argv[1], eval(sys.argv[2])
@@ -182,26 +181,11 @@ optimizer.zero_grad()
 assert model(**batch, labels=batch["input_ids"]).loss < loss
 if accelerator.is_main_process:
     print("sharded as whole")
-dist.barrier()
-dist.destroy_process_group()
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_two_processes_of_fsdp2_train_what_one_does(tmp_path, tiny_sizes, fusion):
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--standalone",
-        str(script),
-        fusion,
-        repr(tiny_sizes),
-    ]
-    done = subprocess.run(
-        [sys.executable, *launch], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    done = in_two_processes(tmp_path, SHARDED, fusion, repr(tiny_sizes))
     assert "sharded as whole" in done.stdout, done.stderr[-3000:]

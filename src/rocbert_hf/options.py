@@ -13,7 +13,7 @@ import sys
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, HelpFormatter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from inspect import signature
 from pathlib import Path
 from types import NoneType
@@ -388,13 +388,18 @@ def _config_file(source: str | Path) -> Path:
 # -- values
 
 
+def default_of(field_: Field) -> Any:
+    """What an option is if nobody gives it; `REQUIRED` for one that must be given."""
+    return field_.default if field_.default_factory is MISSING else field_.default_factory()
+
+
 def _all_fields(types: Sequence[type]) -> dict[str, tuple[Any, Mapping[str, Any], Any]]:
     """Name -> (type, metadata, default)."""
     return {
         field_.name: (
             hints[field_.name],
             field_.metadata,
-            field_.default if field_.default_factory is MISSING else field_.default_factory(),
+            default_of(field_),
         )
         for type_ in types
         for hints in [get_type_hints(type_)]

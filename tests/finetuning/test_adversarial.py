@@ -3,8 +3,6 @@
 import copy
 import importlib.util
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from rocbert_hf.configuration_rocbert import RoCBertConfig
 from rocbert_hf.finetuning.adversarial import FGM, FGSM, PGD, AdversarialTrainer, FreeLB, make_adversarial
 from rocbert_hf.modeling_rocbert import RoCBertForTokenClassification
 
+from ..several_processes import in_two_processes
 from .half_precision import in_fp16
 
 needs_deepspeed = pytest.mark.skipif(
@@ -230,35 +229,21 @@ def test_a_step_that_overflows_is_skipped_and_the_next_one_is_right(tmp_path, mo
 
 
 TWO_PROCESSES = """
-import sys, torch
-sys.path.insert(0, {root!r})
+import torch
 from tests.finetuning.test_adversarial import a_tagger, a_trainer
-from tests.several_processes import leave
 from rocbert_hf.configuration_rocbert import RoCBertConfig
 from rocbert_hf.finetuning.adversarial import PGD
 trainer = a_trainer({folder!r}, PGD(0.5, 0.2, 2), a_tagger(), per_device_train_batch_size=4, ddp_backend="gloo")
 trainer.train()
 if trainer.is_world_process_zero():
     torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), {folder!r} + "/two.pt")
-leave()
 """
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_weights_of_one(tmp_path, request):
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES.format(root=str(request.config.rootpath), folder=str(tmp_path)))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29611",
-        str(script),
-    ]
-    subprocess.run(command, check=True, timeout=300)
+def test_two_processes_train_the_weights_of_one(tmp_path):
+    run = in_two_processes(tmp_path, TWO_PROCESSES.format(folder=str(tmp_path)))
+    assert run.returncode == 0, run.stderr[-3000:]
     trainer = a_trainer(tmp_path, PGD(0.5, 0.2, 2), a_tagger())
     trainer.train()
     two = torch.load(tmp_path / "two.pt", weights_only=True)
@@ -267,16 +252,13 @@ def test_two_processes_train_the_weights_of_one(tmp_path, request):
 
 
 DEEPSPEED = """
-import sys, torch
-sys.path.insert(0, {root!r})
+import torch
 from tests.finetuning.test_adversarial import METHODS, in_deepspeed
-from tests.several_processes import leave
 trainer = in_deepspeed({folder!r}, METHODS[{method}], {stage}, {fp16})
 trainer.train()
 weights = trainer.accelerator.get_state_dict(trainer.deepspeed)
 if trainer.is_world_process_zero():
     torch.save(weights, {folder!r} + "/zero.pt")
-leave()
 """
 
 
@@ -298,12 +280,9 @@ def in_deepspeed(folder, method, stage: int, fp16: bool) -> AdversarialTrainer:
 @pytest.mark.parametrize("fp16", [False, pytest.param(True, marks=needs_fp16)], ids=["fp32", "fp16"])
 @pytest.mark.parametrize("stage", [1, 3])
 @pytest.mark.parametrize("method", [0, 2], ids=["FGM", "PGD"])
-def test_deepspeed_trains_the_weights_of_one_process_without_it(tmp_path, request, method, stage, fp16):
-    script = tmp_path / "zero.py"
-    found = {"root": str(request.config.rootpath), "folder": str(tmp_path), "method": method}
-    script.write_text(DEEPSPEED.format(**found, stage=stage, fp16=fp16))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29614"]
-    run = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=900)
+def test_deepspeed_trains_the_weights_of_one_process_without_it(tmp_path, method, stage, fp16):
+    script = DEEPSPEED.format(folder=str(tmp_path), method=method, stage=stage, fp16=fp16)
+    run = in_two_processes(tmp_path, script)
     assert run.returncode == 0, run.stderr[-3000:]
     before = (a_model() if fp16 else a_tagger()).state_dict()
     if fp16:

@@ -3,8 +3,6 @@
 import copy
 import importlib.util
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -31,6 +29,7 @@ from rocbert_hf.finetuning.text_augmentation import EasyDataAugmentation, WordRe
 from rocbert_hf.finetuning.unlabelled_texts import SemiSupervisedCollator, SemiSupervisedTexts
 from rocbert_hf.resources import demo_sentences, vocabulary
 
+from ..several_processes import in_two_processes
 from .half_precision import in_fp16
 
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -326,16 +325,13 @@ def test_bf16_trains(tmp_path):
 
 
 TWO_PROCESSES = """
-import sys, torch
-sys.path.insert(0, {root!r})
+import torch
 from tests.finetuning.test_semi_supervised_trainer import a_roc_bert, a_trainer_of_everything
-from tests.several_processes import leave
 trainer = a_trainer_of_everything({folder!r}, per_device_train_batch_size=2, ddp_backend="gloo")
 trainer.train()
 if trainer.is_world_process_zero():
     esimcse = trainer.objective.esimcse.state_dict()
     torch.save([trainer.accelerator.unwrap_model(trainer.model).state_dict(), esimcse], {folder!r} + "/two.pt")
-leave()
 """
 
 
@@ -354,11 +350,9 @@ def a_trainer_of_everything(folder, **options) -> SemiSupervisedTrainer:
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_weights_of_one(tmp_path, request):
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES.format(root=str(request.config.rootpath), folder=str(tmp_path)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29612"]
-    subprocess.run([*launcher, str(script)], check=True, timeout=600)
+def test_two_processes_train_the_weights_of_one(tmp_path):
+    run = in_two_processes(tmp_path, TWO_PROCESSES.format(folder=str(tmp_path)))
+    assert run.returncode == 0, run.stderr[-3000:]
     trainer = a_trainer_of_everything(tmp_path)
     trainer.train()
     model, esimcse = torch.load(tmp_path / "two.pt", weights_only=True)
@@ -369,10 +363,7 @@ def test_two_processes_train_the_weights_of_one(tmp_path, request):
 
 
 DEEPSPEED = """
-import sys
-sys.path.insert(0, {root!r})
 from tests.finetuning.test_semi_supervised_trainer import a_trainer_of_everything
-from tests.several_processes import leave
 zero = {{"zero_optimization": {{"stage": {stage}, "overlap_comm": False}}, "bf16": {{"enabled": True}}}}
 auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto")
 config = {{**zero, **auto, "zero_allow_untested_optimizer": True}}
@@ -381,7 +372,6 @@ trainer = a_trainer_of_everything(
     {folder!r}, per_device_train_batch_size=2, gradient_accumulation_steps=2, deepspeed=config, ddp_backend="gloo", **options
 )
 trainer.train()
-leave()
 """
 
 
@@ -389,11 +379,8 @@ leave()
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 @pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed compiles its communication on a CPU")
 @pytest.mark.parametrize("stage", [1, 2])
-def test_deepspeed_trains_or_says_why_not(tmp_path, request, stage):
-    script = tmp_path / "zero.py"
-    script.write_text(DEEPSPEED.format(root=str(request.config.rootpath), folder=str(tmp_path), stage=stage))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29613"]
-    run = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=900)
+def test_deepspeed_trains_or_says_why_not(tmp_path, stage):
+    run = in_two_processes(tmp_path, DEEPSPEED.format(folder=str(tmp_path), stage=stage))
     if stage == 2:
         assert "which DeepSpeed's stage 2 does not allow: use stage 1 or 3" in run.stderr
         return

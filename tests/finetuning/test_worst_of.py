@@ -1,8 +1,6 @@
 """Training on the worst of several attacked forms: which forms, which of them is learnt from, and the loss."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,6 +14,8 @@ from rocbert_hf.finetuning import AttackedCollator, AttackedTexts, WorstOfTraine
 from rocbert_hf.finetuning.consistency import consistency_losses
 from rocbert_hf.finetuning.worst_of import logits_by_length, worst_forms
 from rocbert_hf.resources import demo_sentences
+
+from ..several_processes import in_two_processes
 
 EXAMPLES = [Example(text, number % 2) for number, text in enumerate(demo_sentences()[:12])]
 
@@ -144,24 +144,19 @@ def test_accumulation_and_a_resume_change_nothing(tmp_path):
 # plain gradient descent, so that a loss that is too large moves the weights too far
 PLAIN = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
 TWO_PROCESSES = """
-import sys, torch
-sys.path.insert(0, {root!r})
+import torch
 from tests.finetuning.test_worst_of import PLAIN, make_trainer, tiny
-from tests.several_processes import leave
 trainer = make_trainer(tiny(), {folder!r}, per_device_train_batch_size=3, ddp_backend="gloo", **PLAIN)
 trainer.train()
 if trainer.is_world_process_zero():
     torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), {folder!r} + "/two.pt")
-leave()
 """
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_weights_of_one(tmp_path, request):
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES.format(root=str(request.config.rootpath), folder=str(tmp_path)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29615"]
-    subprocess.run([*launcher, str(script)], check=True, timeout=600)
+def test_two_processes_train_the_weights_of_one(tmp_path):
+    run = in_two_processes(tmp_path, TWO_PROCESSES.format(folder=str(tmp_path)))
+    assert run.returncode == 0, run.stderr[-3000:]
     model, before = tiny(), tiny().state_dict()
     make_trainer(model, tmp_path, **PLAIN).train()
     two = torch.load(tmp_path / "two.pt", weights_only=True)

@@ -20,11 +20,11 @@ from transformers import AutoModel
 
 from rocbert_hf.pretraining import checkpoints_of, read_log
 
+from ..several_processes import TWO
 from . import small_run
 
 DEEPSPEED = Path(__file__).parents[2] / "examples" / "deepspeed"
 ALONE = [sys.executable]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
 SECONDS = 300  # a launch takes 15; DeepSpeed compiles something the first time
 
 

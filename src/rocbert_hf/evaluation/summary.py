@@ -82,8 +82,7 @@ def summarise(
         report["attacked"][task] = {
             attacker: {
                 model: _scores(cells[Cell(task, attacker, model)], "prediction", len(labels), bootstrap)
-                | _attack_numbers(cells[Cell(task, attacker, model)], bootstrap)
-                | {"kept": _kept(cells[Cell(task, attacker, model)], len(labels))}
+                | _attack_numbers(cells[Cell(task, attacker, model)], len(labels), bootstrap)
                 for model in models
             }
             for attacker in specs
@@ -132,7 +131,7 @@ def _scores(records: Sequence[Mapping], column: str, num_labels: int, bootstrap:
     return _as_dicts(bootstrap.scores(labels, predictions, num_labels))
 
 
-def _attack_numbers(records: Sequence[Mapping], bootstrap: Bootstrap) -> dict[str, Any]:
+def _attack_numbers(records: Sequence[Mapping], num_labels: int, bootstrap: Bootstrap) -> dict[str, Any]:
     attacked = [record for record in records if record["status"] != "skipped"]
     succeeded = [record for record in attacked if record["status"] == "success"]
     estimates = {
@@ -147,14 +146,15 @@ def _attack_numbers(records: Sequence[Mapping], bootstrap: Bootstrap) -> dict[st
         # then only the text as it is was asked for
         "without_candidates": sum(record["status"] == "failed" and record["queries"] == 1 for record in attacked),
         "outcomes": {status: outcomes[status] for status in ("success", "failed", "skipped")},
+        "kept": _kept(attacked, num_labels),
         "edits": _edits(attacked),
     }
 
 
-def _kept(records: Sequence[Mapping], num_labels: int) -> list[float | None]:
-    attacked = Counter(record["label"] for record in records if record["status"] != "skipped")
-    failed = Counter(record["label"] for record in records if record["status"] == "failed")
-    return [round(failed[label] / attacked[label], 6) if attacked[label] else None for label in range(num_labels)]
+def _kept(attacked: Sequence[Mapping], num_labels: int) -> list[float | None]:
+    texts = Counter(record["label"] for record in attacked)
+    failed = Counter(record["label"] for record in attacked if record["status"] == "failed")
+    return [round(failed[label] / texts[label], 6) if texts[label] else None for label in range(num_labels)]
 
 
 def _edits(attacked: Sequence[Mapping]) -> dict[str, dict[str, int]]:

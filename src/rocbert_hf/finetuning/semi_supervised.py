@@ -11,7 +11,7 @@ import copy
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..attackers import ModelClassifier
 from ..data import read_rows, task_of
 from ..data.scores import SCORES
 from ..data.tables import table_format
-from ..options import REQUIRED, check_choices, option
+from ..options import REQUIRED, check_choices, default_of, option
 from .adversarial import ADVERSARIAL_METHODS, AdversarialMethod, make_adversarial
 from .classification import ClassificationRecipe, RowOptions, checksum, measured_on, tokenized_examples
 from .consistency import ANNEALINGS, CONSISTENCY_LOSSES, TARGETS, ConsistencyTarget, make_target
@@ -220,10 +220,7 @@ class UnlabelledOptions:
 
 def default_options() -> dict[str, Any]:
     """The options of the parts of a recipe, as they are if nobody gives them."""
-    default = {
-        of.name: of.default if of.default_factory is MISSING else of.default_factory()
-        for of in fields(UnlabelledOptions)
-    }
+    default = {of.name: default_of(of) for of in fields(UnlabelledOptions)}
     return {name: default[name] for names in OPTIONS_OF.values() for name in names}
 
 

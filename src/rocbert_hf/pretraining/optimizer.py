@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+# What a converted encoder has anew. (The head's decoder is tied to the word vectors, and goes by their name.)
 CHANNEL_WEIGHTS = re.compile(r"\.fusion\.|\.embeddings\.(pronunciation|shape)|^cls\.")
 
 

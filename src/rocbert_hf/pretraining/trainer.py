@@ -35,7 +35,6 @@ from .resuming import (
     save_checkpoint,
 )
 
-# What a converted encoder has anew. (The head's decoder is tied to the word vectors, and goes by their name.)
 ATTACKED = "attack_"
 CLEAN = "labels_"
 
