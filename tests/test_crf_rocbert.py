@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rocbert_hf.configuration_rocbert import RoCBertConfig
-from rocbert_hf.crf_rocbert import RoCBertBiLSTM, RoCBertCRF, scheme_penalties
+from rocbert_hf.crf_rocbert import RoCBertBiLSTM, RoCBertCRF, max_marginals, scheme_penalties, tag_order, viterbi
 from rocbert_hf.data.entities import check_tags, label_names
 from rocbert_hf.modeling_rocbert import RoCBertForTokenClassification
 
@@ -102,6 +102,33 @@ def test_the_path_is_the_best_that_the_scheme_allows(scheme):
                 assert through[row, at, tag].item() == pytest.approx(max(via) - scored[best], abs=1e-4)
             else:
                 assert through[row, at, tag] < -1000
+
+
+@pytest.mark.parametrize("scheme", ["BMES", "IOBES"])
+def test_blocks_of_allowed_transitions_change_nothing(scheme):
+    torchcrf = pytest.importorskip("torchcrf")
+    generator = torch.Generator().manual_seed(0)
+    for types, length in itertools.product((1, 2, 8), (1, 2, 3, 9)):
+        labels = label_names([f"T{i}" for i in range(types)], scheme)
+        labels = [labels[i] for i in torch.randperm(len(labels), generator=generator)]
+        ours, theirs = RoCBertCRF(labels, scheme), torchcrf.CRF(len(labels), batch_first=True)
+        for parameter in ours.parameters():
+            nn.init.normal_(parameter, generator=generator)
+        forbidden = zip(
+            ("start_transitions", "transitions", "end_transitions"), scheme_penalties(labels, scheme), strict=True
+        )
+        theirs.load_state_dict(
+            {name: ours.get_parameter(name) + torch.from_numpy(penalties) for name, penalties in forbidden}
+        )
+        mask = torch.arange(length) < torch.randint(1, length + 1, (5, 1), generator=generator)
+        emissions = torch.randn(5, length, len(labels), generator=generator)
+        path = ours.decode(emissions, mask)
+        assert [row[: m.sum()].tolist() for row, m in zip(path, mask, strict=True)] == theirs.decode(emissions, mask)
+        *scores, order = ours._as_numpy(emissions, mask)
+        whole = tag_order(labels, None)
+        assert (order.types, whole.types) == (types, 0)
+        assert np.array_equal(viterbi(*scores, order), viterbi(*scores, whole))
+        np.testing.assert_allclose(max_marginals(*scores, order), max_marginals(*scores, whole), atol=5e-3)
 
 
 def test_penalties_and_the_check_of_files_agree_on_what_may_follow():

@@ -6,6 +6,7 @@ test compares the two; it is written here because a checkpoint must load with tr
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,8 +52,44 @@ def scheme_penalties(labels: Sequence[str], scheme: str | None) -> tuple[np.ndar
     return first, pairs, last
 
 
+class TagOrder(NamedTuple):
+    """
+    An order of the tags in which the transitions that a scheme allows lie in blocks, so that no others are looked at.
+
+    After a tag that ends an entity or stands outside ("O", S and E) come "O", B and S; after B and M come E and M of the
+    same type. The first kind is a block of `size - 2 types` squared tags, the second one of 2 by 2 for each type.
+
+    Args:
+        types: number of types of entity; 0 for one block of all tags, in the order that they have.
+        forwards: the tags as B, "O", S, E, M, each for all types, to read a sentence from its beginning.
+        backwards: the tags as E, "O", S, B, M, to read it from its end: the same blocks.
+    """
+
+    types: int
+    forwards: np.ndarray
+    backwards: np.ndarray
+
+
+def tag_order(labels: Sequence[str], scheme: str | None) -> TagOrder:
+    """The order for these tags: in blocks if the scheme is BMES or IOBES and each type has all its tags."""
+    types = list(dict.fromkeys(label.partition("-")[2] for label in labels if label != "O"))
+    kinds = {"BMES": "BMES", "IOBES": "BIES"}.get(scheme, "")
+    if not kinds or sorted(labels) != sorted(["O", *(f"{kind}-{type_}" for kind in kinds for type_ in types)]):
+        return TagOrder(0, np.arange(len(labels)), np.arange(len(labels)))
+    first, inside, last, single = ([labels.index(f"{kind}-{type_}") for type_ in types] for kind in kinds)
+    outside = [labels.index("O"), *single]
+    return TagOrder(
+        len(types), np.array([*first, *outside, *last, *inside]), np.array([*last, *outside, *first, *inside])
+    )
+
+
 def viterbi(
-    emissions: np.ndarray, lengths: np.ndarray, start: np.ndarray, transitions: np.ndarray, end: np.ndarray
+    emissions: np.ndarray,
+    lengths: np.ndarray,
+    start: np.ndarray,
+    transitions: np.ndarray,
+    end: np.ndarray,
+    order: TagOrder,
 ) -> np.ndarray:
     """
     The best path of every sentence of a batch, all sentences at once.
@@ -62,6 +99,7 @@ def viterbi(
         lengths: (batch,), at least 1.
         start, end: (tags,), the scores of the first and of the last tag.
         transitions: (tags, tags), [i, j] of tag j after tag i.
+        order: blocks of the transitions that are allowed; all others must be `FORBIDDEN`.
 
     Returns:
         (batch, sequence) tags; 0 behind the end of a sentence.
@@ -71,17 +109,21 @@ def viterbi(
     left = np.maximum(lengths // 2, 1)
     right = lengths - left
     half = (int(lengths.max()) + 1) // 2
-    best = _best_from_both_ends(emissions, lengths, start, transitions, end, half)
+    best = _best_from_both_ends(emissions, lengths, start, transitions, end, order, half)
     # where they meet: the best pair of neighbours
     rows, places = np.arange(batch), np.arange(length)
-    met = best[left - 1, :, rows][:, :, None] + transitions + best[right - 1, :, batch + rows][:, None]
+    across = transitions[order.forwards][:, order.backwards]
+    met = best[left - 1, :, rows][:, :, None] + across + best[right - 1, :, batch + rows][:, None]
     last, first = np.divmod(met.reshape(batch, -1).argmax(1), size)
-    last = np.where(right > 0, last, (best[0, :, :batch].T + end).argmax(1))
+    last = np.where(right > 0, last, (best[0, :, :batch].T + end[order.forwards]).argmax(1))
     # from there, each half back to its beginning
     best = np.ascontiguousarray(best.transpose(0, 2, 1))
     # infinity makes it choose the tag where the halves meet, whatever was chosen behind the end of a half
     best[np.concatenate([left, right]) - 1, np.arange(2 * batch), np.concatenate([last, first])] = np.inf
-    into, side = np.concatenate([transitions.T, transitions]), np.repeat([0, size], batch)
+    into = np.concatenate(
+        [transitions.T[order.forwards][:, order.forwards], transitions[order.backwards][:, order.backwards]]
+    )
+    side = np.repeat([0, size], batch)
     path, chosen, scores = np.empty((half, 2 * batch), np.intp), side.copy(), np.empty_like(best[0])
     for here, tags in zip(best[::-1], path[::-1], strict=True):
         # the best score of each tag here, and what it takes to the tag that was chosen next
@@ -89,13 +131,19 @@ def viterbi(
         np.add(scores.argmax(1, tags), side, chosen)
     from_end = places >= left[:, None]
     steps = np.where(from_end, lengths[:, None] - 1 - places, places)
-    whole = path[np.maximum(steps, 0), rows[:, None] + batch * from_end]
+    names = np.concatenate(order[1:])
+    whole = names[(path + side)[np.maximum(steps, 0), rows[:, None] + batch * from_end]]
     whole[steps < 0] = 0
     return whole
 
 
 def max_marginals(
-    emissions: np.ndarray, lengths: np.ndarray, start: np.ndarray, transitions: np.ndarray, end: np.ndarray
+    emissions: np.ndarray,
+    lengths: np.ndarray,
+    start: np.ndarray,
+    transitions: np.ndarray,
+    end: np.ndarray,
+    order: TagOrder,
 ) -> np.ndarray:
     """
     The score of the best path of the sentence that has a certain tag at a certain place.
@@ -104,16 +152,18 @@ def max_marginals(
     takes the highest value of each token gets the best path.
 
     Args:
-        emissions, lengths, start, transitions, end: as for `viterbi`.
+        emissions, lengths, start, transitions, end, order: as for `viterbi`.
 
     Returns:
         (batch, sequence, tags), less the score of the best path: 0 for the tags on it. Behind the end: 0.
     """
     batch, longest = len(lengths), int(lengths.max())
-    best = _best_from_both_ends(emissions, lengths, start, transitions, end, longest)
+    best = _best_from_both_ends(emissions, lengths, start, transitions, end, order, longest)
     from_end = lengths[:, None] - 1 - np.arange(longest)
-    both = best[..., :batch].transpose(2, 0, 1) - emissions[:, :longest]
-    both += best[np.maximum(from_end, 0), :, np.arange(batch, 2 * batch)[:, None]]
+    # back to the order of the labels
+    forwards, backwards = np.argsort(order.forwards), np.argsort(order.backwards)
+    both = best[:, forwards, :batch].transpose(2, 0, 1) - emissions[:, :longest]
+    both += best[np.maximum(from_end, 0), :, np.arange(batch, 2 * batch)[:, None]][..., backwards]
     both -= both.max(-1, keepdims=True)
     both[from_end < 0] = 0
     through = np.zeros_like(emissions)
@@ -127,17 +177,19 @@ def _best_from_both_ends(
     start: np.ndarray,
     transitions: np.ndarray,
     end: np.ndarray,
+    order: TagOrder,
     steps: int,
 ) -> np.ndarray:
     """
     The scores of the best beginning up to each tag, and of the best rest from each tag on.
 
     Args:
-        emissions, lengths, start, transitions, end: as for `viterbi`.
+        emissions, lengths, start, transitions, end, order: as for `viterbi`.
         steps: how many tokens to read from either end; at most the length of the longest sentence.
 
     Returns:
-        (steps, tags, 2 batch): of the first tokens of each sentence, then of its last ones, the very last one first.
+        (steps, tags, 2 batch): of the first tokens of each sentence, with its tags in the order `forwards`, then of its
+        last ones, the very last one first, with the tags in the order `backwards`.
     """
     batch, _, size = emissions.shape
     if (lengths == lengths[0]).all():
@@ -145,19 +197,32 @@ def _best_from_both_ends(
     else:
         places = np.maximum(lengths[:, None] - 1 - np.arange(steps), 0)
         turned = emissions[np.arange(batch)[:, None], places]
+    types, wide = order.types, size - 2 * order.types
     best = np.empty((steps, size, 2 * batch), np.float32)
-    from_tag = np.empty((size, size, 2 * batch), np.float32)
-    for side, read, first, pairs in (
-        (np.s_[..., :batch], emissions[:, :steps], start, transitions),
-        (np.s_[..., batch:], turned, end, transitions.T),
+    # of a transition: from "O", S and E into "O", B and S; from B, then from M, into E and M of the same type
+    between, within = np.empty((wide, wide, 2 * batch), np.float32), np.empty((2, 2, types, 2 * batch), np.float32)
+    for side, read, first, pairs, tags in (
+        (slice(batch), emissions[:, :steps], start, transitions, order.forwards),
+        (slice(batch, None), turned, end, transitions.T, order.backwards),
     ):
-        best[side] = read.transpose(1, 2, 0)
-        best[0][side] += first[:, None]
-        from_tag[side] = pairs[:, :, None]
-    sums, most = np.empty_like(from_tag), np.empty_like(best[0])
-    for before, here in zip(best[:-1, :, None], best[1:], strict=True):
-        np.add(from_tag, before, sums)
-        np.add(here, np.maximum.reduce(sums, 0, None, most), here)
+        best[:, np.argsort(tags), side] = read.transpose(1, 2, 0)
+        best[0, :, side] += first[tags][:, None]
+        pairs = pairs[tags][:, tags]
+        between[..., side] = pairs[types : types + wide, :wide, None]
+        of_type = pairs[[*range(types), *range(wide + types, size)], wide:].reshape(2, types, 2, types)
+        within[..., side] = of_type.diagonal(axis1=1, axis2=3)[..., None]
+    sums, most = np.empty_like(between), np.empty_like(best[0])
+    into_outside, into_type = most[:wide], most[wide:].reshape(within[0].shape)
+    from_inside = np.empty_like(into_type)
+    before = best[:-1]
+    for outside, opened, inside, here in zip(
+        before[:, types : types + wide, None], before[:, :types], before[:, wide + types :], best[1:], strict=True
+    ):
+        np.maximum.reduce(np.add(between, outside, sums), 0, None, into_outside)
+        if types:
+            np.add(within[0], opened, into_type)
+            np.maximum(into_type, np.add(within[1], inside, from_inside), out=into_type)
+        np.add(here, most, here)
     return best
 
 
@@ -178,7 +243,7 @@ class RoCBertCRF(nn.Module):
     def __init__(self, labels: Sequence[str], scheme: str | None = None):
         super().__init__()
         size = len(labels)
-        self._penalties = scheme_penalties(labels, scheme)
+        self._penalties, self._order = scheme_penalties(labels, scheme), tag_order(labels, scheme)
         self.start_transitions = nn.Parameter(torch.empty(size))
         self.transitions = nn.Parameter(torch.empty(size, size))
         self.end_transitions = nn.Parameter(torch.empty(size))
@@ -241,7 +306,7 @@ class RoCBertCRF(nn.Module):
         scores = (self.start_transitions, self.transitions, self.end_transitions)
         start, transitions, end = (scores_.float().cpu().numpy() for scores_ in scores)
         lengths = mask.cpu().numpy().sum(1)
-        return emissions.float().cpu().numpy(), lengths, start + first, transitions + pairs, end + last
+        return emissions.float().cpu().numpy(), lengths, start + first, transitions + pairs, end + last, self._order
 
 
 class RoCBertBiLSTM(nn.Module):
