@@ -169,6 +169,17 @@ def test_an_encoder_without_a_trained_head_is_no_tagger(trained, tmp_path):
         EntityTagger.from_pretrained(str(tmp_path))
 
 
+def test_a_tagger_without_an_encoder_is_trained_and_saved(tmp_path):
+    recipe = TaggingRecipe(
+        StartOptions(preset="bilstm"),
+        EntityRowOptions(train_file="demo", limit=8),
+        optimization=TaggingOptimization(epochs=1),
+    )
+    finetune(recipe, FinetuningOptions(output_dir=tmp_path / "out"))
+    assert AutoModelForTokenClassification.from_pretrained(tmp_path / "out").config.num_hidden_layers == 0
+    assert "vectors of 100 without an encoder, without sound and shape" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_labels_that_are_no_tags_of_the_scheme_are_named(trained):
     model, tokenizer = (part.from_pretrained(trained[0]) for part in (AutoModelForTokenClassification, AutoTokenizer))
     with pytest.raises(ValueError, match="must be tags of BIO, got M-"):

@@ -12,7 +12,7 @@ from rocbert_hf.attackers import Example
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.finetuning import AttackedCollator, AttackedTexts, WorstOfTrainer
 from rocbert_hf.finetuning.consistency import consistency_losses
-from rocbert_hf.finetuning.worst_of import logits_by_length, worst_forms
+from rocbert_hf.finetuning.worst_of import SimilarLengths, logits_by_length, worst_forms
 from rocbert_hf.resources import demo_sentences
 
 from ..several_processes import in_two_processes
@@ -58,6 +58,23 @@ def test_workers_change_nothing_and_see_the_epoch(persistent):
         texts.set_epoch(epoch)
         for expected, found in zip(plain, shared, strict=True):
             assert torch.equal(found["forms"]["input_ids"], expected["forms"]["input_ids"])
+
+
+def test_batches_have_texts_of_about_the_same_length_and_depend_on_seed_and_epoch_alone():
+    examples = [Example("好" * (1 + 37 * number % 96), 0) for number in range(96)]
+    texts = attacked(examples=examples)
+
+    def batches(epoch: int) -> list[list[int]]:
+        texts.set_epoch(epoch)
+        return list(torch.tensor(list(SimilarLengths(texts, 8))).view(-1, 8).tolist())
+
+    first = batches(0)
+    assert sorted(i for batch in first for i in batch) == list(range(96))
+    spread = [max(lengths) - min(lengths) for lengths in ([len(examples[i].text) for i in b] for b in first)]
+    assert sorted(spread)[len(spread) // 2] < 40  # at random: about 75
+    assert batches(1) != first
+    torch.rand(3)
+    assert batches(0) == first
 
 
 def test_of_a_pair_the_first_text_is_attacked():
@@ -116,6 +133,7 @@ def test_the_answer_to_the_text_is_held_fixed():
 
 def make_trainer(model, folder, agreement=5.0, **options) -> WorstOfTrainer:
     options = {"max_steps": 4, "per_device_train_batch_size": 6, "save_strategy": "no", **options}
+    options = {"train_sampling_strategy": "group_by_length", **options}
     arguments = TrainingArguments(str(folder), report_to="none", use_cpu=True, **options)
     options = {"train_dataset": attacked(), "data_collator": collator(24)}
     return WorstOfTrainer(model, arguments, agreement=agreement, **options)

@@ -246,7 +246,6 @@ class ClassificationRecipe(FinetuningRecipe):
             folder, seed, self.start, model.config.hidden_size, self.row_options.metric
         )
         if draws := self.augmentation.worst_of:
-            arguments.train_sampling_strategy = "random"  # grouping by length would make every item before training
             dataset = AttackedTexts(examples, draws, seed)
             collator = AttackedCollator(tokenizer, AdversarialSynthesizer(read_attacks(self.augmentation.attacks)))
         else:

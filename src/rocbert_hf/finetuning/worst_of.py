@@ -14,13 +14,14 @@ moves to that of x, not the other way round.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..attackers import Example
 from ..attacks import AdversarialSynthesizer
@@ -55,11 +56,35 @@ class AttackedTexts(EpochDependent, Dataset):
     def __len__(self) -> int:
         return len(self.examples)
 
+    def lengths(self) -> list[int]:
+        """The number of characters of each example; its forms have about as many."""
+        return [len(example.text) + len(example.text_pair or "") for example in self.examples]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.examples[index]
         rng = random.Random(f"{self.seed}/{self.epoch}")
         seeds = [rng.getrandbits(48) for _ in range(self.draws)]
         return {"text": example.text, "pair": example.text_pair, "labels": example.label, "seeds": seeds}
+
+
+class SimilarLengths(LengthGroupedSampler):
+    """Batches of texts of about the same length, as transformers makes them, but other ones in each epoch by (seed, epoch) alone.
+
+    So an interrupted epoch goes on as it began, and several processes agree on the order.
+
+    Args:
+        texts: to draw from.
+        batch_size: texts per step, those of all processes together.
+    """
+
+    def __init__(self, texts: AttackedTexts, batch_size: int):
+        super().__init__(batch_size, lengths=texts.lengths())
+        self.texts = texts
+
+    def __iter__(self) -> Iterator[int]:
+        seed = random.Random(f"{self.texts.seed}/order/{self.texts.epoch}").getrandbits(48)
+        self.generator = torch.Generator().manual_seed(seed)
+        return super().__iter__()
 
 
 @dataclass
@@ -110,6 +135,12 @@ class WorstOfTrainer(HeadTrainer):
             raise ValueError(f"agreement must not be negative, got {agreement}")
         self.agreement = agreement
         self.args.remove_unused_columns = False  # the collator decides what the model gets
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        at_once = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return SimilarLengths(self.train_dataset if train_dataset is None else train_dataset, at_once)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)

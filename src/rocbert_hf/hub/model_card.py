@@ -90,10 +90,10 @@ def model_card(
 def _check_config(config: dict, folder: Path) -> None:
     """ValueError unless the config has what the card is written from."""
     for name in SIZES_OF_CARD:
-        value = config.get(name)
-        if type(value) is not int or not 1 <= value <= 10**6:
+        value, least = config.get(name), 0 if name == "num_hidden_layers" else 1
+        if type(value) is not int or not least <= value <= 10**6:
             raise ValueError(
-                f"{folder / 'config.json'}: {name} must be a whole number from 1 to 1,000,000, got {value!r:.100}"
+                f"{folder / 'config.json'}: {name} must be a whole number from {least} to 1,000,000, got {value!r:.100}"
             )
     architecture = config.get("architectures", "RoCBertModel")
     if not isinstance(architecture, str) or not re.fullmatch(r"RoCBert\w+", architecture, re.ASCII):
@@ -117,9 +117,13 @@ def _metadata(head: str, license: str | None) -> str:
 
 
 def _introduction(config: dict, architecture: str) -> str:
+    layers, size = config["num_hidden_layers"], config["hidden_size"]
+    what = f"a Chinese BERT with {layers} layers of {size}" if layers else f"vectors of {size} without an encoder"
+    if config.get("fusion") == "none":
+        return f"`{architecture}`, {what}, without sound and shape. Made with rocbert_hf."
     return (
-        f"`{architecture}`, a Chinese BERT with {config['num_hidden_layers']} layers of {config['hidden_size']} that "
-        "reads every character's meaning, sound and shape, after RoCBERT (Su et al., ACL 2022). Made with rocbert_hf."
+        f"`{architecture}`, {what}: it reads every character's meaning, sound and shape, after RoCBERT (Su et al., ACL "
+        "2022). Made with rocbert_hf."
     )
 
 
