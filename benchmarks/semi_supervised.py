@@ -74,6 +74,9 @@ class NoisyRecipe(SemiSupervisedRecipe):
                 augmentation=options.augmentation if recipe.target not in (None, "pseudo-labels") else ["eda"],
                 warm_up=options.warm_up if recipe.target is not None else None,
                 confidence=options.confidence if recipe.target in ("uda", "fixmatch") else None,
+                epsilon=options.epsilon if recipe.adversarial else None,
+                # PGD's steps in proportion, as by default
+                alpha=0.3 * options.epsilon if recipe.adversarial == "pgd" and options.epsilon else None,
             ),
         )
 
@@ -208,6 +211,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument("--head-learning-rate", type=float, default=None)
     parser.add_argument("--confidence", type=float, default=None, help="of uda and fixmatch; default: the method's")
+    parser.add_argument("--epsilon", type=float, default=None, help="of fgm and pgd; default: the method's, 1")
     parser.add_argument(
         "--warm-up", type=float, default=None, help="of unlabelled texts' weight; default: the method's"
     )
