@@ -8,9 +8,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertTokenizer
 from rocbert_hf.data import LabelledTexts
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.resources import demo_corpus
-
-from .classifiers import bert_tokenizer
 
 
 def pytest_configure():
@@ -66,7 +65,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
     config = RoCBertConfig.from_preset("tiny", initializer_range=0.2)
     RoCBertForSequenceClassification(config).save_pretrained(root / "ours")
     RoCBertTokenizer().save_pretrained(root / "ours")
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
     config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.2, **sizes)
     BertForSequenceClassification(config).save_pretrained(root / "bert")

@@ -22,8 +22,7 @@ from rocbert_hf.attackers.driver import ComposedAttacker
 from rocbert_hf.attackers.spec import settings_of
 from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.characters.word_vectors import WordVectors
-
-from ..classifiers import bert_tokenizer
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 
 WORDS = ["漂亮", "美丽", "美妙", "难看"]
 
@@ -42,7 +41,7 @@ def likes_pretty(texts):
 
 def scorer_of(seed):
     torch.manual_seed(seed)
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
     return CausalLMScorer(GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)), tokenizer)
 
@@ -94,7 +93,7 @@ def test_synonyms_come_from_a_file_of_word_vectors(tmp_path):
 
 
 def test_synonyms_come_from_a_masked_language_model(tmp_path):
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

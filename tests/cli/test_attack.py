@@ -161,6 +161,7 @@ def test_bad_files_leave_one_error_and_nothing_half_written(tmp_path, name, cont
         (["--output", "no/such/folder/out.txt"], "folder"),
         (["--attacks", "no_such_config.json"], "no_such_config.json"),
         (["--input", "in.txt"], "--input"),
+        (["--column", "title"], "--column"),
     ],
 )
 def test_bad_options_are_named(arguments, named):

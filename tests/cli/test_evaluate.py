@@ -19,9 +19,9 @@ from rocbert_hf.attackers import ModelClassifier
 from rocbert_hf.data import TASKS
 from rocbert_hf.evaluation.run import OPTIONS
 from rocbert_hf.finetuning import FinetuningOptions, recipe_class
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.options import CONFIGS
 
-from ..classifiers import bert_tokenizer
 from ..command_line import rocbert
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -187,7 +187,7 @@ def test_pairs_of_clean_and_attacked_texts_are_measured(tmp_path, folders, revie
 
 
 def test_the_attacks_of_adv_come_from_a_file_and_their_scorer_from_a_language_model(tmp_path, folders, data):
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128}
     GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "lm")
     tokenizer.save_pretrained(tmp_path / "lm")

@@ -15,9 +15,8 @@ from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.defences import CorrectorSpec, MaskedLMCorrector, PycorrectorCorrector, SpellChecked
 from rocbert_hf.defences.spelling import plain_forms, rewritings
 from rocbert_hf.evaluation import RobustnessEvaluator
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.resources import demo_sentences
-
-from ..classifiers import bert_tokenizer
 
 
 class NeighbourLM(torch.nn.Module):
@@ -93,7 +92,7 @@ def test_texts_without_anything_to_correct_come_back(corrector):
 
 
 def test_the_tokenizer_of_bert_will_do():
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     corrector = MaskedLMCorrector(NeighbourLM(tokenizer, SENTENCES), tokenizer, suspicion=0.3)
     attacked = [form.text for form in AdversarialSynthesizer().attack_batch(SENTENCES[:5], seed=1)]
     corrected = corrector.correct(attacked)

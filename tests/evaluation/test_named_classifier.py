@@ -13,9 +13,8 @@ from rocbert_hf.attackers.victim import fingerprint_of
 from rocbert_hf.checkpoints import model_fingerprint
 from rocbert_hf.defences import MaskedLMCorrector, SpellChecked
 from rocbert_hf.evaluation import MeanPooledEncoder
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.resources import vocabulary
-
-from ..classifiers import bert_tokenizer
 
 
 def classifier(folder, tokenizer=None, max_length=None, **changes):
@@ -45,7 +44,7 @@ def test_classifiers_that_may_answer_differently_have_different_fingerprints(fol
         classifier(folder, RoCBertTokenizer(do_lower_case=False)),
         classifier(folder, shifted_channels()),
         classifier(folder, cut),
-        classifier(folder, bert_tokenizer()),
+        classifier(folder, character_level_bert_tokenizer()),
         ModelClassifier(folders["bert"]),
     ]
     fingerprints = list(map(fingerprint_of, found))
@@ -65,7 +64,7 @@ def test_use_and_saving_leave_the_fingerprint(name, folders, tmp_path):
 
 
 def test_correctors_synonyms_and_encoders_are_told_apart_by_config_and_tokenizer(tmp_path):
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes))
     makes = (MaskedLMCorrector, MaskedLanguageModelSynonyms, MeanPooledEncoder)
@@ -103,7 +102,9 @@ HEADS = {"SequenceClassification": {"class"}, "MaskedLM": {"mask"}, "PreTraining
 @pytest.mark.parametrize("family", ["RoCBert", "Bert"])
 @pytest.mark.parametrize("head", HEADS)
 def test_only_a_model_with_a_trained_head_is_taken(family, head, tmp_path):
-    library, tokenizer = (rocbert_hf, RoCBertTokenizer()) if family == "RoCBert" else (transformers, bert_tokenizer())
+    library, tokenizer = (
+        (rocbert_hf, RoCBertTokenizer()) if family == "RoCBert" else (transformers, character_level_bert_tokenizer())
+    )
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     if family == "RoCBert":
         sizes |= {"fusion_layer": 0, "shape_embed_dim": 16}

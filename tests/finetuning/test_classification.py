@@ -27,11 +27,10 @@ from rocbert_hf.finetuning.classification import (
     weighted_loss,
 )
 from rocbert_hf.finetuning.optimization import OptimizationOptions, learning_rate_of
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.finetuning.tagging import TaggerOptions, make_tagger
 from rocbert_hf.pretraining.optimizer import parameter_groups
 from rocbert_hf.resources import demo_corpus
-
-from ..classifiers import bert_tokenizer
 
 ROWS = [row for row in demo_corpus() if "sentiment" in row][::5]
 QUICK = ["--epochs", "1", "--max-length", "24"]
@@ -308,7 +307,7 @@ def test_training_on_the_worst_of_attacked_forms_says_how_it_was_done(tmp_path, 
 
 @pytest.mark.parametrize("way", ["--augment", "--worst-of"])
 def test_a_language_model_scores_the_words_that_are_attacked(tmp_path, files, monkeypatch, way):
-    tokenizer, asked, losses = bert_tokenizer(), [], CausalLMScorer.losses
+    tokenizer, asked, losses = character_level_bert_tokenizer(), [], CausalLMScorer.losses
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128}
     GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "lm")
     tokenizer.save_pretrained(tmp_path / "lm")

@@ -20,6 +20,7 @@ from rocbert_hf.data.entities import EntityText, entities_of, label_names
 from rocbert_hf.data.entity_files import read_entities
 from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
 from rocbert_hf.finetuning.recipe import card_of
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.finetuning.tagger import EntityTagger, tagged_rows
 from rocbert_hf.finetuning.tagging import (
     EntityRowOptions,
@@ -31,8 +32,6 @@ from rocbert_hf.finetuning.tagging import (
 )
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 from rocbert_hf.visualization import plot_layer_weights
-
-from ..classifiers import bert_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +144,7 @@ def test_long_texts_are_found_whole_wherever_they_are_cut():
 
 
 def test_no_piece_is_longer_than_the_model_reads():
-    labels, tokenizer = label_names(["X"], "BIO"), bert_tokenizer()
+    labels, tokenizer = label_names(["X"], "BIO"), character_level_bert_tokenizer()
     assert tokenizer.model_max_length > 512  # it does not say
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
     config = BertConfig(

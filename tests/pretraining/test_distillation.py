@@ -5,14 +5,13 @@ import torch
 from transformers import BertConfig, BertModel
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
 from rocbert_hf.pretraining.distillation import SentenceTeacher, TeacherInputs
 from rocbert_hf.pretraining.resuming import checkpoints_of
 from rocbert_hf.pretraining.trainer import RoCBertPretrainer
 from rocbert_hf.resources import demo_sentences
-
-from ..classifiers import bert_tokenizer
 
 SIZES = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 SENTENCES = demo_sentences()[:40]
@@ -21,7 +20,7 @@ SENTENCES = demo_sentences()[:40]
 @pytest.fixture(scope="module")
 def teacher() -> SentenceTeacher:
     torch.manual_seed(5)
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     model = BertModel(BertConfig(vocab_size=len(tokenizer), **SIZES))
     return SentenceTeacher(model, TeacherInputs(tokenizer, "query: ", 40), SENTENCES)
 
@@ -125,6 +124,8 @@ def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="distillation_weight"):
         PretrainingArguments(objective="correction", distill_from="somewhere", distillation_weight=0.0)
     with pytest.raises(ValueError, match="at least 2"):
-        SentenceTeacher(BertModel(BertConfig(vocab_size=99, **SIZES)), TeacherInputs(bert_tokenizer()), ["一"])
+        SentenceTeacher(
+            BertModel(BertConfig(vocab_size=99, **SIZES)), TeacherInputs(character_level_bert_tokenizer()), ["一"]
+        )
     with pytest.raises(OSError, match="to distill from"):
         SentenceTeacher.from_pretrained("no/such-folder", SENTENCES)

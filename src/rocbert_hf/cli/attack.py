@@ -75,6 +75,8 @@ def _rows(options: AttackOptions) -> tuple[Iterator[Row], str]:
 
     if options.texts and options.input is not None:
         raise ValueError("give texts or --input, not both")
+    if options.column != AttackOptions.column and options.input is None:
+        raise ValueError(f"--column {options.column} is a column of --input, which is not given")
     if options.texts:
         return (Row("the texts", {"text": text}) for text in options.texts), ".txt"
     if options.input is not None:

@@ -9,9 +9,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from rocbert_hf.attackers import AdvAttacker, ArgotAttacker, Example
 from rocbert_hf.attacks import AdversarialSynthesizer, CausalLMScorer
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.resources import demo_sentences
-
-from ...classifiers import bert_tokenizer
 
 LONG = ["".join(demo_sentences()[at : at + 12]) for at in range(0, 480, 12)]
 SHORT = ["这家店很好", "房间漂亮", "服务员态度差", *[text for text in demo_sentences() if len(text) < 20][:40]]
@@ -134,7 +133,7 @@ def test_bad_arguments_are_one_clear_error(options, named):
 
 def test_a_language_model_scores_the_sentences_of_a_batch_together():
     torch.manual_seed(0)
-    tokenizer = bert_tokenizer()
+    tokenizer = character_level_bert_tokenizer()
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes))
     calls = []
