@@ -19,6 +19,7 @@ from rocbert_hf.attackers.constraints import (
     AttackedShare,
     ContentWords,
     FamiliarCharacters,
+    NoOpposites,
     SamePartOfSpeech,
     SentenceSimilarity,
 )
@@ -133,6 +134,10 @@ def changes_of(word, forms, text=HOTEL):
 def test_constraints_sort_out_what_they_should():
     draft, index, changes = changes_of("漂亮", ["美丽", "跑步"])
     assert [change.form for change in SamePartOfSpeech().keep(draft, index, changes)] == ["美丽"]
+    draft, index, changes = changes_of("漂亮", ["美丽", "难看", "不美丽", "丑"])
+    assert [change.form for change in NoOpposites().keep(draft, index, changes)] == ["美丽"]
+    draft, index, changes = changes_of("没有", ["未有", "毫无", "有"], "这里没有热水")
+    assert [change.form for change in NoOpposites().keep(draft, index, changes)] == ["未有", "毫无"]
     draft, index, changes = changes_of("漂亮", ["票亮", "㵱亮"])
     assert [change.form for change in FamiliarCharacters(3000).keep(draft, index, changes)] == ["票亮"]
     assert AttackedShare(0.05).keep(draft, index, changes) == []
@@ -162,6 +167,7 @@ def without(attacker, constraint):
         (ArgotAttacker(), ContentWords, "窝"),  # sounds like 我
         (TextFoolerAttacker(synonyms=replacing("我", "咱")), ContentWords, "咱"),
         (TextFoolerAttacker(synonyms=replacing("漂亮", "跑步")), SamePartOfSpeech, "跑步"),
+        (TextFoolerAttacker(synonyms=replacing("漂亮", "难看"), window=None), NoOpposites, "难看"),
         (TextFoolerAttacker(synonyms=replacing("漂亮", "好看"), window=3), SentenceSimilarity, "好看"),
     ],
 )

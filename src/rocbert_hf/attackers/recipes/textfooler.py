@@ -4,7 +4,8 @@ Where Chinese or the paper leaves a choice, or we deviate:
 
 - Words are jieba's, and stop words are function words by jieba's tags (`ContentWords`). The paper takes NLTK's list.
 - Synonyms come from the packaged thesaurus unless word vectors are given. The thesaurus is small and has nouns and
-  adjectives only. The paper takes counter-fitted vectors, for which there is no Chinese counterpart.
+  adjectives only. The paper takes counter-fitted vectors, for which there is no Chinese counterpart; so words of the
+  opposite meaning, which other vectors have among a word's neighbours, are left out by `NoOpposites`.
 - Part of speech: the first letter of jieba's tag, or the thesaurus's; one tag in common is enough.
 - Sentence similarity: by default the cosine of bags of characters and pairs, which works offline (`character_bags`).
   The paper takes the Universal Sentence Encoder. Threshold and window are those of the authors' code.
@@ -18,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..candidates import SynonymWords
-from ..constraints import ContentWords, Encoder, SamePartOfSpeech, SentenceSimilarity
+from ..constraints import ContentWords, Encoder, NoOpposites, SamePartOfSpeech, SentenceSimilarity
 from ..driver import ComposedAttacker
 from ..search import GreedyByImportance
 
@@ -61,7 +62,7 @@ class TextFoolerAttacker(ComposedAttacker):
         super().__init__(
             self.name,
             transformation=SynonymWords(synonyms, max_candidates, min_word_similarity),
-            constraints=[ContentWords(), SamePartOfSpeech(), similarity],
+            constraints=[ContentWords(), SamePartOfSpeech(), NoOpposites(), similarity],
             search=GreedyByImportance(similarity),
             max_share=max_share,
             query_budget=query_budget,
