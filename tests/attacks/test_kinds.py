@@ -2,6 +2,7 @@
 
 import random
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +208,14 @@ def test_synonyms_from_keyed_vectors():
         config = {"attacks": ["synonym"], "options": {"synonym": {"vectors": vectors}}, "q": 1}
         assert AdversarialSynthesizer(config).attack("这里漂亮").text == "这里美丽"
     assert Synonym(KeyedVectors()).synonyms_of("漂亮") == ["美丽"]  # no verbs
+
+
+def test_word_vectors_have_opposites_among_a_word_s_neighbours_unless_they_are_left_out():
+    vectors = WordVectors.from_keyed_vectors(
+        SimpleNamespace(index_to_key=("漂亮", "美丽", "难看", "丑陋"), vectors=np.ones((4, 2)))
+    )
+    assert list(Synonym(vectors).synonyms_of("漂亮")) == ["美丽", "难看", "丑陋"]
+    assert list(Synonym(vectors, opposites=False).synonyms_of("漂亮")) == ["美丽"]
 
 
 @pytest.mark.parametrize("content", ["", "2 3\n漂亮 1 2\n", "漂亮 a b\n"])

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..attacks.attacked_text import CHINESE
-from ..characters.words import part_of_speech, synonyms_of
-from ..resources import antonyms, character_readings, vocabulary
+from ..characters.words import is_opposite, part_of_speech, synonyms_of
+from ..resources import character_readings, vocabulary
 from .draft import Change, Draft, Words
 
 # Texts -> vectors (texts, size), such as SentenceTransformer.encode.
@@ -94,30 +94,14 @@ def parts_of_speech(word: str) -> frozenset[str]:
 
 
 class NoOpposites(Constraint):
-    """A word never gives way to one that turns its meaning round, which word vectors have among its neighbours.
+    """A word never gives way to one that turns its meaning round (`is_opposite`).
 
-    That is a packaged antonym of the word or of one of its synonyms (喜欢 → 讨厌), or a word with one negation more or
-    less (不能 → 能够). TextFooler's vectors are counter-fitted to the same end (Mrkšić et al., NAACL 2016).
+    TextFooler's vectors are counter-fitted to the same end (Mrkšić et al., NAACL 2016).
     """
 
     def keep(self, draft: Draft, index: int, changes: Sequence[Change]) -> Sequence[Change]:
         word = draft.source.words[index]
-        unwanted, negated = _opposites(word), _is_negated(word)
-        return [change for change in changes if change.form not in unwanted and _is_negated(change.form) == negated]
-
-
-NEGATIONS = frozenset("不没无未勿")
-
-
-def _is_negated(word: str) -> bool:
-    return sum(character in NEGATIONS for character in word) % 2 == 1
-
-
-@lru_cache(maxsize=1 << 16)
-def _opposites(word: str) -> frozenset[str]:
-    alike = {word, *synonyms_of(word)}
-    found = {opposite for other in alike for opposite in antonyms().get(other, ())}
-    return frozenset(found.union(*map(synonyms_of, found)) - alike)
+        return [change for change in changes if not is_opposite(word, change.form)]
 
 
 class FamiliarCharacters(Constraint):

@@ -21,7 +21,7 @@ from ..characters.near_sounds import emoji_of, near_homophones_of
 from ..characters.parts import splits_of
 from ..characters.pinyin import homophones_of, pinyin_of, readings_of
 from ..characters.similarity import lookalikes_of
-from ..characters.words import part_of_speech, synonyms_of
+from ..characters.words import is_opposite, part_of_speech, synonyms_of
 from ..resources import vocabulary
 from .attacked_text import CHINESE
 
@@ -142,17 +142,20 @@ class Synonym(Attack):
     has been attacked already.
 
     Args:
-        vectors: path of word2vec or GloVe vectors or of a file that `rocbert vectors` wrote, a `WordVectors`, or gensim's `KeyedVectors`; by default the packaged
-            thesaurus is used.
+        vectors: path of word2vec or GloVe vectors or of a file that `rocbert vectors` wrote, a `WordVectors`, or gensim's
+            `KeyedVectors`; by default the packaged thesaurus is used.
         threshold: cosine that two words of the vectors must exceed.
+        opposites: whether words of the opposite meaning count, which vectors have among a word's neighbours (喜欢, 讨厌).
+            `False` if a classifier is to learn that the label stays.
     """
 
     name = "synonym"
 
-    def __init__(self, vectors: Any = None, threshold: float = 0.75):
+    def __init__(self, vectors: Any = None, threshold: float = 0.75, opposites: bool = True):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold}")
         self.threshold = threshold
+        self.opposites = opposites
         self.vectors = None if vectors is None else _word_vectors(vectors)
         self.synonyms_of = lru_cache(maxsize=1 << 16)(self._find_synonyms)
 
@@ -162,7 +165,8 @@ class Synonym(Attack):
             return ()
         if self.vectors is None:
             return synonyms_of(word)
-        return [other for other, _ in self.vectors.neighbours(word, self.threshold) if _has_synonyms(other)]
+        found = [other for other, _ in self.vectors.neighbours(word, self.threshold) if _has_synonyms(other)]
+        return found if self.opposites else [other for other in found if not is_opposite(word, other)]
 
     def is_attackable(self, sentence: Sentence, index: int) -> bool:
         start, _, word = sentence.word_at(index)

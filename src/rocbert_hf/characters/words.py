@@ -1,4 +1,4 @@
-"""Words: segmentation, frequencies, parts of speech (jieba's dictionary) and synonyms (the packaged thesaurus)."""
+"""Words: segmentation, frequencies, parts of speech (jieba's dictionary), synonyms and opposites (packaged lists)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from ..resources import thesaurus
+from ..resources import antonyms, thesaurus
 
-__all__ = ["part_of_speech", "segment", "synonyms_of", "word_frequencies"]
+__all__ = ["is_opposite", "part_of_speech", "segment", "synonyms_of", "word_frequencies"]
 
 _LETTERS_AND_DIGITS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 # jieba forms words of these characters only; every other one stands alone
@@ -191,3 +191,26 @@ def synonyms_of(word: str, pos: str | None = None) -> tuple[str, ...]:
         pos: only the synonyms of this part of speech, in the thesaurus's tags; every one when None.
     """
     return _synonyms().get((word, pos), ())
+
+
+NEGATIONS = frozenset("不没无未勿")
+
+
+def is_opposite(word: str, other: str) -> bool:
+    """Whether the other word turns the meaning of the word round, as neighbours among word vectors often do.
+
+    That is a packaged antonym of the word or of one of its synonyms, or a synonym of that antonym (喜欢, 讨厌); or a word
+    with one negation more or less (不能, 能够).
+    """
+    return other in _opposites(word) or _is_negated(other) != _is_negated(word)
+
+
+def _is_negated(word: str) -> bool:
+    return sum(character in NEGATIONS for character in word) % 2 == 1
+
+
+@lru_cache(maxsize=1 << 16)
+def _opposites(word: str) -> frozenset[str]:
+    alike = {word, *synonyms_of(word)}
+    found = {opposite for one in alike for opposite in antonyms().get(one, ())}
+    return frozenset(found.union(*map(synonyms_of, found)) - alike)
