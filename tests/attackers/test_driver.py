@@ -138,6 +138,8 @@ def test_constraints_sort_out_what_they_should():
     assert [change.form for change in NoOpposites().keep(draft, index, changes)] == ["美丽"]
     draft, index, changes = changes_of("没有", ["未有", "毫无", "有"], "这里没有热水")
     assert [change.form for change in NoOpposites().keep(draft, index, changes)] == ["未有", "毫无"]
+    by_sound = [change._replace(attack="phonetic", form="煤有") for change in changes]
+    assert NoOpposites().keep(draft, index, by_sound) == by_sound
     draft, index, changes = changes_of("漂亮", ["票亮", "㵱亮"])
     assert [change.form for change in FamiliarCharacters(3000).keep(draft, index, changes)] == ["票亮"]
     assert AttackedShare(0.05).keep(draft, index, changes) == []
@@ -165,6 +167,7 @@ def without(attacker, constraint):
     [
         (ArgotAttacker(), FamiliarCharacters, "踮"),  # a rare look-alike of 店
         (ArgotAttacker(), ContentWords, "窝"),  # sounds like 我
+        (ArgotAttacker(synonyms=replacing("漂亮", "难看")), NoOpposites, "难看"),
         (TextFoolerAttacker(synonyms=replacing("我", "咱")), ContentWords, "咱"),
         (TextFoolerAttacker(synonyms=replacing("漂亮", "跑步")), SamePartOfSpeech, "跑步"),
         (TextFoolerAttacker(synonyms=replacing("漂亮", "难看"), window=None), NoOpposites, "难看"),

@@ -94,14 +94,14 @@ def parts_of_speech(word: str) -> frozenset[str]:
 
 
 class NoOpposites(Constraint):
-    """A word never gives way to one that turns its meaning round (`is_opposite`).
+    """A synonym never turns the meaning of its word round (`is_opposite`); changes of other kinds are all kept.
 
     TextFooler's vectors are counter-fitted to the same end (Mrkšić et al., NAACL 2016).
     """
 
     def keep(self, draft: Draft, index: int, changes: Sequence[Change]) -> Sequence[Change]:
         word = draft.source.words[index]
-        return [change for change in changes if not is_opposite(word, change.form)]
+        return [change for change in changes if change.attack != "synonym" or not is_opposite(word, change.form)]
 
 
 class FamiliarCharacters(Constraint):

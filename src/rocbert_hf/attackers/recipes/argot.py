@@ -25,7 +25,7 @@ from ..candidates import (
     SplitCharacters,
     SynonymWords,
 )
-from ..constraints import ContentWords, FamiliarCharacters
+from ..constraints import ContentWords, FamiliarCharacters, NoOpposites
 from ..driver import ComposedAttacker
 from ..search import GreedyByImportance
 
@@ -68,7 +68,7 @@ class ArgotAttacker(ComposedAttacker):
                 ShuffledCharacters(),
                 SynonymWords(synonyms, limit=5),
             ),
-            constraints=[ContentWords(), FamiliarCharacters(familiar)],
+            constraints=[ContentWords(), FamiliarCharacters(familiar), NoOpposites()],
             search=GreedyByImportance(),
             max_share=max_share,
             query_budget=query_budget,
