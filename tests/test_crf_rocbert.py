@@ -124,11 +124,11 @@ def test_blocks_of_allowed_transitions_change_nothing(scheme):
         emissions = torch.randn(5, length, len(labels), generator=generator)
         path = ours.decode(emissions, mask)
         assert [row[: m.sum()].tolist() for row, m in zip(path, mask, strict=True)] == theirs.decode(emissions, mask)
-        *scores, order = ours._as_numpy(emissions, mask)
-        whole = tag_order(labels, None)
-        assert (order.types, whole.types) == (types, 0)
-        assert np.array_equal(viterbi(*scores, order), viterbi(*scores, whole))
-        np.testing.assert_allclose(max_marginals(*scores, order), max_marginals(*scores, whole), atol=5e-3)
+        *given, chain = ours._as_numpy(emissions, mask)
+        whole = chain._replace(order=tag_order(labels, None))
+        assert (chain.order.types, whole.order.types) == (types, 0)
+        assert np.array_equal(viterbi(*given, chain), viterbi(*given, whole))
+        np.testing.assert_allclose(max_marginals(*given, chain), max_marginals(*given, whole), atol=5e-3)
 
 
 def test_penalties_and_the_check_of_files_agree_on_what_may_follow():

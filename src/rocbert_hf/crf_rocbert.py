@@ -83,33 +83,41 @@ def tag_order(labels: Sequence[str], scheme: str | None) -> TagOrder:
     )
 
 
-def viterbi(
-    emissions: np.ndarray,
-    lengths: np.ndarray,
-    start: np.ndarray,
-    transitions: np.ndarray,
-    end: np.ndarray,
-    order: TagOrder,
-) -> np.ndarray:
+class ChainScores(NamedTuple):
+    """
+    What a path scores beside its emissions.
+
+    Args:
+        start, end: (tags,), of the first and of the last tag; float32.
+        transitions: (tags, tags), [i, j] of tag j after tag i.
+        order: blocks of the transitions that are allowed; all others must be `FORBIDDEN`.
+    """
+
+    start: np.ndarray
+    transitions: np.ndarray
+    end: np.ndarray
+    order: TagOrder
+
+
+def viterbi(emissions: np.ndarray, lengths: np.ndarray, chain: ChainScores) -> np.ndarray:
     """
     The best path of every sentence of a batch, all sentences at once.
 
     Args:
         emissions: (batch, sequence, tags), padded on the right; float32.
         lengths: (batch,), at least 1.
-        start, end: (tags,), the scores of the first and of the last tag.
-        transitions: (tags, tags), [i, j] of tag j after tag i.
-        order: blocks of the transitions that are allowed; all others must be `FORBIDDEN`.
+        chain: what tags score beside them.
 
     Returns:
         (batch, sequence) tags; 0 behind the end of a sentence.
     """
     # The first half of each sentence is read forwards and its second half backwards, both at once: half as many steps.
     batch, length, size = emissions.shape
+    _, transitions, end, order = chain
     left = np.maximum(lengths // 2, 1)
     right = lengths - left
     half = (int(lengths.max()) + 1) // 2
-    best = _best_from_both_ends(emissions, lengths, start, transitions, end, order, half)
+    best = _best_from_both_ends(emissions, lengths, chain, half)
     # where they meet: the best pair of neighbours
     rows, places = np.arange(batch), np.arange(length)
     across = transitions[order.forwards][:, order.backwards]
@@ -137,14 +145,7 @@ def viterbi(
     return whole
 
 
-def max_marginals(
-    emissions: np.ndarray,
-    lengths: np.ndarray,
-    start: np.ndarray,
-    transitions: np.ndarray,
-    end: np.ndarray,
-    order: TagOrder,
-) -> np.ndarray:
+def max_marginals(emissions: np.ndarray, lengths: np.ndarray, chain: ChainScores) -> np.ndarray:
     """
     The score of the best path of the sentence that has a certain tag at a certain place.
 
@@ -152,16 +153,16 @@ def max_marginals(
     takes the highest value of each token gets the best path.
 
     Args:
-        emissions, lengths, start, transitions, end, order: as for `viterbi`.
+        emissions, lengths, chain: as for `viterbi`.
 
     Returns:
         (batch, sequence, tags), less the score of the best path: 0 for the tags on it. Behind the end: 0.
     """
     batch, longest = len(lengths), int(lengths.max())
-    best = _best_from_both_ends(emissions, lengths, start, transitions, end, order, longest)
+    best = _best_from_both_ends(emissions, lengths, chain, longest)
     from_end = lengths[:, None] - 1 - np.arange(longest)
     # back to the order of the labels
-    forwards, backwards = np.argsort(order.forwards), np.argsort(order.backwards)
+    forwards, backwards = np.argsort(chain.order.forwards), np.argsort(chain.order.backwards)
     both = best[:, forwards, :batch].transpose(2, 0, 1) - emissions[:, :longest]
     both += best[np.maximum(from_end, 0), :, np.arange(batch, 2 * batch)[:, None]][..., backwards]
     both -= both.max(-1, keepdims=True)
@@ -171,20 +172,12 @@ def max_marginals(
     return through
 
 
-def _best_from_both_ends(
-    emissions: np.ndarray,
-    lengths: np.ndarray,
-    start: np.ndarray,
-    transitions: np.ndarray,
-    end: np.ndarray,
-    order: TagOrder,
-    steps: int,
-) -> np.ndarray:
+def _best_from_both_ends(emissions: np.ndarray, lengths: np.ndarray, chain: ChainScores, steps: int) -> np.ndarray:
     """
     The scores of the best beginning up to each tag, and of the best rest from each tag on.
 
     Args:
-        emissions, lengths, start, transitions, end, order: as for `viterbi`.
+        emissions, lengths, chain: as for `viterbi`.
         steps: how many tokens to read from either end; at most the length of the longest sentence.
 
     Returns:
@@ -192,6 +185,7 @@ def _best_from_both_ends(
         last ones, the very last one first, with the tags in the order `backwards`.
     """
     batch, _, size = emissions.shape
+    start, transitions, end, order = chain
     if (lengths == lengths[0]).all():
         turned = emissions[:, lengths[0] - 1 :: -1][:, :steps]
     else:
@@ -306,7 +300,8 @@ class RoCBertCRF(nn.Module):
         scores = (self.start_transitions, self.transitions, self.end_transitions)
         start, transitions, end = (scores_.float().cpu().numpy() for scores_ in scores)
         lengths = mask.cpu().numpy().sum(1)
-        return emissions.float().cpu().numpy(), lengths, start + first, transitions + pairs, end + last, self._order
+        chain = ChainScores(start + first, transitions + pairs, end + last, self._order)
+        return emissions.float().cpu().numpy(), lengths, chain
 
 
 class RoCBertBiLSTM(nn.Module):
