@@ -61,20 +61,27 @@ def test_workers_change_nothing_and_see_the_epoch(persistent):
 
 
 def test_batches_have_texts_of_about_the_same_length_and_depend_on_seed_and_epoch_alone():
-    examples = [Example("好" * (1 + 37 * number % 96), 0) for number in range(96)]
-    texts = attacked(examples=examples)
+    lengths = [1 + 37 * number % 97 for number in range(97)]
+    texts = attacked(examples=[Example("好" * length, 0) for length in lengths])
 
-    def batches(epoch: int) -> list[list[int]]:
+    def batches(epoch: int, limit: int = 200) -> list[list[int]]:
         texts.set_epoch(epoch)
-        return list(torch.tensor(list(SimilarLengths(texts, 8))).view(-1, 8).tolist())
+        order = list(SimilarLengths(texts, 8, limit))
+        return [order[first : first + 8] for first in range(0, len(order), 8)]
 
     first = batches(0)
-    assert sorted(i for batch in first for i in batch) == list(range(96))
-    spread = [max(lengths) - min(lengths) for lengths in ([len(examples[i].text) for i in b] for b in first)]
-    assert sorted(spread)[len(spread) // 2] < 40  # at random: about 75
+    assert sorted(number for batch in first for number in batch) == list(range(97))
+    assert len(first[-1]) == 1
+    spreads = [max(found) - min(found) for found in ([lengths[number] for number in batch] for batch in first[:-1])]
+    assert max(spreads) < 20  # at random: about 75
+    means = [sum(lengths[number] for number in batch) for batch in first[:-1]]
+    assert means not in (sorted(means), sorted(means, reverse=True))
     assert batches(1) != first
     torch.rand(3)
     assert batches(0) == first
+    # texts that are cut to one length are not sorted
+    cut = [[lengths[number] for number in batch] for batch in batches(0, limit=1)[:-1]]
+    assert max(max(found) - min(found) for found in cut) > 50
 
 
 def test_of_a_pair_the_first_text_is_attacked():

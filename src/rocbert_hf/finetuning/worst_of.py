@@ -16,12 +16,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..attackers import Example
 from ..attacks import AdversarialSynthesizer
@@ -67,24 +67,38 @@ class AttackedTexts(EpochDependent, Dataset):
         return {"text": example.text, "pair": example.text_pair, "labels": example.label, "seeds": seeds}
 
 
-class SimilarLengths(LengthGroupedSampler):
-    """Batches of texts of about the same length, as transformers makes them, but other ones in each epoch by (seed, epoch) alone.
+class SimilarLengths(Sampler):
+    """Numbers of texts in an order whose batches hold texts of about the same length, and come in random order.
 
-    So an interrupted epoch goes on as it began, and several processes agree on the order.
+    Each pool of 50 batches, drawn at random, is sorted by length. The order depends on (seed, epoch) alone, so that an
+    interrupted epoch goes on as it began, and several processes agree on it.
 
     Args:
         texts: to draw from.
         batch_size: texts per step, those of all processes together.
+        limit: where texts are cut; among longer ones nothing is sorted.
     """
 
-    def __init__(self, texts: AttackedTexts, batch_size: int):
-        super().__init__(batch_size, lengths=texts.lengths())
-        self.texts = texts
+    POOL = 50
+
+    def __init__(self, texts: AttackedTexts, batch_size: int, limit: int):
+        self.texts, self.batch_size = texts, batch_size
+        self.lengths = [min(length, limit) for length in texts.lengths()]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        seed = random.Random(f"{self.texts.seed}/order/{self.texts.epoch}").getrandbits(48)
-        self.generator = torch.Generator().manual_seed(seed)
-        return super().__iter__()
+        rng, size = random.Random(f"{self.texts.seed}/order/{self.texts.epoch}"), self.batch_size
+        order = list(range(len(self)))
+        rng.shuffle(order)
+        whole, rest = order[: len(order) // size * size], order[len(order) // size * size :]
+        batches = []
+        for start in range(0, len(whole), self.POOL * size):
+            pool = sorted(whole[start : start + self.POOL * size], key=self.lengths.__getitem__)
+            batches += [pool[first : first + size] for first in range(0, len(pool), size)]
+        rng.shuffle(batches)
+        return chain.from_iterable([*batches, rest])
 
 
 @dataclass
@@ -139,8 +153,9 @@ class WorstOfTrainer(HeadTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
+        texts = self.train_dataset if train_dataset is None else train_dataset
         at_once = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return SimilarLengths(self.train_dataset if train_dataset is None else train_dataset, at_once)
+        return SimilarLengths(texts, at_once, self.data_collator.tokenizer.model_max_length)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
