@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,26 @@ from rocbert_hf.options import parse_options
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# a file that a page shows before it is used: its name in a comment, then its lines
+FILE = re.compile(r"^ {4}# (\w+\.yaml)\n((?: {4}\S.*\n)+)", re.MULTILINE)
 COMMAND = re.compile(r"^ {0,6}rocbert (\w+) ([^#|<>\n]*)", re.MULTILINE)
+
+
+def texts() -> list[str]:
+    return [page.read_text(encoding="utf-8") for page in PAGES if page.is_file()]
 
 
 def shown_commands() -> list[tuple[str, str]]:
     """(name, arguments) of each command that stands on lines of its own and leaves nothing out."""
-    texts = (page.read_text(encoding="utf-8").replace("\\\n", " ") for page in PAGES if page.is_file())
-    found = (match.groups() for text in texts for match in COMMAND.finditer(text))
+    found = (match.groups() for text in texts() for match in COMMAND.finditer(text.replace("\\\n", " ")))
     return [(name, arguments) for name, arguments in found if "..." not in arguments]
 
 
 @pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="needs a clone of the repository")
-def test_the_commands_of_the_documentation_are_understood(capsys):
+def test_the_commands_of_the_documentation_are_understood(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, content in (match.groups() for text in texts() for match in FILE.finditer(text)):
+        (tmp_path / name).write_text(textwrap.dedent(content), encoding="utf-8")
     commands = shown_commands()
     assert len(commands) > 30
     for name, arguments in commands:
