@@ -81,12 +81,14 @@ def check_sizes(config: Mapping[str, Any], bytes_of_weights: int) -> None:
         bytes_of_weights: size of the files of weights; 0 if that is not known.
 
     Raises:
-        ValueError: a size is not a whole number above 0, the activation is no name, or a large model would have over eight parameters for each byte.
+        ValueError: a size is not a whole number above 0 (layers: from 0 on), the activation is no name, or a large model would
+            have over eight parameters for each byte.
     """
     sizes = {name: config[name] for name in SIZES if config.get(name) is not None}
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} in config.json must be a whole number above 0, got {value!r}")
+        least = 0 if name == "num_hidden_layers" else 1  # a tagger may be a BiLSTM without an encoder
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} in config.json must be a whole number of at least {least}, got {value!r}")
     if not isinstance(config.get("hidden_act") or "", str):  # or the first text would end in an error, and not the load
         raise ValueError(f"hidden_act in config.json must be the name of an activation, got {config['hidden_act']!r}")
     layers, hidden = sizes.get("num_hidden_layers", 0), sizes.get("hidden_size", 0)

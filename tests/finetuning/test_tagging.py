@@ -175,7 +175,7 @@ def test_a_tagger_without_an_encoder_is_trained_and_saved(tmp_path):
         optimization=TaggingOptimization(epochs=1),
     )
     finetune(recipe, FinetuningOptions(output_dir=tmp_path / "out"))
-    assert AutoModelForTokenClassification.from_pretrained(tmp_path / "out").config.num_hidden_layers == 0
+    assert EntityTagger.from_pretrained(str(tmp_path / "out")).model.config.num_hidden_layers == 0
     assert "vectors of 100 without an encoder, without sound and shape" in (tmp_path / "out" / "README.md").read_text()
 
 
