@@ -14,6 +14,7 @@ import numpy as np
 from transformers.utils import logging
 
 from rocbert_hf.data.entity_files import read_entities
+from rocbert_hf.data.entity_metrics import entity_scores
 from rocbert_hf.finetuning.tagger import EntityTagger
 
 RESAMPLES = 10_000
@@ -22,12 +23,8 @@ RESAMPLES = 10_000
 def counts_of(folder: Path, texts) -> np.ndarray:
     """(sentences, 3): entities right, found and present."""
     found = EntityTagger.from_pretrained(str(folder))([text.text for text in texts])
-    return np.array(
-        [
-            (len(set(text.entities) & set(entities)), len(entities), len(text.entities))
-            for text, entities in zip(texts, found, strict=True)
-        ]
-    )
+    scores = [entity_scores([text.entities], [entities]) for text, entities in zip(texts, found, strict=True)]
+    return np.array([(score.right, score.found, score.present) for score in scores])
 
 
 def folders_of(places: str) -> list[Path]:

@@ -74,8 +74,8 @@ def test_batches_have_texts_of_about_the_same_length_and_depend_on_seed_and_epoc
     assert len(first[-1]) == 1
     spreads = [max(found) - min(found) for found in ([lengths[number] for number in batch] for batch in first[:-1])]
     assert max(spreads) < 20  # at random: about 75
-    means = [sum(lengths[number] for number in batch) for batch in first[:-1]]
-    assert means not in (sorted(means), sorted(means, reverse=True))
+    sums = [sum(lengths[number] for number in batch) for batch in first[:-1]]
+    assert sums not in (sorted(sums), sorted(sums, reverse=True))
     assert batches(1) != first
     torch.rand(3)
     assert batches(0) == first

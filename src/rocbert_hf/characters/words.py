@@ -200,7 +200,8 @@ def is_opposite(word: str, other: str) -> bool:
     """Whether the other word turns the meaning of the word round, as neighbours among word vectors often do.
 
     That is a packaged antonym of the word or of one of its synonyms, or a synonym of that antonym (喜欢, 讨厌); or a word
-    with one negation more or less (不能, 能够). The packaged synonyms of a word are never its opposites (勇敢, 无畏).
+    with one negation more or less (不能, 能够). The packaged synonyms of a word are never its opposites (勇敢, 无畏). Negations
+    are counted by their characters, so that a few words are taken for opposites that are none (不错, 出色).
     """
     if other in synonyms_of(word):
         return False

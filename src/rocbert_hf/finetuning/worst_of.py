@@ -132,6 +132,7 @@ class WorstOfTrainer(HeadTrainer):
     The worst form of a text is the one with the highest cross entropy, by the current parameters without dropout and
     without gradient. With k forms a step takes k forward passes more, and the pass that learns is twice as large.
     What the Trainer does about accumulation, loss scaling, several processes and resuming holds as in any training.
+    `train_sampling_strategy="group_by_length"` of its arguments is `SimilarLengths` here.
 
     Args:
         agreement: weight of the KL divergence.
