@@ -239,7 +239,9 @@ def test_runs_are_never_mixed(tmp_path, files):
     with pytest.raises(ValueError, match=r"was begun with learning_rate=None, not 0\.01"):
         finetune(recipe_of(files, learning_rate=0.01), FinetuningOptions(output_dir=folder, resume=True))
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    (folder / "report.html").write_text("of the model before")
     finetune(recipe_of(files, learning_rate=0.01), FinetuningOptions(output_dir=folder, overwrite=True))
+    assert not (folder / "report.html").exists()
     assert (folder / "model.safetensors").read_bytes() != before["model.safetensors"]
     with pytest.raises(ValueError, match="holds a run of one seed: name another output_dir for several seeds"):
         finetune(recipe_of(files), FinetuningOptions(output_dir=folder, seeds=[0, 1]))

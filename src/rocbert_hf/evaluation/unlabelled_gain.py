@@ -14,6 +14,7 @@ from ..attackers import AttackerSpec, Example, ModelClassifier
 from ..data.scores import classification_scores, confusion_matrices
 from ..files import read_json, write_json
 from ..finetuning import FinetuningOptions, finetune
+from ..finetuning.processes import is_first_process
 from ..finetuning.recipe import RESULTS
 from ..finetuning.representation_hooks import encoder_of, sentence_representation
 from ..finetuning.semi_supervised import SemiSupervisedRecipe
@@ -48,14 +49,14 @@ class GainOptions:
 
 def finetune_and_compare(
     recipe: SemiSupervisedRecipe, run: FinetuningOptions, options: GainOptions | None = None
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Finetune with and without the unlabelled texts, measure both, and write report.html, report.md and report.json.
 
     The model is in the output folder (with several seeds in a folder each), the one to compare with in
     `without-unlabelled` below it.
 
     Returns:
-        What report.json holds.
+        What report.json holds; None in all processes but the first, which measures and writes.
 
     Raises:
         ValueError, OSError: as `finetune`.
@@ -68,6 +69,8 @@ def finetune_and_compare(
     if options.compare and recipe.unlabelled_options.recipe.needs_unlabelled:
         folders["without"] = run.output_dir / WITHOUT
         finetune(recipe.without_unlabelled(), replace(run, output_dir=folders["without"]))
+    if not is_first_process():
+        return None
     examples, part = (recipe.rows.dev, "dev") if recipe.rows.test is None else (recipe.rows.test, "test")
     models = {name: _measured_folder(recipe, folder, run.seeds, examples, options) for name, folder in folders.items()}
     report = {

@@ -24,7 +24,8 @@ from ..defences import augmented, augmented_against
 from ..files import read_json, write_json
 from ..options import check_choices, option
 from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
-from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json
+from .processes import in_first_process, is_first_process
+from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json, save_history
 from .starting_point import StartOptions
 from .worst_of import AttackedCollator, AttackedTexts, WorstOfTrainer
 
@@ -198,7 +199,7 @@ class ClassificationRecipe(FinetuningRecipe):
         if augmentation.augment_by:
             examples = self._attacked_against(examples, seed, checkpoints / "before", resume)
         trainer, training = self._fit(examples, seed, checkpoints / "last", resume)
-        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        save_history(trainer, folder)
         tokenizer, arguments = trainer.processing_class, trainer.args
         results = {
             "arguments": {
@@ -231,9 +232,10 @@ class ClassificationRecipe(FinetuningRecipe):
         trainer, _ = self._fit(examples, seed, folder, resume)
         classifier = ModelClassifier(trainer.model, trainer.processing_class)
         attackers = [spec.build() for spec in self.augmentation.augment_by]
-        found = augmented_against(classifier, examples, attackers, seed, progress=True)
+        found = augmented_against(classifier, examples, attackers, seed, progress=is_first_process())
         print(f"{len(found) - len(examples):,} texts that changed the classifier's answer join the train rows")
-        write_json(kept, [(example.text, example.label, example.text_pair) for example in found])
+        rows = [(example.text, example.label, example.text_pair) for example in found]
+        in_first_process(lambda: write_json(kept, rows))
         return found
 
     def _fit(self, examples: list[Example], seed: int, folder: Path, resume: bool) -> tuple[HeadTrainer, Any]:

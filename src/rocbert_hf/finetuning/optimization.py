@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..options import option
 from ..pretraining.optimizer import parameter_groups
 from .epochs import EpochDependent, FollowEpoch
+from .processes import in_first_process
 from .starting_point import StartOptions
 
 
@@ -25,7 +27,7 @@ class OptimizationOptions:
     learning_rate: float | None = option(None, "highest learning rate", unset="by the size of the model")
     head_learning_rate: float | None = option(None, "highest learning rate of the head", unset="as --learning-rate")
     epochs: float | None = option(None, "passes over the train rows, at most", unset="by the size of the model")
-    batch_size: int | None = option(None, "texts per step", unset="by the size of the model")
+    batch_size: int | None = option(None, "texts per step, in each process", unset="by the size of the model")
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises")
     weight_decay: float = option(0.01, "of AdamW, on all weights but biases, norms and the transitions of a CRF")
     patience: int = option(3, "stop after this many epochs without improvement on the dev rows")
@@ -125,10 +127,12 @@ def learning_rate_of(model: nn.Module, learning_rate: float, others: Mapping[str
 
 def last_checkpoint(folder: Path) -> str | None:
     """The last whole checkpoint of a Trainer; the folder of one that was being written is left out and removed."""
-    import shutil
 
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))) is not None:
-        if (Path(found) / "trainer_state.json").is_file():  # the Trainer writes it last
-            return found
-        shutil.rmtree(found)
-    return None
+    def find() -> str | None:
+        while folder.is_dir() and (found := get_last_checkpoint(str(folder))) is not None:
+            if (Path(found) / "trainer_state.json").is_file():  # the Trainer writes it last
+                return found
+            shutil.rmtree(found)
+        return None
+
+    return in_first_process(find)

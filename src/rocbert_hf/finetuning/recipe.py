@@ -6,6 +6,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +16,12 @@ import numpy as np
 from ..characters.unseen import mark_unseen
 from ..files import locked_folder, read_json, write_json, write_whole
 from ..options import as_plain, option
+from .processes import first_process_first, first_process_speaks, in_first_process
 
 SETTINGS = "finetune_settings.json"
 RESULTS = "all_results.json"
 CHECKPOINTS = "checkpoints"
+REPORTS = ("report.html", "report.md", "report.json")
 
 
 @dataclass
@@ -87,6 +90,8 @@ class FinetuningRecipe(ABC):
 def finetune(recipe: FinetuningRecipe, run: FinetuningOptions) -> dict[str, Any]:
     """Finetune once per seed, measure and save.
 
+    Under a launcher of several processes each of them calls this; all train, and the first one prints and writes.
+
     A folder gets the model, its tokenizer, all_results.json, trainer_state.json and a model card. With several seeds each
     has a folder of its own, and the folder above them gets the means and standard deviations.
 
@@ -97,24 +102,32 @@ def finetune(recipe: FinetuningRecipe, run: FinetuningOptions) -> dict[str, Any]
         ValueError: the output folder holds a finished model, or a run with other settings. OSError: another process
             works there. Both before any work is done.
     """
-    print(mark_unseen(recipe.read()))
-    folders = {seed: run.output_dir if len(run.seeds) == 1 else run.output_dir / f"seed-{seed}" for seed in run.seeds}
-    run.output_dir.mkdir(parents=True, exist_ok=True)
-    with locked_folder(run.output_dir):
+    with first_process_speaks(), ExitStack() as stack:
+        print(mark_unseen(first_process_first(recipe.read)))
+        folders = {
+            seed: run.output_dir if len(run.seeds) == 1 else run.output_dir / f"seed-{seed}" for seed in run.seeds
+        }
         settings = recipe.settings()
-        if len(folders) > 1:
-            _check_folder_of_seeds(run)
-        for seed, folder in folders.items():
-            _check_folder(folder, {**settings, "seed": seed}, run)
+
+        def begin() -> None:
+            stack.enter_context(locked_folder(run.output_dir))
+            if len(folders) > 1:
+                _check_folder_of_seeds(run)
+            for seed, folder in folders.items():
+                _check_folder(folder, {**settings, "seed": seed}, run)
+            if run.overwrite:
+                _remove_results(run.output_dir)
+
+        in_first_process(begin)
         results = {
             seed: _finetune_once(recipe, {**settings, "seed": seed}, folder, run) for seed, folder in folders.items()
         }
         if len(results) == 1:
             return results[run.seeds[0]]
         summary = {"arguments": {**settings, "seeds": run.seeds}, **over_seeds(list(results.values()))}
-        write_json(run.output_dir / RESULTS, summary)
-    _show(summary)
-    return summary
+        in_first_process(lambda: write_json(run.output_dir / RESULTS, summary))
+        _show(summary)
+        return summary
 
 
 def over_seeds(results: list[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -165,23 +178,40 @@ def _check_folder(folder: Path, settings: Mapping[str, Any], run: FinetuningOpti
             )
 
 
+def _remove_results(folder: Path) -> None:
+    """Removes what would tell of an earlier model beside the new one."""
+    for name in (RESULTS, *REPORTS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _finetune_once(
     recipe: FinetuningRecipe, settings: Mapping[str, Any], folder: Path, run: FinetuningOptions
 ) -> dict[str, Any]:
-    if run.resume and (folder / RESULTS).exists():
+    def begin() -> bool:
+        if run.resume and (folder / RESULTS).exists():
+            return True
+        if run.overwrite:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            _remove_results(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, dict(settings))
+        return False
+
+    if in_first_process(begin):
         print(f"{folder} is finished already: nothing was trained")
         return read_json(folder / RESULTS)
-    if run.overwrite:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        (folder / RESULTS).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS, dict(settings))
     model, tokenizer, results = recipe.train(settings["seed"], folder, run.resume)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # before the card, which describes what the folder holds
-    write_whole(folder / "README.md", card_of(folder, results))
-    write_json(folder / RESULTS, results)  # last: it says that the run is finished
+
+    def save() -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        shutil.rmtree(
+            folder / CHECKPOINTS, ignore_errors=True
+        )  # before the card, which describes what the folder holds
+        write_whole(folder / "README.md", card_of(folder, results))
+        write_json(folder / RESULTS, results)  # last: it says that the run is finished
+
+    in_first_process(save)
     _show(results)
     print(f"saved in {folder}")
     return results
@@ -219,6 +249,12 @@ def _cell(value: Any) -> str:
 
 def _show(results: Mapping[str, Any]) -> None:
     print(json.dumps({part: results[part] for part in ("dev", "test") if part in results}, indent=1))
+
+
+def save_history(trainer: Any, folder: Path) -> None:
+    """Write what a transformers Trainer logged, once for all processes, to trainer_state.json."""
+    if trainer.is_world_process_zero():
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
 
 
 def options_as_json(*options: Any) -> dict[str, Any]:

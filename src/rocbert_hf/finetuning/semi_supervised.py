@@ -29,7 +29,7 @@ from .consistency import ANNEALINGS, CONSISTENCY_LOSSES, TARGETS, ConsistencyTar
 from .esimcse import ESimCSE, GradedNegative, queue_size_for
 from .label_hierarchy import HierarchicalLoss, LabelHierarchy
 from .optimization import OptimizationOptions, last_checkpoint
-from .recipe import CHECKPOINTS, options_as_json
+from .recipe import CHECKPOINTS, options_as_json, save_history
 from .representation_hooks import encoder_of
 from .semi_supervised_trainer import SemiSupervisedObjective, SemiSupervisedTrainer
 from .starting_point import StartOptions
@@ -295,7 +295,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
     def train(self, seed: int, folder: Path, resume: bool) -> tuple[Any, Any, dict[str, Any]]:
         trainer = self.trainer(seed, folder / CHECKPOINTS)
         training = trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS) if resume else None)
-        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        save_history(trainer, folder)
         tokenizer, arguments, rows = trainer.processing_class, trainer.args, self.rows
         share = largest_class(trainer.model, tokenizer, self.unlabelled[:ASKED])
         limit = collapse_limit([example.label for example in rows.train])

@@ -34,7 +34,7 @@ from ..options import REQUIRED, check_choices, option
 from ..tokenization_rocbert import RoCBertTokenizer
 from .adversarial import ADVERSARIAL_METHODS, AdversarialMethod, AdversarialTrainer, make_adversarial
 from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
-from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json
+from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json, save_history
 from .starting_point import StartOptions
 from .tagger import EntityTagger, length_limit, scores_of_rows, tagged_rows
 
@@ -107,7 +107,7 @@ class TaggingOptimization(OptimizationOptions):
     )
     crf_learning_rate: float = option(0.5, "highest learning rate of the CRF's transitions")
     epochs: float | None = option(8.0, "passes over the train texts, at most")
-    batch_size: int | None = option(16, "texts per step")
+    batch_size: int | None = option(16, "texts per step, in each process")
     warmup_ratio: float = option(0.05, "share of the steps in which the learning rates rise")
     adversarial: str | None = option(
         None, "adversarial training on perturbed embeddings, by this method", choices=ADVERSARIAL_METHODS, unset="none"
@@ -218,7 +218,7 @@ class TaggingRecipe(FinetuningRecipe):
             callbacks=[EarlyStoppingCallback(optimization.patience)],
         )
         training = trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS) if resume else None)
-        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+        save_history(trainer, folder)
         tagger = EntityTagger(model, tokenizer, texts.scheme)
         results = {
             "arguments": {
