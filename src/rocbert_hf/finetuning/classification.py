@@ -256,6 +256,7 @@ class ClassificationRecipe(FinetuningRecipe):
             model,
             arguments,
             learning_rates=self.optimization.learning_rates,
+            average_decay=self.optimization.average_decay,
             train_dataset=dataset,
             eval_dataset=tokenized_examples(rows.dev, tokenizer),
             processing_class=tokenizer,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..options import option
@@ -18,6 +19,7 @@ from ..pretraining.optimizer import parameter_groups
 from .epochs import EpochDependent, FollowEpoch
 from .processes import in_first_process
 from .starting_point import StartOptions
+from .weight_average import WeightAverage
 
 
 @dataclass
@@ -31,6 +33,11 @@ class OptimizationOptions:
     warmup_ratio: float = option(0.1, "share of the steps in which the learning rate rises")
     weight_decay: float = option(0.01, "of AdamW, on all weights but biases, norms and the transitions of a CRF")
     patience: int = option(3, "stop after this many epochs without improvement on the dev rows")
+    average_decay: float | None = option(
+        None,
+        "measure and keep an exponential moving average of the weights, which keeps this share of itself per step, such as 0.998",
+        unset="no average",
+    )
     bf16: bool = option(False, "mixed precision with bfloat16, on a GPU or a CPU")
 
     def __post_init__(self):
@@ -40,6 +47,8 @@ class OptimizationOptions:
                 raise ValueError(f"{name} must be above 0, got {value}")
         if not 0 <= self.warmup_ratio < 1:  # the Trainer takes 1 for one step
             raise ValueError(f"warmup_ratio must be at least 0 and below 1, got {self.warmup_ratio}")
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise ValueError(f"average_decay must lie between 0 and 1, got {self.average_decay}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
 
@@ -85,16 +94,34 @@ class OptimizationOptions:
 
 
 class HeadTrainer(Trainer):
-    """transformers' Trainer, with separate learning rates for the encoder and other parts, and datasets that need the epoch.
+    """transformers' Trainer, with separate learning rates for the encoder and other parts, datasets that need the epoch, and
+    an average of the weights.
 
     Args:
         learning_rates: prefix of a parameter's name -> its learning rate; "" for all that is not in the encoder. What no
             prefix fits has `args.learning_rate`; of several that fit, the longest counts.
+        average_decay: of a `WeightAverage`, which is what is measured during training and what a checkpoint has as its
+            model; the best checkpoint's is left in the model in the end. Resuming is exact. None for no average.
+
+    Raises:
+        ValueError: an average is asked for without `load_best_model_at_end`, or where a process has a part of the weights.
     """
 
-    def __init__(self, *args: Any, learning_rates: Mapping[str, float] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        learning_rates: Mapping[str, float] | None = None,
+        average_decay: float | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.learning_rates = dict(learning_rates or {})
+        self.average = None
+        if average_decay is not None:
+            if not self.args.load_best_model_at_end or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+                raise ValueError("average_decay needs load_best_model_at_end, and the whole model in each process")
+            self.average = WeightAverage(self.model, average_decay)
+            self.add_callback(_FollowWeights(self.average))
         if isinstance(self.train_dataset, EpochDependent):
             self.add_callback(FollowEpoch(self.train_dataset))
 
@@ -106,6 +133,32 @@ class HeadTrainer(Trainer):
             groups = parameter_groups(self.model, rate, lambda name, _: name in decayed, self.args.weight_decay)
             self.optimizer = optimizer_class(groups, **settings)
         return super().create_optimizer(model)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self._with_average(self.is_in_train):
+            return super().evaluate(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        with self._with_average(_internal_call):  # of a checkpoint
+            super().save_model(output_dir, _internal_call)
+        if self.average is not None and _internal_call and self.args.should_save:
+            self.average.save_last(self.model, Path(output_dir))
+
+    def _with_average(self, wanted: bool) -> AbstractContextManager:
+        return self.average.in_place_of(self.model) if self.average is not None and wanted else nullcontext()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.resume(self.model, Path(resume_from_checkpoint))
+
+
+class _FollowWeights(TrainerCallback):
+    def __init__(self, average: WeightAverage):
+        self.average = average
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        self.average.update(model)
 
 
 def learning_rate_of(model: nn.Module, learning_rate: float, others: Mapping[str, float]) -> Callable[[str], float]:

@@ -354,6 +354,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
             arguments,
             objective=self._objective(model, arguments),
             learning_rates=self.optimization.learning_rates,
+            average_decay=self.optimization.average_decay,
             train_dataset=texts,
             eval_dataset=tokenized_examples(rows.dev, tokenizer),
             processing_class=tokenizer,

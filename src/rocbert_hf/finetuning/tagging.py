@@ -209,6 +209,7 @@ class TaggingRecipe(FinetuningRecipe):
             arguments,
             adversarial=optimization.method(),
             learning_rates={"": head_rate, "tagger.crf.": optimization.crf_learning_rate},
+            average_decay=optimization.average_decay,
             train_dataset=rows["train"],
             eval_dataset=rows["dev"],
             processing_class=tokenizer,
