@@ -90,6 +90,8 @@ def test_a_file_without_sentences_is_refused(tmp_path):
         ({"text": "李雷", "entities": [[0, 3, "PER"]]}, "must lie in 0..2"),
         ({"text": "李雷", "entities": [[1, 1, "PER"]]}, "at least one character"),
         ({"text": "cafe\u0301店", "entities": [[0, 4, "LOC"]]}, "splits a character: U+0301"),
+        ({"text": "李\U0001f469\u200d\U0001f680", "entities": [[0, 2, "PER"]]}, "splits a character: U+200D at 2"),
+        ({"text": "\U0001f469\U0001f3fd\u200d\U0001f680李", "entities": [[3, 5, "PER"]]}, "splits a character: U+1F680"),
         ({"text": "", "entities": []}, "the sentence is empty"),
         ({"text": "李雷", "entities": [[0, "2", "PER"]]}, "must be whole numbers"),
         ({"text": "李雷", "entities": [[0, 2]]}, "must have start, end and type"),
@@ -101,6 +103,12 @@ def test_malformed_spans_are_refused_with_file_and_line(tmp_path, record, messag
     good = json.dumps({"text": TEXT.text, "entities": []})
     with pytest.raises(ValueError, match=rf"a.jsonl line 2.*{re.escape(message)}"):
         read_entities(columns(tmp_path, good + "\n" + json.dumps(record) + "\n", "a.jsonl"))
+
+
+def test_a_joiner_between_other_characters_than_emoji_joins_nothing():
+    text = "在\u200d北京\u200d看"
+    assert EntityText(text, (Entity(2, 4, "LOC"),)).entities[0].end == 4
+    assert [piece.text for _, piece in cut(EntityText(text), 2)] == ["在\u200d", "北京", "\u200d看"]
 
 
 def test_unknown_types_and_files_are_named(tmp_path):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from rocbert_hf import RoCBertTokenizer
 from rocbert_hf.attacks.attacked_text import AttackedText, Edit
 from rocbert_hf.attacks.synthesizer import AdversarialSynthesizer
-from rocbert_hf.data.entities import Entity, EntityText, label_names
+from rocbert_hf.data.entities import Entity, EntityText, entities_of, label_names
 from rocbert_hf.data.entity_files import read_entities
 from rocbert_hf.evaluation.tagger_robustness import (
     TaggedSet,
@@ -17,7 +18,7 @@ from rocbert_hf.evaluation.tagger_robustness import (
     run_tagger_evaluation,
 )
 from rocbert_hf.finetuning import StartOptions
-from rocbert_hf.finetuning.tagger import EntityTagger
+from rocbert_hf.finetuning.tagger import EntityTagger, token_offsets
 from rocbert_hf.finetuning.tagging import TaggerOptions, make_tagger
 
 
@@ -43,6 +44,21 @@ def test_a_split_character_grows_its_entity_and_a_deleted_entity_drops_its_text(
     assert attacked_entities(text, gone) is None
     with pytest.raises(ValueError, match="attacked must be of the text"):
         attacked_entities(EntityText("别的"), split)
+
+
+def test_a_tagger_that_reads_no_zero_width_characters_can_find_every_entity_among_them():
+    tokenizer, synthesizer = RoCBertTokenizer(), AdversarialSynthesizer({"attacks": ["zero_width"], "ratio": 0.5})
+    joined = 0
+    for text in read_entities("demo").texts[:100]:
+        attacked = synthesizer.attack(text.text, seed=0)
+        moved = attacked_entities(text, attacked)
+        joined += "\u200d" in moved.text
+        offsets = token_offsets(tokenizer, moved.text)
+        # the tokens are those of the source, and so are their tags
+        assert len(offsets) == len(token_offsets(tokenizer, text.text))
+        tags = text.tags("BMES", token_offsets(tokenizer, text.text))
+        assert entities_of(tags, "BMES", offsets) == moved.entities
+    assert joined > 20
 
 
 def test_the_same_seed_attacks_in_the_same_way_and_unknown_types_are_named(tagger):

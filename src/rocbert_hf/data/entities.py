@@ -13,6 +13,9 @@ SCHEMES = ("BIO", "BMES", "IOBES")
 KINDS = {"BIO": "BIIB", "BMES": "BMES", "IOBES": "BIES"}
 SENTENCE_END = re.compile(r"[。！？!?；;\n]+[」』”’）)》]*")
 CLAUSE_END = re.compile(r"[，,、：:\s]+")
+JOINER = "\u200d"
+# what emoji are, and what may follow one before a joiner: a colour of skin, a variation selector
+SYMBOLS, AFTER_SYMBOLS = ("So", "Sm"), ("So", "Sm", "Sk", "Mn")
 
 
 class Entity(NamedTuple):
@@ -250,10 +253,22 @@ def _piece(text: EntityText, start: int, end: int) -> EntityText:
 
 
 def joins(text: str, at: int) -> bool:
-    """Whether the character at this place is part of the one before: an accent, a variation selector, a joiner."""
+    """Whether the character at this place is part of the one before: an accent, a variation selector, half of an emoji.
+
+    A zero-width joiner makes one emoji of two. Between other characters it joins nothing.
+    """
     if at <= 0 or at >= len(text):
         return False
-    return unicodedata.category(text[at]) in ("Mn", "Me") or "\u200d" in (text[at], text[at - 1])
+    if unicodedata.category(text[at]) in ("Mn", "Me"):
+        return True
+    if JOINER not in (text[at], text[at - 1]):
+        return False
+    before, after = text[:at].rstrip(JOINER)[-1:], text[at:].lstrip(JOINER)[:1]
+    return (
+        before != "" != after
+        and unicodedata.category(before) in AFTER_SYMBOLS
+        and unicodedata.category(after) in SYMBOLS
+    )
 
 
 def pieces_of(text: str, entities: Sequence[Entity]) -> Iterator[tuple[str, Entity | None]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.attacked_text import AttackedText
-from ..attacks.kinds import ATTACKS
+from ..attacks.kinds import ATTACKS, ZeroWidth
 from ..attacks.synthesizer import AdversarialSynthesizer
 from ..checkpoints import checked_device
 from ..data.entities import Entity, EntityText, EntityTexts, joins, pieces_of
@@ -34,6 +34,7 @@ from ..web_page import html_page, html_text
 
 CLEAN = "clean"
 ALL_ATTACKS = "all"
+UNREAD = "".join(ZeroWidth.marks)  # what tokenizers drop, so that no tagger can find it
 
 
 @dataclass
@@ -95,7 +96,7 @@ class TaggedSet:
 
 def attacked_entities(text: EntityText, attacked: AttackedText) -> EntityText | None:
     """
-    The attacked text with the gold entities where their characters now are.
+    The attacked text with the gold entities where their characters now are, without characters of no width at their ends.
 
     Returns:
         None if nothing is left of the text or of one of its entities: there would be nothing to find.
@@ -105,10 +106,13 @@ def attacked_entities(text: EntityText, attacked: AttackedText) -> EntityText | 
     """
     if attacked.source != text.text:
         raise ValueError(f"attacked must be of the text {text.text!r}, it is of {attacked.source!r}")
-    spans = [(*attacked.span_in_text(e.start, e.end), e.type) for e in text.entities]
+    spans = []
+    for entity in text.entities:
+        start, end = attacked.span_in_text(entity.start, entity.end)
+        spans.append((start, start + len(attacked.text[start:end].rstrip(UNREAD)), entity.type))
     if not attacked.text.strip() or any(start == end for start, end, _ in spans):
         return None
-    # an inserted accent or joiner belongs to the character before it, and so to that one's entity
+    # an inserted accent belongs to the character before it, and so to that one's entity
     return EntityText(
         attacked.text, tuple(Entity(*span) for span in _whole_characters(attacked.text, spans)), text.where
     )
