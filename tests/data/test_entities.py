@@ -91,7 +91,10 @@ def test_a_file_without_sentences_is_refused(tmp_path):
         ({"text": "李雷", "entities": [[1, 1, "PER"]]}, "at least one character"),
         ({"text": "cafe\u0301店", "entities": [[0, 4, "LOC"]]}, "splits a character: U+0301"),
         ({"text": "李\U0001f469\u200d\U0001f680", "entities": [[0, 2, "PER"]]}, "splits a character: U+200D at 2"),
-        ({"text": "\U0001f469\U0001f3fd\u200d\U0001f680李", "entities": [[3, 5, "PER"]]}, "splits a character: U+1F680"),
+        (
+            {"text": "\U0001f469\U0001f3fd\u200d\U0001f680李", "entities": [[3, 5, "PER"]]},
+            "splits a character: U+1F680",
+        ),
         ({"text": "", "entities": []}, "the sentence is empty"),
         ({"text": "李雷", "entities": [[0, "2", "PER"]]}, "must be whole numbers"),
         ({"text": "李雷", "entities": [[0, 2]]}, "must have start, end and type"),

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from transformers import BertConfig, pipeline
 
-from rocbert_hf.attackers import AdvAttacker, AttackerSpec, Example, ModelClassifier
+from rocbert_hf import RoCBertTokenizer
+from rocbert_hf.attackers import AdvAttacker, AttackerSpec, Example, GivenAttacks, ModelClassifier
 from rocbert_hf.attacks import AttackedText
 from rocbert_hf.data import LabelledTexts
 from rocbert_hf.evaluation import MeanPooledEncoder, RobustnessEvaluator
@@ -368,6 +369,25 @@ def test_texts_longer_than_the_model_are_an_error_or_cut(tmp_path, folders, revi
     evaluate(models, {"pairs": pairs}, tmp_path / "pairs", ["adv"], long_texts="cut")
     sources = {record["index"]: record["source"] for record in records_in(tmp_path / "pairs")}
     assert 16 <= len(sources[3]) <= 20
+
+
+def test_a_given_attacked_form_is_cut_where_its_text_is(tmp_path):
+    class Reader:
+        tokenizer = RoCBertTokenizer()
+
+        def __init__(self, max_length):
+            self.max_length = max_length
+
+        def __call__(self, queries):
+            return word_counter([text[: self.max_length - 2] for text in queries])
+
+    source, attacked = "这里的人都很好很好，不过房间太小", "这里的人者阝很好很女子，不过房间太小很好很好"
+    rows = [Example(source, 1, None, attacked)]
+    models = {"short": Reader(10), "long": Reader(64)}
+    evaluate(models, {"rows": rows}, tmp_path, {"given": GivenAttacks()}, long_texts="cut")
+    for record in records_in(tmp_path):
+        assert (record["source"], record["text"]) == ("这里的人都很好很", "这里的人者阝很好很"), record["model"]
+        assert record["perturbed"] == 1 / 8
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any
 
 from ..attackers import Example, ModelClassifier
+from ..attackers.given import compared
 from ..attackers.victim import Classifier, Query, as_victim, fingerprint_of
 from ..checkpoints import loading
 from ..data.labelled import LabelledTexts
@@ -211,7 +212,10 @@ def _within_reach(task: str, examples: list[Example], victim: NamedClassifier, l
 
 
 def _cut(example: Example, tokenizer: Any, reach: int) -> Example:
-    """The example as far as a model reads it; in a pair the longer text is cut first, as tokenizers do."""
+    """The example as far as a model reads it; in a pair the longer text is cut first, as tokenizers do.
+
+    A given attacked form is cut where the text is, or a model that reads further would see more of it than of the text.
+    """
     pair = () if example.text_pair is None else ([example.text_pair],)
     encoded = tokenizer([example.text], *pair, truncation=True, max_length=reach, return_offsets_mapping=True)
     sequences = encoded.sequence_ids(0)
@@ -220,7 +224,10 @@ def _cut(example: Example, tokenizer: Any, reach: int) -> Example:
         if sequence is not None:
             ends[sequence] = max(ends[sequence], int(end))
     text_pair = None if example.text_pair is None else example.text_pair[: ends[1]]
-    return replace(example, text=example.text[: ends[0]], text_pair=text_pair)
+    text, attacked = example.text[: ends[0]], example.attacked
+    if attacked is not None:
+        attacked = attacked[: compared(example.text, attacked).span_in_text(0, len(text))[1]]
+    return replace(example, text=text, text_pair=text_pair, attacked=attacked)
 
 
 def digest(text: str) -> str:
