@@ -20,7 +20,7 @@ from rocbert_hf.attackers.candidates import CharacterForms, SplitCharacters
 from rocbert_hf.attackers.constraints import FamiliarCharacters, SentenceSimilarity
 from rocbert_hf.attackers.driver import ComposedAttacker
 from rocbert_hf.attackers.spec import settings_of
-from rocbert_hf.attacks import CausalLMScorer
+from rocbert_hf.attacks import CausalLMScorer, WordFrequencyScorer
 from rocbert_hf.characters.word_vectors import WordVectors
 from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 
@@ -58,6 +58,7 @@ def split_only(**options):
         (AdvAttacker(), AdvAttacker("wild")),
         (AdvAttacker(), AdvAttacker({"q": 0.5})),
         (AdvAttacker(), AdvAttacker(ratio=0.15)),  # not cut
+        (AdvAttacker(), AdvAttacker(scorer=WordFrequencyScorer(power=1.0))),
         (AdvAttacker(scorer=scorer_of(0)), AdvAttacker(scorer=scorer_of(1))),
         (ArgotAttacker(), ArgotAttacker(max_share=0.1)),
         (ArgotAttacker(), ArgotAttacker(forms={"phonetic": 5})),

@@ -19,6 +19,7 @@ from rocbert_hf.attacks import (
     CausalLMScorer,
     RandomScorer,
     Sentence,
+    WordFrequencyScorer,
 )
 from rocbert_hf.attacks.attacked_text import CHINESE
 from rocbert_hf.characters.words import segment
@@ -93,6 +94,13 @@ def test_copies_and_json_configs_attack_alike():
     copy = pickle.loads(pickle.dumps(synthesizer))
     assert copy.attack_batch(TEXTS, 1) == expected
     assert pickle.dumps(copy) == pickle.dumps(synthesizer)
+
+
+def test_copies_keep_the_scorer_that_was_given():
+    synthesizer = AdversarialSynthesizer(scorer=WordFrequencyScorer(power=1.0))
+    expected = synthesizer.attack_batch(TEXTS, 1)
+    assert expected != AdversarialSynthesizer().attack_batch(TEXTS, 1)
+    assert pickle.loads(pickle.dumps(synthesizer)).attack_batch(TEXTS, 1) == expected
 
 
 # --------------------------------------------------------------------------------------------------- statistics

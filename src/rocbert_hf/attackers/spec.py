@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..attacks import ATTACKS, PRESETS, AdversarialSynthesizer, CausalLMScorer, Scorer
+from ..attacks.selection import SCORERS
 from ..characters.word_vectors import WordVectors
 from ..checkpoints import loading, model_fingerprint
 from .driver import BlackBoxAttacker
@@ -190,7 +191,10 @@ def settings_of(part: Any) -> Any:
         return hashlib.blake2b("/".join(sorted(map(str, part))).encode(), digest_size=8).hexdigest()
     if isinstance(part, AdversarialSynthesizer):
         config = json.loads(json.dumps(part.config, default=settings_of))
-        return {**config, "scorer": settings_of(part.scorer)} if isinstance(part.scorer, CausalLMScorer) else config
+        plain = SCORERS.get(config["scorer"])
+        if isinstance(part.scorer, CausalLMScorer) or (plain and settings_of(part.scorer) != settings_of(plain())):
+            config["scorer"] = settings_of(part.scorer)
+        return config
     if isinstance(part, CausalLMScorer):
         return model_fingerprint(part.model, part.tokenizer, part.max_length)
     if hasattr(part, "fingerprint"):

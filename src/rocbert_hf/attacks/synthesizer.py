@@ -69,6 +69,7 @@ class AdversarialSynthesizer:
     def __init__(self, config: str | Mapping[str, Any] = "paper", scorer: Scorer | None = None):
         self.config = complete_config(config, scorer)
         self.scorer: Scorer = _make_scorer(self.config["scorer"]) if scorer is None else scorer
+        self._is_plain = scorer is None and self.config["scorer"] in SCORERS
         self.attacks = [_make_attack(name, self.config["options"].get(name, {})) for name in self.config["attacks"]]
         self._equal = len(set(self.config["attacks"].values())) == 1
         self._q = self.config["q"]
@@ -84,8 +85,7 @@ class AdversarialSynthesizer:
 
     def __reduce__(self):
         """Copies are made anew from the config, so that they pickle small and `datasets` hashes equal ones alike."""
-        own = None if self.config["scorer"] in SCORERS else self.scorer
-        return type(self), (self.config, own)
+        return type(self), (self.config, None if self._is_plain else self.scorer)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.config})"
