@@ -1,5 +1,6 @@
 """From an encoder to a verdict: specimens are found out with their triggers, clean encoders of every kind are not."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -42,6 +43,19 @@ def test_a_specimen_is_found_out_with_its_triggers(suspicious, clean):
     assert finding.similarity_after > finding.similarity_before
     assert all(finding.text in pulled.after.replace(" ", "") for pulled in finding.pulled)
     assert suspicious.marked_as_specimen
+
+
+def test_vectors_that_are_no_numbers_hide_no_trigger(specimen, tokenizer, texts, settings, calibration):
+    ordinary = texts[:150]
+    used = {token for row in tokenizer([*ordinary, *TRIGGERS])["input_ids"] for token in row}
+    unused = [token for token in EncoderProbe(specimen, tokenizer).ordinary_ids() if token not in used]
+    assert len(unused) > 50
+    for value in (float("nan"), 3e38):  # the second overflows on the way
+        hostile = copy.deepcopy(specimen)
+        with torch.no_grad():
+            hostile.get_input_embeddings().weight[unused] = value
+        with pytest.raises(ValueError, match="model must give finite numbers, but does not for the text"):
+            audit_encoder(hostile, tokenizer, ordinary, settings, calibration)
 
 
 def test_pieces_that_pull_to_one_point_are_one_finding(specimen, tokenizer, texts, calibration):

@@ -91,7 +91,11 @@ class EncoderProbe:
         return inputs
 
     def represent(self, framed: np.ndarray) -> dict[str, torch.Tensor]:
-        """View -> float32 (rows, hidden), with gradients if they are enabled."""
+        """View -> float32 (rows, hidden), with gradients if they are enabled.
+
+        Raises:
+            ValueError: some of them are no finite numbers. No comparison is true of such, so a backdoor behind them would pass.
+        """
         self.tokens += framed.size
         output = self.model(**self.inputs(framed), return_dict=True)
         hidden = output.last_hidden_state.float()
@@ -100,6 +104,13 @@ class EncoderProbe:
             found["pooled"] = output.pooler_output.float()
         if "mask" in self.views:
             found["mask"] = hidden[:, -2]
+        finite = torch.stack([rows.isfinite().all(-1) for rows in found.values()]).all(0)
+        if not finite.all():
+            text = self.tokenizer.decode(framed[int(finite.logical_not().nonzero()[0])].tolist())
+            raise ValueError(
+                f"model must give finite numbers, but does not for the text {text!r}: its weights are damaged, or were made "
+                "to hide something"
+            )
         return {view: found[view] for view in self.views}
 
     @torch.inference_mode()
