@@ -29,6 +29,7 @@ from rocbert_hf.finetuning.tagging import (
     TaggingRecipe,
     TaggingTrainer,
     make_tagger,
+    read_texts,
 )
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 from rocbert_hf.visualization import plot_layer_weights
@@ -185,6 +186,14 @@ def test_labels_that_are_no_tags_of_the_scheme_are_named(trained):
         EntityTagger(model, tokenizer, "BIO")
     with pytest.raises(ValueError, match="scheme must be one of BIO, BMES, IOBES, got 'BILOU'"):
         EntityTagger(model, tokenizer, "BILOU")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.4, 0.6, 0.9])
+def test_as_large_a_share_is_held_out_as_was_asked_for(share):
+    texts = read_texts(EntityRowOptions(train_file="demo", dev_share=share))
+    assert len(texts.dev) == round(200 * share)
+    assert set(texts.train) | set(texts.dev) == set(read_entities("demo").texts)
+    assert len(texts.train) + len(texts.dev) == 200
 
 
 def test_the_card_of_another_model_names_its_task(tmp_path):

@@ -268,15 +268,13 @@ def read_texts(options: EntityRowOptions) -> TaggingTexts:
 
 
 def _held_out(train: EntityTexts, share: float) -> tuple[tuple[EntityText, ...], tuple[EntityText, ...]]:
-    """Every n-th text is held out, so that the split needs no seed."""
+    """Texts at equal distances are held out, so that the split needs no seed."""
     if len(train) < 2:
         raise ValueError(f"{train.name} must have at least two texts, one of them to choose by, got {len(train)}")
-    every = max(2, round(1 / share))
-    held_out = range(min(every, len(train)) - 1, len(train), every)
-    return (
-        tuple(text for i, text in enumerate(train.texts) if i not in held_out),
-        tuple(train.texts[i] for i in held_out),
-    )
+    due = [int(number * share) for number in range(len(train) + 1)]
+    held_out = [i for i in range(len(train)) if due[i + 1] > due[i]] or [len(train) - 1]
+    kept = sorted(set(range(len(train))).difference(held_out))
+    return tuple(train.texts[i] for i in kept), tuple(train.texts[i] for i in held_out)
 
 
 def make_tagger(start: StartOptions, options: TaggerOptions, labels: Sequence[str], scheme: str) -> tuple[Any, Any]:
