@@ -18,7 +18,7 @@ from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertT
 from rocbert_hf.attackers import Example, ModelClassifier
 from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.cli import main
-from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
+from rocbert_hf.finetuning import FinetuningOptions, StartOptions, WorstOfTrainer, finetune
 from rocbert_hf.finetuning.classification import (
     AugmentationOptions,
     ClassificationRecipe,
@@ -305,6 +305,21 @@ def test_training_on_the_worst_of_attacked_forms_says_how_it_was_done(tmp_path, 
     arguments = results_in(tmp_path / "out")["arguments"]
     assert (arguments["worst_of"], arguments["attacks"]) == (2, "split")
     assert main(["finetune", "--preset", "tiny", *files, "--worst-of", "-1"]) == 2
+
+
+def test_the_best_epoch_of_the_worst_of_is_chosen_on_attacked_rows_too(tmp_path, files, monkeypatch):
+    measured = []
+    evaluate = WorstOfTrainer.evaluate
+    monkeypatch.setattr(
+        WorstOfTrainer,
+        "evaluate",
+        lambda self, *given, **named: measured.append(self) or evaluate(self, *given, **named),
+    )
+    flags = ["--preset", "tiny", "--worst-of", "2", "--attacks", "split", *files, *QUICK]
+    assert main(["finetune", *flags, "--output-dir", str(tmp_path / "out")]) == 0
+    rows = [tuple(row["input_ids"]) for row in measured[0].eval_dataset]
+    assert len(rows) == 8  # of a tenth of 40 rows
+    assert all(clean != attacked for clean, attacked in zip(rows[::2], rows[1::2], strict=True))
 
 
 @pytest.mark.parametrize("way", ["--augment", "--worst-of"])

@@ -105,7 +105,7 @@ class AugmentationOptions:
     worst_of: int = option(
         0,
         "in every step attack each text so many times afresh, and also train on the form that the classifier gets most "
-        "wrong; 0 for none",
+        "wrong; the best epoch is the best on the dev rows and an attacked form of each of them; 0 for none",
     )
     agreement: float = option(
         5.0, "with --worst-of: weight of the difference between the answers to a text and its form"
@@ -247,9 +247,12 @@ class ClassificationRecipe(FinetuningRecipe):
         arguments = self.optimization.training_arguments(
             folder, seed, self.start, model.config.hidden_size, self.row_options.metric
         )
+        dev = rows.dev
         if draws := self.augmentation.worst_of:
+            attacks = read_attacks(self.augmentation.attacks)
             dataset = AttackedTexts(examples, draws, seed)
-            collator = AttackedCollator(tokenizer, AdversarialSynthesizer(read_attacks(self.augmentation.attacks)))
+            collator = AttackedCollator(tokenizer, AdversarialSynthesizer(attacks))
+            dev = augmented(dev, 1, seed, attacks)  # early stopping by the robust accuracy (Rice et al., ICML 2020)
         else:
             dataset, collator = tokenized_examples(examples, tokenizer), DataCollatorWithPadding(tokenizer)
         trainer = (partial(WorstOfTrainer, agreement=self.augmentation.agreement) if draws else HeadTrainer)(
@@ -258,7 +261,7 @@ class ClassificationRecipe(FinetuningRecipe):
             learning_rates=self.optimization.learning_rates,
             average_decay=self.optimization.average_decay,
             train_dataset=dataset,
-            eval_dataset=tokenized_examples(rows.dev, tokenizer),
+            eval_dataset=tokenized_examples(dev, tokenizer),
             processing_class=tokenizer,
             data_collator=collator,
             compute_metrics=self.scores,
