@@ -15,9 +15,9 @@ import yaml
 from transformers import AutoTokenizer, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
-from rocbert_hf.attackers import ModelClassifier
+from rocbert_hf.attackers import AttackerSpec, ModelClassifier
 from rocbert_hf.data import TASKS
-from rocbert_hf.evaluation.run import OPTIONS
+from rocbert_hf.evaluation.run import OPTIONS, EvaluationAttackers
 from rocbert_hf.finetuning import FinetuningOptions, recipe_class
 from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.options import CONFIGS
@@ -203,6 +203,15 @@ def test_the_attacks_of_adv_come_from_a_file_and_their_scorer_from_a_language_mo
     assert plain["attacks"] == {"phonetic": 1.0, "split": 2.0}
     assert (plain["ratio"], plain["q"], plain["noise"], plain["scorer"]) == (0.3, 1, 0, "word_frequency")
     assert {**scored, "scorer": plain["scorer"]} == plain != scored
+
+
+@pytest.mark.parametrize(("content", "share"), [("q: 0.5\n", 0.1), ("q: 0.5\nratio: 0.15\n", 1)])
+def test_a_file_of_attacks_lifts_the_limit_only_if_it_asks_for_a_ratio(tmp_path, content, share):
+    (tmp_path / "attacks.yaml").write_text(content)
+    asked = EvaluationAttackers([AttackerSpec("adv")], attacks=str(tmp_path / "attacks.yaml"), max_share=0.1)
+    (attacker,) = asked.build(None).values()
+    assert attacker.share.share == share
+    assert (attacker.synthesizer.config["ratio"], attacker.synthesizer.config["q"]) == (0.15, 0.5)
 
 
 def test_what_others_wrote_steers_no_terminal_and_no_page(tmp_path, folders):

@@ -78,7 +78,7 @@ def read_attacks(source: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
     """
     if isinstance(source, Mapping):
         return complete_config(source)
-    if Path(source).suffix.lower() in (".yaml", ".yml", ".json"):
+    if _is_file(source):
         settings = _read_mapping(Path(source))
         try:
             return complete_config(settings)
@@ -93,6 +93,19 @@ def read_attacks(source: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
             f"file that ends in .yaml, .yml or .json, got {unknown[0] if names else source!r}"
         )
     return complete_config({"attacks": names})
+
+
+def names_ratio(source: str | PathLike) -> bool:
+    """Whether what `read_attacks` reads asks for a ratio, or leaves it at the paper's.
+
+    Raises:
+        OSError, ValueError: a file cannot be read.
+    """
+    return _is_file(source) and "ratio" in _read_mapping(Path(source))
+
+
+def _is_file(source: str | PathLike) -> bool:
+    return Path(source).suffix.lower() in (".yaml", ".yml", ".json")
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:

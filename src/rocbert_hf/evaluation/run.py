@@ -12,7 +12,7 @@ from typing import Any
 from ..attackers import AttackerSpec, GivenAttacks, ModelClassifier, SynonymSource
 from ..attackers.driver import Attacker
 from ..attacks import ATTACKS, PRESETS, CausalLMScorer, read_attacks
-from ..attacks.config import ATTACKS_HELP
+from ..attacks.config import ATTACKS_HELP, names_ratio
 from ..attacks.selection import SCORERS
 from ..checkpoints import checked_device, device_for, loading
 from ..data.labelled import Columns, LabelledTexts, read_labelled
@@ -229,7 +229,7 @@ class EvaluationAttackers:
     def _attack_config(self) -> dict[str, Any]:
         """What ADV draws from; a ratio is in it only if a file gave one."""
         config = read_attacks(self.attacks)
-        if Path(self.attacks).suffix.lower() not in (".yaml", ".yml", ".json"):
+        if not names_ratio(self.attacks):
             del config["ratio"]
         return config if self.scorer is None else {**config, "scorer": self.scorer}
 

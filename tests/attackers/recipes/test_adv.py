@@ -95,6 +95,12 @@ def test_the_classifier_is_right_only_if_it_is_right_on_all_draws():
         assert outcome.probabilities_after[0] == right.min()
 
 
+def test_the_ratio_of_a_synthesizer_is_not_cut():
+    synthesizer = AdversarialSynthesizer({"ratio": 0.5, "noise": 0})
+    for text in attacked(AdvAttacker(synthesizer), LONG):
+        assert text == synthesizer.attack(text.source, seed=0)
+
+
 def test_more_draws_hold_the_fewer_ones():
     synthesizer = AdversarialSynthesizer({"preset": "paper", "ratio": 0.3})
     asked = {}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...attacks.attacked_text import AttackedText, Edit
-from ...attacks.config import complete_config
+from ...attacks.config import DEFAULT_CONFIG, complete_config
 from ...attacks.selection import CausalLMScorer, Scorer
 from ...attacks.synthesizer import AdversarialSynthesizer
 from ...characters.words import segment
@@ -41,7 +41,7 @@ class AdvAttacker(BlackBoxAttacker):
         attack: the name of one attack, to use it alone.
         draws: how many different attacks each text goes through. The first K of more draws are the same as K draws.
         scorer: of Eq. 2, instead of the config's.
-        max_share: limit of a single draw, if neither `ratio` nor the config gives a ratio.
+        max_share: limit of a single draw, if neither `ratio` nor the config gives a ratio, and a synthesizer has the paper's.
         query_budget: as for `BlackBoxAttacker`; each different draw is a query.
 
     Raises:
@@ -70,7 +70,8 @@ class AdvAttacker(BlackBoxAttacker):
             raise ValueError(f"draws must be a whole number of at least 1, got {draws!r}")
         self.synthesizer = _synthesizer(attacks, ratio, attack, scorer)
         self.draws = draws
-        if ratio is not None or (isinstance(attacks, Mapping) and "ratio" in attacks):
+        named = isinstance(attacks, Mapping) and "ratio" in attacks
+        if ratio is not None or named or self.synthesizer.config["ratio"] != DEFAULT_CONFIG["ratio"]:
             self.share = AttackedShare(1)
 
     def prepared(self, examples: Iterator[Example], at_once: int) -> Iterator[Example]:
