@@ -165,6 +165,8 @@ def _check_folder(folder: Path, settings: Mapping[str, Any], run: FinetuningOpti
         if not run.overwrite and _holds_model(folder):
             raise ValueError(f"{folder} holds a model already: name another output_dir, or give --overwrite")
         return
+    if not _holds_model(folder) and not any((folder / CHECKPOINTS).rglob("checkpoint-*")):
+        return  # it ended before its first checkpoint, such as for want of the model: there is nothing to go on from
     finished = (folder / RESULTS).exists()
     if not run.resume:
         what = "a finished model" if finished else "an interrupted run; go on with --resume"
