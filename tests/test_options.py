@@ -87,6 +87,31 @@ def test_a_list_of_a_flag_replaces_the_file_s(tmp_path):
     assert parse_options([Options], ["--config", str(file), "-n", "y", "-n", "z"])[0].names == ["y", "z"]
 
 
+@dataclass
+class Texts:
+    """What to read."""
+
+    texts: list[str] = option(list, "texts", positional=True)
+    seed: int = option(0, "seed")
+
+
+@dataclass
+class Ways:
+    """From where to where."""
+
+    source: str = option(REQUIRED, "source", positional=True)
+    output: str = option(REQUIRED, "output", positional=True)
+
+
+def test_what_follows_two_dashes_is_no_flag(capsys):
+    (given,) = parse_options([Texts], ["天冷", "--seed", "3", "--", "-5度", "--no_flag", "--seed", "-h"])
+    assert (given.texts, given.seed) == (["天冷", "-5度", "--no_flag", "--seed", "-h"], 3)
+    assert parse_options([Ways], ["--", "-a", "-b"])[0] == Ways("-a", "-b")
+    with pytest.raises(SystemExit):
+        parse_options([Ways], ["a", "b", "--", "-c"])
+    assert "unrecognized arguments: -c (see" in capsys.readouterr().err
+
+
 def test_a_misspelt_flag_is_named_before_anything_else(capsys):
     # the model is missing and the number is none: the misspelling comes first
     assert error(capsys, "--rat", "much", "--stpes", "3").startswith(

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 CONFIGS = Path(__file__).parent / "resources" / "configs"
 REQUIRED = MISSING
+NO_FLAG = "\0"  # before an argument that is text whatever it begins with; no argument of a process can hold it itself
 KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
 METAVARS = {int: "N", float: "X", Path: "PATH"}
 
@@ -110,7 +111,7 @@ def parse_options(
         SystemExit: 0 after `--help`; 2 after one line on stderr about a wrong flag, key or value. An unknown flag is
             named before anything else.
     """
-    argv = [_with_dashes(text) for text in (sys.argv[1:] if argv is None else argv)]
+    argv = _normalized(sys.argv[1:] if argv is None else argv)
     parser = _parser(types, {}, prog, description, epilog)
     _refuse_unknown_flags(parser, argv)
     config = _config_of(argv, default_config, parser)
@@ -119,7 +120,7 @@ def parse_options(
     except (OSError, ValueError) as error:
         parser.error(str(error))
     parser = _parser(types, given, prog, description, epilog)
-    flags = vars(parser.parse_intermixed_args(argv))
+    flags = {name: _unmarked(value) for name, value in vars(parser.parse_intermixed_args(argv)).items()}
     try:
         given |= {name: _flag_value(name, value, types) for name, value in flags.items() if name != "config"}
         return tuple(_filled(type_, given) for type_ in types)
@@ -264,7 +265,7 @@ class _Parser(ArgumentParser):
     """Errors are one line, without the list of all flags."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {message.replace(NO_FLAG, '')} (see {self.prog} --help)\n")
 
 
 class _Help(HelpFormatter):
@@ -340,6 +341,18 @@ def _help(metadata: Mapping[str, Any], default: Any) -> str:
     return help_ if shown in (None, "") else f"{help_} (default: {shown})"
 
 
+def _normalized(argv: Sequence[str]) -> list[str]:
+    """Flags with dashes; what follows `--` is marked as no flag, because `parse_intermixed_args` forgets that it is none."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [*map(_with_dashes, argv[:end]), *(NO_FLAG + text for text in argv[end + 1 :])]
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unmarked(item) for item in value]
+    return value.removeprefix(NO_FLAG) if isinstance(value, str) else value
+
+
 def _with_dashes(text: str) -> str:
     """`--max_steps=3` as `--max-steps=3`."""
     name, equals, value = text.partition("=")
@@ -349,8 +362,6 @@ def _with_dashes(text: str) -> str:
 def _refuse_unknown_flags(parser: ArgumentParser, argv: Sequence[str]) -> None:
     known = parser._option_string_actions
     for text in argv:
-        if text == "--":
-            return
         name = text.partition("=")[0] if text.startswith("--") else text[:2]
         is_flag = name.startswith("--") or (
             len(name) == 2 and name[0] == "-" and name[1].isascii() and name[1].isalpha()
