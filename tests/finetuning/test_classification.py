@@ -195,6 +195,11 @@ def test_class_weights_make_every_label_weigh_the_same():
         (["--preset", "tiny", "--train-file", "x.tsv", "--dev-share", "1"], "dev_share"),
         (["--preset", "tiny", "--train-file", "x.tsv", "--warmup-ratio", "1"], "warmup_ratio must be at least 0 and"),
         (["--task-type", "regression", "--preset", "tiny"], "task_type must be one of classification"),
+        (
+            ["--preset", "tiny", "--recipe", "uda"],
+            "--recipe is an option of --task-type semi-supervised, and this is clas",
+        ),
+        (["--preset", "tiny", "--classifier_head=crf"], "--classifier-head is an option of --task-type tagging"),
     ],
 )
 def test_bad_options_are_named(capsys, arguments, named):
@@ -227,6 +232,13 @@ def test_bad_rows_end_it_before_training(tmp_path, files):
     with pytest.raises(OSError, match=r"the model .*empty cannot be loaded"):
         finetune(empty, run)
     assert not list(run.output_dir.glob("*.safetensors"))
+
+
+def test_a_run_that_could_not_begin_leaves_its_folder_free(tmp_path, files):
+    run = FinetuningOptions(output_dir=tmp_path / "output")
+    with pytest.raises(OSError, match="the model nowhere cannot be loaded"):
+        finetune(ClassificationRecipe(StartOptions(model="nowhere"), RowOptions(train_file=files[1])), run)
+    assert finetune(recipe_of(files), run)["arguments"]["preset"] == "tiny"
 
 
 def test_runs_are_never_mixed(tmp_path, files):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from ..options import command, option_before_others
 
@@ -13,16 +14,40 @@ def _task_type(given: str | None, unlabelled: object) -> str:
 
 
 def _types(argv: Sequence[str]) -> list[type]:
-    """The options of the recipe that --task-type names, or --unlabelled."""
-    from ..finetuning import FinetuningOptions, recipe_class
+    """The options of the recipe that --task-type names, or --unlabelled.
+
+    Raises:
+        ValueError: an option is one of another recipe.
+    """
+    from ..finetuning import RECIPES
 
     name = _task_type(*(option_before_others(name, argv, "") for name in ("task_type", "unlabelled")))
+    types = _types_of(name)
+    given = {text[2:].partition("=")[0].replace("_", "-") for text in argv if text.startswith("--")}
+    if unknown := given - _flags(types) - {"config", "help"}:
+        for other in RECIPES:
+            if found := sorted(unknown & _flags(_types_of(other))):
+                raise ValueError(
+                    f"--{found[0]} is an option of --task-type {other}, and this is {name} "
+                    f"(see rocbert finetune --task-type {other} --help)"
+                )
+    return types
+
+
+def _types_of(name: str) -> list[type]:
+    from ..finetuning import FinetuningOptions, recipe_class
+
     types = [FinetuningOptions, *recipe_class(name).OPTIONS]
     if name == "semi-supervised":
         from ..evaluation.unlabelled_gain import GainOptions
 
         types.append(GainOptions)
     return types
+
+
+def _flags(types: Sequence[type]) -> set[str]:
+    names = {field.name.replace("_", "-") for type_ in types for field in fields(type_)}
+    return names | {f"no-{name}" for name in names}
 
 
 @command(_types, example="rocbert finetune --model rocbert-tiny --train-file train.tsv --output-dir classifier")
@@ -32,6 +57,9 @@ def finetune(run, *options) -> None:
     Start from a checkpoint (--model) or from random weights (--preset). The output folder gets the model, its tokenizer,
     all_results.json and a model card; rocbert evaluate then tells how robust the classifier is. With --unlabelled FILE
     the classifier also learns from texts that nobody has labelled; report.html tells what they brought.
+
+    Taggers and learning from unlabelled texts have options of their own: rocbert finetune --task-type tagging --help, and
+    rocbert finetune --task-type semi-supervised --help.
     """
     from transformers.utils import logging
 
