@@ -39,6 +39,8 @@ def test_bad_arguments():
         augment(TEXTS, n=0)
     with pytest.raises(ValueError, match="labels"):
         augment(TEXTS, labels=[1])
+    with pytest.raises(ValueError, match="texts must be a list of strings, got one string"):
+        augment("加微信", labels=[1, 0, 1])
 
 
 def test_map_adds_a_column_of_attacked_texts(tmp_path):

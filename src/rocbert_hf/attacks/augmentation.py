@@ -42,6 +42,8 @@ def augment(
         >>> len(texts), labels
         (6, [1, 1, 1, 0, 0, 0])
     """
+    if isinstance(texts, str):
+        raise ValueError("texts must be a list of strings, got one string")
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if labels is not None and len(labels) != len(texts):

@@ -130,7 +130,13 @@ class EntityTagger:
         return tuple(dict.fromkeys(label.partition("-")[2] for label in self.labels if label != "O"))
 
     def __call__(self, texts: Sequence[str], batch_size: int = 32) -> list[tuple[Entity, ...]]:
-        """The entities of each text, in characters."""
+        """The entities of each text, in characters.
+
+        Raises:
+            ValueError: `texts` is one string.
+        """
+        if isinstance(texts, str):
+            raise ValueError("texts must be a list of strings, got one string")
         pieces = [
             (number, start, piece.text)
             for number, text in enumerate(texts)
