@@ -196,6 +196,11 @@ def test_as_large_a_share_is_held_out_as_was_asked_for(share):
     assert len(texts.train) + len(texts.dev) == 200
 
 
+def test_one_string_is_not_taken_for_many_texts(trained):
+    with pytest.raises(ValueError, match="texts must be a list of strings, got one string"):
+        EntityTagger.from_pretrained(trained[0])("李雷在北京")
+
+
 def test_the_card_of_another_model_names_its_task(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForTokenClassification"]}')
     assert "pipeline_tag: token-classification" in card_of(tmp_path, {"arguments": {}})
@@ -224,3 +229,5 @@ def test_wrong_options_are_named():
         TaggingOptimization(adversarial="vat")
     with pytest.raises(ValueError, match="classifier_head"):
         TaggerOptions(classifier_head="softmax")
+    with pytest.raises(ValueError, match="max_relative_position needs position_embedding_type functional_relative"):
+        make_tagger(StartOptions(preset="tiny"), TaggerOptions(max_relative_position=8), ["O", "B-PER", "I-PER"], "BIO")

@@ -274,7 +274,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
             + (f" ({repeated:,} repeated ones left out)" if repeated else "")
         )
         if unmeasured := len(rows.labels) - len({example.label for example in rows.dev}):
-            told.append(f"{unmeasured} labels have no dev row, so that nothing is known of them while training")
+            told.append(f"labels without a dev row, of which nothing is known while training: {unmeasured}")
         self.hierarchy = LabelHierarchy.of(rows.labels)
         if self.hierarchy is not None:
             told.append(f"labels are paths of up to {self.hierarchy.depth} levels")

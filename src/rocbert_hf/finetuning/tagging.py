@@ -300,6 +300,8 @@ def make_tagger(start: StartOptions, options: TaggerOptions, labels: Sequence[st
         tokenizer, model = RoCBertTokenizer(), RoCBertForTokenClassification(config)
     else:
         tokenizer, model = _from_checkpoint(start.model, ours, named)
+    if options.max_relative_position is not None and model.config.position_embedding_type != "functional_relative":
+        raise ValueError("max_relative_position needs position_embedding_type functional_relative")
     tokenizer.model_max_length = length_limit(model, tokenizer, start.max_length or 512)
     return model, tokenizer
 
