@@ -525,7 +525,9 @@ class RoCBertTokenizer(TokenizersBackend):
         """One example of `pad()`; shape and pronunciation ids that it lacks are those of its tokens."""
         ids = encoded_inputs["input_ids"]
         rows = {
-            channel: list(encoded_inputs.get(channel, self._table(channel)[1, ids]))
+            channel: list(encoded_inputs[channel])
+            if channel in encoded_inputs
+            else self._table(channel)[1, ids].tolist()
             for channel in CHANNELS
             if channel in self.model_input_names
         }

@@ -1,5 +1,7 @@
 """`pad()` on features, and what happens to the vocabulary when tokens are added."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,7 @@ def test_missing_channels_are_made_from_the_tokens(packaged):
         assert torch.equal(padded[name], wanted[name])
     single = packaged.pad({"input_ids": [2, 3]}, padding="max_length", max_length=4)
     assert single["input_pronunciation_ids"] == [2, 3, 0, 0]
+    assert json.loads(json.dumps(dict(single))) == single  # numbers of Python, as those of the tokens
 
 
 def test_collators_of_transformers_pad_every_channel(packaged):
