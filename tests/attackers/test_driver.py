@@ -302,6 +302,8 @@ def test_bad_arguments_are_one_clear_error():
         ArgotAttacker(query_budget=0)
     with pytest.raises(ValueError, match="label must be one of"):
         ArgotAttacker().attack(BagOfWords(), Example(HOTEL, 7))
+    with pytest.raises(ValueError, match=r"label must be one of .* got '1'"):
+        ArgotAttacker().attack(BagOfWords(), Example(HOTEL, "1"))
     with pytest.raises(ValueError, match="text_pair"):
         list(AdvAttacker().attack_batch(BagOfWords(), [Example(HOTEL, 0), Example(HOTEL, 0, "二")]))
 

@@ -92,6 +92,14 @@ def test_a_bad_source_is_one_clear_error_and_writes_nothing(tmp_path, name, cont
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    done = rocbert("vectors", tmp_path / "nowhere", tmp_path / "out")
+    assert done.stderr == f"error: there is no file {tmp_path / 'nowhere'}\n"
+    config = {"attacks": ["synonym"], "options": {"synonym": {"vectors": "nowhere"}}}
+    with pytest.raises(OSError, match="there is no file nowhere"):
+        AdversarialSynthesizer(config).attack("这里漂亮")
+
+
 def test_a_file_that_is_there_is_kept(tmp_path):
     (tmp_path / "words.vector").write_bytes(binary())
     (tmp_path / "out").write_text("mine")

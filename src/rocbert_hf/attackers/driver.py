@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -199,9 +200,9 @@ class BlackBoxAttacker:
     def _steps(self, example: Example, seed: int) -> Generator[list[str], Sequence[np.ndarray], AttackedText | None]:
         """The search of one example, behind the question that decides whether there is one; None for no search."""
         (clean,) = yield [example.text]
-        if not 0 <= example.label < len(clean):
+        if not isinstance(example.label, Integral) or not 0 <= example.label < len(clean):
             raise ValueError(
-                f"label must be one of the classifier's {len(clean)} (0 to {len(clean) - 1}), got {example.label} "
+                f"label must be one of the classifier's {len(clean)} (0 to {len(clean) - 1}), got {example.label!r} "
                 f"for {example.text!r}"
             )
         goal = Untargeted(example.label)

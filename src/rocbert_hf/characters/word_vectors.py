@@ -133,6 +133,8 @@ class WordVectors:
 @contextmanager
 def open_vectors(file: Path) -> Iterator[BinaryIO]:
     """The bytes of the vectors in a file: unpacked if it is a gzip file, found if it is an archive."""
+    if not file.is_file():
+        raise OSError(f"there is no file {file}")
     with file.open("rb") as plain:
         start = plain.peek(4)[:4]
         plain.seek(0)

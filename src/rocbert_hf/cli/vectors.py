@@ -27,8 +27,6 @@ def vectors(options: VectorsOptions) -> None:
     """
     from ..characters.word_vectors import WordVectors
 
-    if not options.source.is_file():
-        raise OSError(f"there is no file {options.source}")
     if options.output.exists() and not options.overwrite:
         raise OSError(f"{options.output} exists; --overwrite replaces it")
     if not options.output.parent.is_dir():
