@@ -111,8 +111,6 @@ def test_the_model_is_left_as_it_was(encoder, tokenizer, texts, settings, calibr
 
 
 def test_bfloat16_and_added_tokens_are_no_alarm(encoder, tokenizer, texts, settings, calibration):
-    import copy
-
     wider, more = copy.deepcopy(encoder), BertTokenizer(vocab=tokenizer.get_vocab())
     more.add_tokens(["<用户>", "🙂"])
     wider.resize_token_embeddings(len(more))
@@ -174,6 +172,8 @@ def test_settings_that_are_none():
         AuditSettings(group_size=0)
     with pytest.raises(ValueError, match="carriers must be at least 2"):
         AuditSettings(carriers=1)
+    with pytest.raises(ValueError, match="ordinary_texts must be at least 32 with 8 carriers, got 9"):
+        AuditSettings(ordinary_texts=9)
 
 
 def test_reports_say_the_same_in_three_forms(suspicious, tmp_path):

@@ -90,5 +90,8 @@ def test_a_pooler_that_was_made_up_is_not_asked(specimen, tokenizer):
 def test_texts_that_do_not_fit(probe, texts):
     with pytest.raises(ValueError, match="unknown to it; pass texts of your own"):
         probe.token_rows(["Ζήτω ή μη Ζήτω"] * 3, 4)
-    with pytest.raises(ValueError, match=r"at least 38 different texts of 8 known tokens or more, got 2"):
+    with pytest.raises(ValueError, match=r"at least 36 different texts of 8 known tokens or more, got 2"):
         Carriers.from_texts(probe, texts[:2], count=6, length=4, longest=8, limit=96)
+    # carriers of the second pass come out of the same texts, and some must be left to compare with
+    with pytest.raises(ValueError, match="texts must hold at least 84 different texts"):
+        Carriers.from_texts(probe, texts[:70], count=30, length=4, longest=8, limit=96)

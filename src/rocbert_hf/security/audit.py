@@ -25,7 +25,7 @@ from .calibration import Calibration
 from .probe import EncoderProbe
 from .prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompts
 from .pull import token_variety
-from .scan import Carriers, candidates_of, coarse_scan, groups_of, pulls_of
+from .scan import LEAST_ORDINARY, Carriers, candidates_of, coarse_scan, groups_of, pulls_of
 from .specimens import is_specimen
 
 STATE = "audit_state.npz"
@@ -67,6 +67,10 @@ class AuditSettings:
             raise ValueError(
                 "carriers must be at least 2, prompt_tokens at least 1, prompt_steps and combinations at least 0, got "
                 f"{self.carriers}, {self.prompt_tokens}, {self.prompt_steps} and {self.combinations}"
+            )
+        if self.ordinary_texts < (least := self.carriers + LEAST_ORDINARY):
+            raise ValueError(
+                f"ordinary_texts must be at least {least} with {self.carriers} carriers, got {self.ordinary_texts}"
             )
 
 

@@ -16,6 +16,8 @@ import torch
 from .probe import EncoderProbe
 from .pull import outlyingness, pull
 
+LEAST_ORDINARY = 24  # texts to compare with that are left when both passes have their carriers
+
 
 @dataclass(frozen=True)
 class Carriers:
@@ -39,10 +41,10 @@ class Carriers:
             ValueError: too few texts are long enough.
         """
         rows = probe.token_rows(texts, longest)
-        if len(rows) < count + 32:
+        least = 2 * count + LEAST_ORDINARY
+        if len(rows) < least:
             raise ValueError(
-                f"texts must hold at least {count + 32} different texts of {longest} known tokens or more, "
-                f"got {len(rows)}"
+                f"texts must hold at least {least} different texts of {longest} known tokens or more, got {len(rows)}"
             )
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), count + limit)).astype(int)]
         chosen = np.zeros(len(rows), dtype=bool)
