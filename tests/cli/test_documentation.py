@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # a file that a page shows before it is used: its name in a comment, then its lines
 FILE = re.compile(r"^ {4}# (\w+\.yaml)\n((?: {4}\S.*\n)+)", re.MULTILINE)
-COMMAND = re.compile(r"^ {0,6}rocbert (\w+) ([^#|<>\n]*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"^ {0,6}rocbert (\w+) ((?:[^#|<>\n]|(?<=\S)#)*)", re.MULTILINE
+)  # of a name such as ours#0, # is a part
 
 
 def texts() -> list[str]:
