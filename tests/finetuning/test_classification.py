@@ -101,6 +101,7 @@ def test_a_named_positive_label_is_what_is_scored_and_chosen_by(tmp_path, files)
         (["--split", "8:1:1"], "leave dev_file and test_file out"),
         (["--attacks", "unheard"], "attacks"),
         (["--attacks", "wild"], "attacks needs worst_of or augment, got wild"),
+        (["--agreement", "2"], "agreement needs worst_of, got 2.0 without it"),
     ],
 )
 def test_options_that_do_not_fit_end_it_at_once(tmp_path, files, capsys, flags, named):

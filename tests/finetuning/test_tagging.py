@@ -229,5 +229,12 @@ def test_wrong_options_are_named():
         TaggingOptimization(adversarial="vat")
     with pytest.raises(ValueError, match="classifier_head"):
         TaggerOptions(classifier_head="softmax")
+    with pytest.raises(ValueError, match=r"crf_learning_rate needs a classifier_head with a CRF, got 0\.1 and linear"):
+        TaggingRecipe(
+            StartOptions(preset="tiny"),
+            EntityRowOptions(train_file="demo"),
+            TaggerOptions(classifier_head="linear"),
+            TaggingOptimization(crf_learning_rate=0.1),
+        )
     with pytest.raises(ValueError, match="max_relative_position needs position_embedding_type functional_relative"):
         make_tagger(StartOptions(preset="tiny"), TaggerOptions(max_relative_position=8), ["O", "B-PER", "I-PER"], "BIO")

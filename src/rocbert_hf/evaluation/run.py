@@ -200,6 +200,15 @@ class EvaluationAttackers:
         check_choices(self)
         if self.query_budget < 1:
             raise ValueError(f"query_budget must be at least 1, got {self.query_budget}")
+        used = {spec.name for spec in self.specs()}
+        of_adv = self.attacks != "paper" or self.scorer is not None
+        for name, given, users in (
+            ("ratio", bool(self.ratio), {spec.name for spec in self.attackers or []}),
+            ("attacks and scorer", of_adv, used & {"adv"}),
+            ("synonyms", self.synonyms is not None, used & {"textfooler", "argot"}),
+        ):
+            if given and not users:
+                raise ValueError(f"{name} would do nothing: no attacker that is asked for uses it")
 
     def specs(self) -> list[AttackerSpec]:
         """All attackers that are asked for, each once."""

@@ -126,6 +126,8 @@ class AugmentationOptions:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         read_attacks(self.attacks)
+        if self.agreement != type(self).agreement and not self.worst_of:
+            raise ValueError(f"agreement needs worst_of, got {self.agreement} without it")
         if self.attacks != "paper" and not self.uses_attacks:
             raise ValueError(f"attacks needs worst_of or augment, got {self.attacks} without them")
 

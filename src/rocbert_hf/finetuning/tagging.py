@@ -173,6 +173,9 @@ class TaggingRecipe(FinetuningRecipe):
         self.row_options = row_options
         self.tagger_options = tagger_options or TaggerOptions()
         self.optimization = optimization or TaggingOptimization()
+        rate, head = self.optimization.crf_learning_rate, self.tagger_options.classifier_head
+        if rate != TaggingOptimization.crf_learning_rate and "crf" not in head:
+            raise ValueError(f"crf_learning_rate needs a classifier_head with a CRF, got {rate} and {head}")
         self.texts: TaggingTexts | None = None
 
     def read(self) -> str:
