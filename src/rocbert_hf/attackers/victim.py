@@ -130,14 +130,15 @@ class ModelClassifier:
     def _answer(self, texts: list[Query]) -> np.ndarray:
         names, tokens, lengths = self._tokenize(texts)
         rows = [_digest(self._unpadded(row, length)) for row, length in zip(tokens, lengths, strict=True)]
-        answers = {key: self._cache[key] for key in rows if key in self._cache}
+        # another thread may forget an answer between any two lines
+        answers = {key: kept for key in rows if (kept := self._cache.get(key)) is not None}
         first = {key: at for at, key in reversed(list(enumerate(rows))) if key not in answers}
         for batch in batches_of_similar_length({at: lengths[at] for at in first.values()}, self.batch_size):
             inputs = self._unpadded(tokens[batch], lengths[batch[-1]])
             answers.update(zip((rows[at] for at in batch), self._forward(names, inputs), strict=True))
         for key in dict.fromkeys(rows):
-            self._cache[key] = answers[key]
-            self._cache.move_to_end(key)
+            self._cache.pop(key, None)
+            self._cache[key] = answers[key]  # as the latest
         while len(self._cache) > self.cache_size:
             self._cache.popitem(last=False)
         return probabilities_of(lambda _: [answers[key] for key in rows], texts)
