@@ -57,10 +57,14 @@ class AttackerSpec:
             raise ValueError(f"ratio must lie above 0 and not above 1, got {self.ratio}")
         if self.draws < 1:
             raise ValueError(f"draws must be at least 1, got {self.draws}")
-        if not _takes(self.name, "attacks") and (self.attack, self.preset) != (None, None):
+        if not self.takes("attacks") and (self.attack, self.preset) != (None, None):
             raise ValueError(f"{self.name} has no attacks to choose, got {self.attack or self.preset!r}")
-        if not _takes(self.name, "draws") and self.draws != 1:
+        if not self.takes("draws") and self.draws != 1:
             raise ValueError(f"{self.name} is not random, so draws must be 1, got {self.draws}")
+
+    def takes(self, option: str) -> bool:
+        """Whether the recipe is told of this option: its constructor says what it takes."""
+        return option in inspect.signature(ATTACKERS[self.name]).parameters
 
     @classmethod
     def parse(cls, text: str) -> AttackerSpec:
@@ -129,15 +133,10 @@ class AttackerSpec:
             "ratio": self.ratio,
             "draws": self.draws,
         }
-        return ATTACKERS[self.name](**{name: value for name, value in given.items() if _takes(self.name, name)})
+        return ATTACKERS[self.name](**{name: value for name, value in given.items() if self.takes(name)})
 
 
 _SPEC = re.compile(r"(?P<name>[^:*@]+)(:(?P<chosen>[^:*@]+))?(\*(?P<draws>[0-9]{1,9}))?(@(?P<ratio>[0-9.]+))?")
-
-
-def _takes(name: str, option: str) -> bool:
-    """Whether a recipe is told of this option: its constructor says what it takes."""
-    return option in inspect.signature(ATTACKERS[name]).parameters
 
 
 @dataclass(frozen=True)

@@ -200,14 +200,14 @@ class EvaluationAttackers:
         check_choices(self)
         if self.query_budget < 1:
             raise ValueError(f"query_budget must be at least 1, got {self.query_budget}")
-        used = {spec.name for spec in self.specs()}
+        specs = self.specs()
         of_adv = self.attacks != "paper" or self.scorer is not None
-        for name, given, users in (
-            ("ratio", bool(self.ratio), {spec.name for spec in self.attackers or []}),
-            ("attacks and scorer", of_adv, used & {"adv"}),
-            ("synonyms", self.synonyms is not None, used & {"textfooler", "argot"}),
+        for name, given, is_used in (
+            ("ratio", bool(self.ratio), bool(self.attackers)),
+            ("attacks and scorer", of_adv, any(spec.takes("attacks") for spec in specs)),
+            ("synonyms", self.synonyms is not None, any(spec.takes("synonyms") for spec in specs)),
         ):
-            if given and not users:
+            if given and not is_used:
                 raise ValueError(f"{name} would do nothing: no attacker that is asked for uses it")
 
     def specs(self) -> list[AttackerSpec]:

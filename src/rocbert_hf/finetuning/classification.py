@@ -251,10 +251,9 @@ class ClassificationRecipe(FinetuningRecipe):
         )
         dev = rows.dev
         if draws := self.augmentation.worst_of:
-            attacks = read_attacks(self.augmentation.attacks)
-            dataset = AttackedTexts(examples, draws, seed)
-            collator = AttackedCollator(tokenizer, AdversarialSynthesizer(attacks))
-            dev = augmented(dev, 1, seed, attacks)  # early stopping by the robust accuracy (Rice et al., ICML 2020)
+            synthesizer = AdversarialSynthesizer(read_attacks(self.augmentation.attacks))
+            dataset, collator = AttackedTexts(examples, draws, seed), AttackedCollator(tokenizer, synthesizer)
+            dev = augmented(dev, 1, seed, synthesizer)  # early stopping by the robust accuracy (Rice et al., ICML 2020)
         else:
             dataset, collator = tokenized_examples(examples, tokenizer), DataCollatorWithPadding(tokenizer)
         trainer = (partial(WorstOfTrainer, agreement=self.augmentation.agreement) if draws else HeadTrainer)(

@@ -207,9 +207,8 @@ def _finetune_once(
     def save() -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        shutil.rmtree(
-            folder / CHECKPOINTS, ignore_errors=True
-        )  # before the card, which describes what the folder holds
+        # before the card, which describes what the folder holds
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         write_whole(folder / "README.md", card_of(folder, results))
         write_json(folder / RESULTS, results)  # last: it says that the run is finished
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,6 +69,6 @@ class WeightAverage:
 
 
 @torch.no_grad()
-def _copy(source, target: nn.Module) -> None:
+def _copy(source: Iterable[torch.Tensor], target: nn.Module) -> None:
     for value, parameter in zip(source, target.parameters(), strict=True):
         parameter.copy_(value)
