@@ -13,17 +13,25 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "
 
 
 def in_two_processes(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the lines of a script, which may import from `tests`, in two processes; `leave` ends each of them."""
-    file = folder / "script.py"
+    """Run the lines of a script, which may import from `tests`, in two processes; `leave` ends each of them.
+
+    What they print is the first process's whole, then the second's: in one pipe their lines would run into each other.
+    """
+    file, printed = folder / "script.py", folder / "printed"
     file.write_text(f"{script}\nfrom tests.several_processes import leave\nleave()\n", encoding="utf-8")
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [*TWO, str(file), *arguments],
+    done = subprocess.run(
+        [*TWO, "--redirects", "3", "--log-dir", str(printed), str(file), *arguments],
         capture_output=True,
         text=True,
         timeout=900,
         env={**os.environ, "PYTHONPATH": path},
     )
+    for name in ("stdout", "stderr"):
+        files = sorted(printed.rglob(f"{name}.log"), key=lambda log: log.parent.name)
+        of_processes = "".join(log.read_text(encoding="utf-8", errors="replace") for log in files)
+        setattr(done, name, of_processes + getattr(done, name))
+    return done
 
 
 def leave() -> NoReturn:
