@@ -4,9 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
+from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.attackers import ModelClassifier
-from rocbert_hf.checkpoints import check_sizes, loading
+from rocbert_hf.checkpoints import check_sizes, loading, readable_tokens, text_length
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,33 @@ def test_what_is_no_json_object_is_one_error(tmp_path, folders, content):
 def test_models_that_share_layers_or_factor_their_embeddings_are_not_refused():
     albert_xxlarge = {"vocab_size": 21128, "embedding_size": 128, "hidden_size": 4096, "num_hidden_layers": 12}
     check_sizes({**albert_xxlarge, "intermediate_size": 16384, "num_attention_heads": 16}, 2 * 210_000_000)
+
+
+def test_texts_may_be_as_long_as_the_model_has_positions_for():
+    sizes = {
+        "vocab_size": 60,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    bert = BertModel(BertConfig(**sizes, max_position_embeddings=20))
+    roberta = RobertaModel(RobertaConfig(**sizes, max_position_embeddings=20, pad_token_id=1))
+    relative = RoCBertModel(
+        RoCBertConfig(**sizes, fusion="none", max_position_embeddings=20, position_embedding_type="functional_relative")
+    )
+    assert [readable_tokens(model) for model in (bert, roberta, relative)] == [20, 18, None]
+    for model, longest in ((bert, 20), (roberta, 18)):
+        model(torch.full((1, longest), 5))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(torch.full((1, longest + 1), 5))
+    relative(torch.full((1, 50), 5))
+
+
+def test_a_length_that_is_asked_for_counts_more_than_the_tokenizers():
+    model = RoCBertModel(RoCBertConfig.from_preset("tiny"))
+    tokenizer = RoCBertTokenizer(model_max_length=16)  # of an earlier finetuning
+    assert text_length(model, tokenizer) == 16
+    assert text_length(model, tokenizer, 64) == 64
+    with pytest.raises(ValueError, match="max_length must be at most 512, which is what the model can read, got 513"):
+        text_length(model, tokenizer, 513)

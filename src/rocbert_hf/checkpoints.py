@@ -160,6 +160,44 @@ def load_with_head(auto_class: Any, source: str | os.PathLike, head: str) -> Any
     return model
 
 
+def readable_tokens(model: Any) -> int | None:
+    """Tokens of a text, special tokens included, that the model has positions for; None for texts of any length."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None or getattr(model.config, "position_embedding_type", None) == "functional_relative":
+        return None
+    # RoBERTa and its relatives count positions from behind that of padding
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return positions if padding is None else positions - padding - 1
+
+
+def text_length(model: Any, tokenizer: Any, max_length: int | None = None) -> int:
+    """
+    The tokens that texts are cut to, special tokens included.
+
+    Args:
+        max_length: what was asked for; it counts more than the tokenizer's own limit, which is the length of an earlier
+            finetuning, for example. None: all that model and tokenizer allow.
+
+    Raises:
+        ValueError: the model cannot read as many.
+    """
+    if max_length is None:
+        return min(limit for limit in (readable_tokens(model), tokenizer.model_max_length) if limit)
+    check_max_length(model, max_length)
+    return max_length
+
+
+def check_max_length(model: Any, max_length: int) -> None:
+    """
+    Raises:
+        ValueError: the model has no positions for so many tokens.
+    """
+    readable = readable_tokens(model)
+    if readable is not None and max_length > readable:
+        raise ValueError(f"max_length must be at most {readable}, which is what the model can read, got {max_length}")
+
+
 def model_fingerprint(
     model: Any, tokenizer: Any = None, *settings: Any, leave_out: Collection[str] = frozenset()
 ) -> str:

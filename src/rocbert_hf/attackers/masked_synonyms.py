@@ -11,7 +11,7 @@ import numpy as np
 
 from ..attacks.attacked_text import CHINESE
 from ..characters.words import word_frequencies
-from ..checkpoints import device_for, load_with_head, model_fingerprint
+from ..checkpoints import device_for, load_with_head, model_fingerprint, text_length
 from .draft import Words
 
 if TYPE_CHECKING:
@@ -170,5 +170,4 @@ def load_masked_language_model(model: Any, tokenizer: Any = None, device: Any = 
         raise ValueError("tokenizer must be given beside a model, and must have a mask token")
     if device is not None:
         model.to(device)
-    limits = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
-    return model.eval(), tokenizer, min(limit for limit in limits if limit)
+    return model.eval(), tokenizer, text_length(model, tokenizer)

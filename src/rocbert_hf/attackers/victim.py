@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..checkpoints import device_for, load_with_head, model_fingerprint
+from ..checkpoints import device_for, load_with_head, model_fingerprint, text_length
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class ModelClassifier:
 
     Raises:
         ValueError: for a model without probabilities (regression, several labels per text), without a trained head, or
-            without a tokenizer.
+            without a tokenizer; or it cannot read `max_length` tokens.
 
     Example::
 
@@ -107,8 +107,7 @@ class ModelClassifier:
             self.model.to(device)
         self.model.eval()
         self.batch_size = batch_size
-        limits = (max_length, getattr(config, "max_position_embeddings", None), self.tokenizer.model_max_length)
-        self.max_length = min((limit for limit in limits if limit and limit > 0), default=None)
+        self.max_length = text_length(self.model, self.tokenizer, max_length)
         self.cache_size = cache_size
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
 

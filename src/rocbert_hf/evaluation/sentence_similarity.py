@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..attacks import AttackedText
-from ..checkpoints import device_for, model_fingerprint
+from ..checkpoints import device_for, model_fingerprint, text_length
 
 
 class MeanPooledEncoder:
@@ -29,8 +29,7 @@ class MeanPooledEncoder:
         self.model, found = AutoModel.from_pretrained(model, output_loading_info=True)
         self.model.to(device_for(device)).eval()
         self._made_up = frozenset(found["missing_keys"])  # such as the pooler, which the mean does not ask
-        limits = (max_length, getattr(self.model.config, "max_position_embeddings", None))
-        self.max_length = min(limit for limit in (*limits, self.tokenizer.model_max_length) if limit)
+        self.max_length = text_length(self.model, self.tokenizer, max_length)
 
     @property
     def fingerprint(self) -> str:

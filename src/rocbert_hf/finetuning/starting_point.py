@@ -54,13 +54,13 @@ class StartOptions:
             that the model is trained with, and it is saved.
 
         Raises:
-            OSError, ValueError: the checkpoint cannot be loaded, or there is no such preset.
+            OSError, ValueError: the checkpoint cannot be loaded or cannot read `max_length` tokens, or there is no such preset.
         """
         import torch
         import transformers
 
         from .. import configuration_rocbert, modeling_rocbert
-        from ..checkpoints import loading
+        from ..checkpoints import loading, text_length
         from ..tokenization_rocbert import RoCBertTokenizer
 
         named = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
@@ -82,12 +82,8 @@ class StartOptions:
                 sizes = {name: getattr(config, name) for name in SHARED_WITH_BERT}
                 bert = transformers.BertConfig(vocab_size=len(tokenizer), **sizes, **named)
                 model = getattr(transformers, f"BertFor{head}")(bert)
-        limits = (
-            self.max_length or task_length,
-            getattr(model.config, "max_position_embeddings", None),
-            tokenizer.model_max_length,
-        )
-        tokenizer.model_max_length = min(limit for limit in limits if limit)
+        length = text_length(model, tokenizer, self.max_length)
+        tokenizer.model_max_length = self.max_length or min(length, task_length)
         return model, tokenizer
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..checkpoints import text_length
 from ..data.entities import Entity, EntityText, cut, entities_of, label_names
 from ..data.entity_metrics import entity_scores
 
@@ -30,12 +31,10 @@ def room_for_text(tokenizer: Any, max_length: int) -> int:
     return max_length - tokenizer.num_special_tokens_to_add()
 
 
-def length_limit(model: Any, tokenizer: Any, at_most: int = 512) -> int:
-    """Tokens, with special tokens, that model and tokenizer allow, but not more than `at_most`."""
-    limits = [at_most, tokenizer.model_max_length]
-    if getattr(model.config, "position_embedding_type", "absolute") == "absolute":
-        limits.append(getattr(model.config, "max_position_embeddings", at_most))
-    return min(limits)
+def length_of_pieces(model: Any, tokenizer: Any, max_length: int | None = None) -> int:
+    """Tokens of a piece, special tokens included: as `text_length`, but at most 512 if nothing is asked for."""
+    length = text_length(model, tokenizer, max_length)
+    return length if max_length is not None else min(length, 512)
 
 
 def cut_for(tokenizer: Any, text: EntityText, max_length: int) -> list[tuple[int, EntityText]]:
@@ -99,7 +98,7 @@ class EntityTagger:
         self.scheme = scheme or getattr(model.config, "tagging_scheme", None) or _scheme_of_labels(self.labels)
         if unknown := [label for label in self.labels if label not in label_names(self.types(), self.scheme)]:
             raise ValueError(f"the labels of a tagger must be tags of {self.scheme}, got {', '.join(unknown[:5])}")
-        self.max_length = max_length or length_limit(model, tokenizer)
+        self.max_length = length_of_pieces(model, tokenizer, max_length)
 
     @classmethod
     def from_pretrained(cls, source: str, device: str | None = None, **kwargs: Any) -> EntityTagger:

@@ -175,7 +175,8 @@ def estimate(
         raise ValueError(f"mfu must lie between 0 and 1, got {mfu}")
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
-    if arguments.max_length > config.max_position_embeddings:
+    absolute = config.position_embedding_type == "absolute"
+    if absolute and arguments.max_length > config.max_position_embeddings:
         raise ValueError(
             f"max_length must be at most the model's max_position_embeddings, {config.max_position_embeddings}, got "
             f"{arguments.max_length}"

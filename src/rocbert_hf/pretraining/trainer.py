@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
+from ..checkpoints import check_max_length
 from ..files import staged_folder
 from ..options import as_plain
 from .arguments import PretrainingArguments
@@ -133,11 +134,7 @@ class RoCBertPretrainer:
             )
         if arguments.eval_steps is not None and self.evaluate is None:
             raise ValueError("eval_steps needs something to evaluate with")
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is not None and arguments.max_length > positions:
-            raise ValueError(
-                f"max_length must be at most the model's max_position_embeddings ({positions}), got {arguments.max_length}"
-            )
+        check_max_length(self.model, arguments.max_length)
         if self.teacher is not None and len(self.teacher.scales) != self.model.config.hidden_size:
             raise ValueError(
                 f"the encoder to distill from must be as wide as the model ({self.model.config.hidden_size}), got "
