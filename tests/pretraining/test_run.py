@@ -124,6 +124,9 @@ def test_packaged_configs_are_found_by_name_and_by_path(name):
         (["--glyph-features", "nowhere"], "nowhere"),
         (["--model", "/nope"], "/nope"),
         (["--resume", "--overwrite"], "not both"),
+        (["--held-out", "1"], "held_out must be at least 2"),
+        (["--channels", "open"], "channels is for a model that is converted"),
+        (["--config-overrides", "vocab_size=100"], "config_overrides must leave vocab_size"),
     ],
 )
 def test_bad_options_are_one_error_before_any_training(tmp_path, flags, message):
@@ -293,6 +296,16 @@ def test_a_dry_run_says_what_a_run_would_need_and_does_nothing(tmp_path, name):
     for words in ("parameters", "sentences", "weights", "gradients", "V100"):
         assert words in printed
     assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_from_a_checkpoint_counts_that_model(tmp_path):
+    config = RoCBertConfig.from_preset("tiny", num_hidden_layers=3, hidden_size=64)
+    model = RoCBertForPreTraining(config)
+    model.save_pretrained(tmp_path / "source")
+    RoCBertTokenizer().save_pretrained(tmp_path / "source")
+    flags = ["--dry-run", "--dry-run-devices", "1xCPU", "--max-length", 32, "--batch-size", 2]
+    assert f"{model.num_parameters():,}" in rocbert("pretrain", *flags, "--model", tmp_path / "source").stdout
+    assert "/nope" in rocbert("pretrain", *flags, "--model", "/nope").stderr
 
 
 def command(folder: Path, *flags) -> list[str]:

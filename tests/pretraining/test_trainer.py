@@ -237,7 +237,7 @@ def test_a_global_batch_size_sets_the_accumulation(tokenizer):
 def test_sentences_longer_than_the_model_reads_are_an_error_before_any_work(tokenizer):
     arguments = PretrainingArguments(max_steps=1, max_length=1024)
     model = RoCBertForPreTraining(RoCBertConfig(**SMALL, fusion_layer=0))
-    with pytest.raises(ValueError, match="max_length must be at most 512, .* got 1024"):
+    with pytest.raises(ValueError, match=r"max_length must be at most 512, .* got 1024"):
         RoCBertPretrainer(model, demo_sentences(), collator_of(tokenizer, arguments), arguments)
 
 

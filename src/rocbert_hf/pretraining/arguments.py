@@ -168,6 +168,8 @@ class PretrainingArguments:
         for name in ("warmup_ratio", "whole_word_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if not 0 <= self.mlm_probability < 1:
+            raise ValueError(f"mlm_probability must be at least 0 and below 1, got {self.mlm_probability}")
         if self.weight_decay < 0 or self.num_workers < 0:
             raise ValueError("weight_decay and num_workers must not be negative")
         check_choices(self)
@@ -187,6 +189,8 @@ class PretrainingArguments:
             raise ValueError(f"anchor and negatives are of attacked sentences, and objective {self.objective} has none")
         if self.distill_from is not None and not self.attacks_sentences:
             raise ValueError(f"distill_from is for attacked sentences, and objective {self.objective} has none")
+        if self.distill_prefix and self.distill_from is None:
+            raise ValueError(f"distill_prefix is for distill_from, which is not given; got {self.distill_prefix!r}")
         if self.correct_attacked and self.objective != "multimodal":
             raise ValueError(f"correct_attacked goes with objective multimodal, not with {self.objective}")
 

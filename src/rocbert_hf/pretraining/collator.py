@@ -82,9 +82,10 @@ class DataCollatorForRoCBertPretraining:
             raise ValueError(
                 "attack_labels and views 'three' and 'attacked' need a synthesizer, and views other than 'simcse'"
             )
-        for name, share in (("mlm_probability", mlm_probability), ("whole_word_probability", whole_word_probability)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {share}")
+        if not 0 <= mlm_probability < 1:
+            raise ValueError(f"mlm_probability must be at least 0 and below 1, got {mlm_probability}")
+        if not 0 <= whole_word_probability <= 1:
+            raise ValueError(f"whole_word_probability must lie between 0 and 1, got {whole_word_probability}")
         if max_length < 3:
             raise ValueError(f"max_length must be at least 3 ([CLS], one token, [SEP]), got {max_length}")
         if pad_to_multiple_of and max_length % pad_to_multiple_of:

@@ -32,7 +32,7 @@ from .held_out import HeldOutEvaluation
 from .reporting import read_log
 from .results import results_table, show_filled_mask
 from .resuming import check_same_settings, checkpoints_of, remove_checkpoints
-from .setup import VISION_NOTE, Devices, Setup, starting_point
+from .setup import VISION_NOTE, Devices, Setup, starting_config, starting_point
 from .trainer import RoCBertPretrainer, save_run
 
 RESULTS = "all_results.json"
@@ -84,7 +84,8 @@ def pretrain(run: RunOptions, arguments: PretrainingArguments) -> dict[str, Any]
         FloatingPointError: the training diverged.
     """
     if run.dry_run:
-        Console().print(estimate(run.new_config(), arguments, run.dry_run_devices.count, run.dry_run_devices.kind))
+        config = starting_config(run)
+        Console().print(estimate(config, arguments, run.dry_run_devices.count, run.dry_run_devices.kind))
         return None
     if run.resume:
         arguments = replace(arguments, resume_from_checkpoint="last")
@@ -199,6 +200,7 @@ def _train_baseline(
         negatives="attacked",
         correct_attacked=False,
         distill_from=None,
+        distill_prefix="",
         gradient_cache=False,
         max_steps=None,
         minutes=seconds / 60,

@@ -25,6 +25,7 @@ from ..tokenization_rocbert import RoCBertTokenizer
 from .corpus.text_source import SOURCES, TextSource
 from .devices import PEAK_FLOPS
 
+VOCABULARY_SIZES = ("vocab_size", "shape_vocab_size", "pronunciation_vocab_size")
 VISION_NOTE = (
     'glyph features: pixels of the packaged images, as in the paper\'s "-vis-pretrain" setting; '
     "--glyph-features FOLDER takes pretrained ones (Eq. 4)"
@@ -135,7 +136,22 @@ class Setup:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         if self.channels not in CHANNELS:
             raise ValueError(f"channels must be one of {', '.join(CHANNELS)}, got {self.channels!r}")
+        if self.model is None:
+            self._check_new_model()
+        if self.held_out < 2:
+            raise ValueError(f"held_out must be at least 2, to be told apart, got {self.held_out}")
         self.sources()
+
+    def _check_new_model(self) -> None:
+        if self.channels != "closed":
+            raise ValueError(
+                f"channels is for a model that is converted, and model is not given; got {self.channels!r}"
+            )
+        if sizes := [name for name in VOCABULARY_SIZES if name in self.config_overrides]:
+            raise ValueError(
+                f"config_overrides must leave {', '.join(sizes)} as the packaged vocabulary has it; a model with another "
+                "one is given by model"
+            )
 
     def sources(self) -> list[str] | list[TextSource]:
         """
@@ -170,6 +186,20 @@ class Setup:
     def new_config(self) -> RoCBertConfig:
         """The configuration of a new model."""
         return RoCBertConfig.from_preset(self.preset, **self.config_overrides)
+
+
+def starting_config(setup: Setup) -> RoCBertConfig:
+    """
+    The configuration of the model that `starting_point` gives; a checkpoint of another layout is converted for it.
+
+    Raises:
+        OSError, ValueError: as in `starting_point`.
+    """
+    if setup.model is None:
+        return setup.new_config()
+    with _as_rocbert(setup.model, setup.channels) as folder, loading("the model", setup.model):
+        _check_overrides(setup, folder)
+        return RoCBertConfig.from_pretrained(folder, **setup.config_overrides)
 
 
 def starting_point(setup: Setup, attn_implementation: str = "sdpa") -> tuple[RoCBertTokenizer, RoCBertForPreTraining]:
