@@ -51,6 +51,12 @@ def test_pairs_and_integer_labels(tmp_path):
     assert rows.label_names() == ("9", "10")
 
 
+def test_spaces_around_a_label_make_no_label_of_its_own(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\n好, 正面\n坏,负面\n不错,正面 \n", encoding="utf-8")
+    assert read_labelled(file).labels == ("正面", "负面", "正面")
+
+
 def test_datasets_give_the_names_of_their_classes(tmp_path):
     features = Features({"text": Value("string"), "label": ClassLabel(names=["负面", "正面"])})
     dataset = Dataset.from_dict({"text": ["好", "坏"], "label": [1, 0]}, features=features)
@@ -78,6 +84,7 @@ def test_datasets_give_the_names_of_their_classes(tmp_path):
         ("a.tsv", "text\tlabel\n", r"a\.tsv is empty"),
         ("a.tsv", "text\tlabel\n好\n", "line 2 must have 2 fields, got 1"),
         ("a.tsv", "text\tlabel\n好\t\n", "line 2: label must be"),
+        ("a.tsv", "text\tlabel\n好\t \n", "line 2: label must be"),
         ("a.jsonl", '{"text": null, "label": 1}\n', "line 1: text must be a string"),
         ("a.jsonl", '{"text": "", "label": 1}\n', "line 1: text must be a string with a text in it, got ''"),
         ("a.tsv", "text\tlabel\n \u3000\t1\n", "line 2: text must be a string with a text in it"),

@@ -41,7 +41,7 @@ class LabelledTexts:
     Args:
         name: of the task or file, for messages and reports.
         texts: the texts.
-        labels: as they are written in the source.
+        labels: as they are written in the source, without spaces around them.
         pairs: the second texts; None for single texts.
         names: all labels of the source, in their order, of which these rows may have a part; None for those that occur.
         attacked: an attacked form of each text that somebody has already made, or None.
@@ -196,7 +196,7 @@ def _classes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """Column -> the names of its classes in the order of their numbers."""
     from datasets import ClassLabel
 
-    return {key: tuple(of.names) for key, of in dataset.features.items() if isinstance(of, ClassLabel)}
+    return {key: tuple(name.strip() for name in of.names) for key, of in dataset.features.items() if isinstance(of, ClassLabel)}
 
 
 def _dataset_records(dataset: Dataset, source: str) -> Iterator[Row]:
@@ -222,9 +222,9 @@ def _checked_rows(
         for name, value in ((columns.text, text), (columns.text_pair, pair), (columns.attacked, attacked)):
             if name is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"{where}: {name} must be a string with a text in it, got {value!r}")
-        if not isinstance(label, (str, int)) or label == "":
+        if not isinstance(label, (str, int)) or (isinstance(label, str) and not label.strip()):
             raise ValueError(f"{where}: {columns.label} must be a string or an integer, got {label!r}")
-        yield text, pair, str(int(label) if isinstance(label, bool) else label), attacked
+        yield text, pair, str(int(label) if isinstance(label, bool) else label).strip(), attacked
 
 
 def listed(names: Sequence[str], shown: int = 10) -> str:
