@@ -196,7 +196,11 @@ def _classes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """Column -> the names of its classes in the order of their numbers."""
     from datasets import ClassLabel
 
-    return {key: tuple(name.strip() for name in of.names) for key, of in dataset.features.items() if isinstance(of, ClassLabel)}
+    return {
+        key: tuple(name.strip() for name in of.names)
+        for key, of in dataset.features.items()
+        if isinstance(of, ClassLabel)
+    }
 
 
 def _dataset_records(dataset: Dataset, source: str) -> Iterator[Row]:
