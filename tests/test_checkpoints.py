@@ -5,11 +5,16 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.attackers import ModelClassifier
 from rocbert_hf.checkpoints import check_sizes, loading, readable_tokens, text_length
+from rocbert_hf.evaluation.sentence_similarity import MeanPooledEncoder
+from rocbert_hf.finetuning import StartOptions
+from rocbert_hf.finetuning.tagging import TaggerOptions, make_tagger
+from rocbert_hf.pretraining.distillation import SentenceTeacher
 
 
 @pytest.mark.parametrize(
@@ -81,3 +86,51 @@ def test_a_length_that_is_asked_for_counts_more_than_the_tokenizers():
     assert text_length(model, tokenizer, 64) == 64
     with pytest.raises(ValueError, match="max_length must be at most 512, which is what the model can read, got 513"):
         text_length(model, tokenizer, 513)
+
+
+def classify(folder):
+    return ModelClassifier(folder)
+
+
+def finetune(folder):
+    return StartOptions(model=str(folder)).make("SequenceClassification", ("no", "yes"))
+
+
+def tag(folder):
+    return make_tagger(
+        StartOptions(model=str(folder)), TaggerOptions(classifier_head="linear"), ("O", "B-X", "I-X"), "BIO"
+    )
+
+
+def compare(folder):
+    return MeanPooledEncoder(folder)
+
+
+def teach(folder):
+    return SentenceTeacher.from_pretrained(str(folder), ["李雷在北京", "今天天气好"])
+
+
+@pytest.mark.parametrize("load", [classify, finetune, tag, compare, teach])
+@pytest.mark.parametrize("kind", ["ours", "bert"])
+def test_no_random_encoder_takes_the_place_of_weights_under_other_names(tmp_path, folders, kind, load):
+    folder = tmp_path / "model"
+    shutil.copytree(folders[kind], folder)
+    weights = load_file(folder / "model.safetensors")
+    prefix = {"ours": "roc_bert.", "bert": "bert."}[kind]
+    renamed = {name.replace(prefix, "module.", 1): tensor for name, tensor in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    with (
+        pytest.raises(ValueError, match="lacks weights of the encoder that its config describes"),
+        loading("it", folder),
+    ):
+        load(folder)
+    without_pooler = {name: tensor for name, tensor in weights.items() if "pooler." not in name}
+    save_file(without_pooler, folder / "model.safetensors", metadata={"format": "pt"})
+    load(folder)
+
+
+def test_a_package_that_is_missing_is_no_damage(tmp_path, folders):
+    folder = tmp_path / "model"
+    shutil.copytree(folders["bert"], folder)
+    with pytest.raises(OSError, match=r"model cannot be loaded: You need fugashi$"), loading("the model", folder):
+        raise ModuleNotFoundError("You need fugashi\nmore")

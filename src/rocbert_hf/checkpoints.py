@@ -66,9 +66,8 @@ def loading(what: str, source: str | os.PathLike) -> Iterator[None]:
     # Damaged weights are a SafetensorError, weights of other sizes a RuntimeError; odd values in a JSON file show as
     # TypeError, AttributeError, KeyError ... from deep inside transformers.
     except Exception as error:
-        told = (
-            _first_line(error) if isinstance(error, (OSError, RuntimeError, SafetensorError)) else kind_of_damage(error)
-        )
+        plain = (OSError, RuntimeError, SafetensorError, ImportError)  # the last of a package that a tokenizer needs
+        told = _first_line(error) if isinstance(error, plain) else kind_of_damage(error)
         where = "" if folder.is_dir() else "there is no such folder, and of the Hub: "
         raise OSError(f"{what} {source} cannot be loaded: {where}{told}") from error
 
@@ -149,11 +148,12 @@ def load_with_head(auto_class: Any, source: str | os.PathLike, head: str) -> Any
         head: its name for the error, and what to do.
 
     Raises:
-        ValueError: the head is missing. OSError: the model cannot be loaded.
+        ValueError: the head is missing, or weights of the encoder are. OSError: the model cannot be loaded.
     """
     model, found = auto_class.from_pretrained(source, output_loading_info=True)
-    # a pooler or position ids inside the base model may be missing for good reasons, and so may a new bias
     base = f"{model.base_model_prefix}."
+    refuse_made_up_encoder(found, base)
+    # a new bias may be missing for good reasons
     missing = sorted(key for key in found["missing_keys"] if key.endswith("weight") and not key.startswith(base))
     if missing:
         raise ValueError(f"{str(source)!r} has no trained {head} (it lacks {', '.join(missing)})")
@@ -196,6 +196,29 @@ def check_max_length(model: Any, max_length: int) -> None:
     readable = readable_tokens(model)
     if readable is not None and max_length > readable:
         raise ValueError(f"max_length must be at most {readable}, which is what the model can read, got {max_length}")
+
+
+def refuse_made_up_encoder(found: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse an encoder for which a checkpoint did not have the weights, so that transformers drew random ones.
+
+    A pooler may be random: not every encoder is saved with one.
+
+    Args:
+        found: what `from_pretrained(..., output_loading_info=True)` gives beside the model.
+        prefix: of the encoder's weights in that model, such as "bert.".
+
+    Raises:
+        ValueError: weights were missing, or had another shape than the config says.
+    """
+    lacking = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    names = sorted(
+        name for name in lacking if name.startswith(prefix) and name.endswith("weight") and "pooler." not in name
+    )
+    if names:
+        raise ValueError(
+            f"the checkpoint lacks weights of the encoder that its config describes: {', '.join(names[:4])}"
+            + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        )
 
 
 def model_fingerprint(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rocbert_hf.security import audit_folder
 from rocbert_hf.security.suspect import load_suspect
@@ -56,3 +57,11 @@ def test_a_folder_that_is_none(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match=r"no config\.json"):
         audit_folder(tmp_path / "empty")
+
+
+def test_random_weights_are_not_audited_in_place_of_those_that_the_folder_lacks(folder):
+    weights = load_file(folder / "model.safetensors")
+    renamed = {f"module.{name}": tensor for name, tensor in weights.items()}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"encoder .* cannot be used: the checkpoint lacks weights of the encoder"):
+        load_suspect(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..attacks import AttackedText
-from ..checkpoints import device_for, model_fingerprint, text_length
+from ..checkpoints import device_for, model_fingerprint, refuse_made_up_encoder, text_length
 
 
 class MeanPooledEncoder:
@@ -27,6 +27,7 @@ class MeanPooledEncoder:
         self.name = str(model)
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.model, found = AutoModel.from_pretrained(model, output_loading_info=True)
+        refuse_made_up_encoder(found)
         self.model.to(device_for(device)).eval()
         self._made_up = frozenset(found["missing_keys"])  # such as the pooler, which the mean does not ask
         self.max_length = text_length(self.model, self.tokenizer, max_length)

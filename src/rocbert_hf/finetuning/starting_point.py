@@ -60,7 +60,7 @@ class StartOptions:
         import transformers
 
         from .. import configuration_rocbert, modeling_rocbert
-        from ..checkpoints import loading, text_length
+        from ..checkpoints import loading, refuse_made_up_encoder, text_length
         from ..tokenization_rocbert import RoCBertTokenizer
 
         named = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
@@ -70,9 +70,15 @@ class StartOptions:
             with loading("the model", self.model):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
                 # a checkpoint may be kept in half precision, but steps of AdamW are too small for it
-                model = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
-                    self.model, dtype=torch.float32, num_labels=len(labels), ignore_mismatched_sizes=True, **named
+                model, found = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
+                    self.model,
+                    dtype=torch.float32,
+                    num_labels=len(labels),
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                    **named,
                 )
+                refuse_made_up_encoder(found, f"{model.base_model_prefix}.")
         else:
             config = configuration_rocbert.RoCBertConfig.from_preset(self.preset, **named)
             if self.architecture == "rocbert":

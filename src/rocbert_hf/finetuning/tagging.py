@@ -24,7 +24,7 @@ from transformers import (
     set_seed,
 )
 
-from ..checkpoints import loading
+from ..checkpoints import loading, refuse_made_up_encoder
 from ..configuration_rocbert import CLASSIFIER_HEADS, LAYER_FUSIONS, POSITION_EMBEDDING_TYPES, RoCBertConfig
 from ..data.entities import SCHEMES, EntityText, EntityTexts, label_names
 from ..data.entity_files import read_entities
@@ -323,9 +323,10 @@ def _from_checkpoint(source: str, ours: dict[str, Any], named: dict[str, Any]) -
                 )
             config = AutoConfig.from_pretrained(source, **named)
         # in single precision, however it is kept: steps of AdamW are too small for half precision
-        model = AutoModelForTokenClassification.from_pretrained(
-            source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+        model, found = AutoModelForTokenClassification.from_pretrained(
+            source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
+        refuse_made_up_encoder(found, f"{model.base_model_prefix}.")
     return tokenizer, model
 
 

@@ -74,10 +74,11 @@ class SentenceTeacher:
         """
         from transformers import AutoModel, AutoTokenizer
 
-        from ..checkpoints import loading
+        from ..checkpoints import loading, refuse_made_up_encoder
 
         with loading("the encoder to distill from", name):
-            model = AutoModel.from_pretrained(name, dtype=torch.float32)
+            model, found = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            refuse_made_up_encoder(found)
             inputs = TeacherInputs(AutoTokenizer.from_pretrained(name), prefix, max_length)
         return cls(model, inputs, sentences)
 

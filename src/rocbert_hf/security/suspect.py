@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..checkpoints import loading
+from ..checkpoints import loading, refuse_made_up_encoder
 
 
 def load_suspect(source: str | os.PathLike, trust_remote_code: bool = False) -> tuple[nn.Module, Any, tuple[str, ...]]:
@@ -23,7 +23,8 @@ def load_suspect(source: str | os.PathLike, trust_remote_code: bool = False) -> 
         The model in evaluation mode, the tokenizer, and the names of parameters that the checkpoint lacks.
 
     Raises:
-        OSError: it holds no safetensors file, or is damaged. ValueError: it is of another kind, or needs its own code.
+        OSError: it holds no safetensors file, or is damaged.
+        ValueError: it is of another kind, lacks weights of the encoder, or needs its own code.
     """
     from transformers import AutoModel, AutoTokenizer
 
@@ -31,5 +32,6 @@ def load_suspect(source: str | os.PathLike, trust_remote_code: bool = False) -> 
         model, found = AutoModel.from_pretrained(
             source, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
         )
+        refuse_made_up_encoder(found)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     return model.float().eval(), tokenizer, tuple(found["missing_keys"])
