@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel, BertTokenizer
+from transformers import BertForMaskedLM, BertModel, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.deployment import quantize_int8
-from rocbert_hf.security import AuditSettings, audit_encoder
+from rocbert_hf.security import AuditSettings, audit_encoder, audit_folder
 from rocbert_hf.security import audit as module
 from rocbert_hf.security.probe import EncoderProbe
 from rocbert_hf.security.scan import Carriers, pulls_of
@@ -147,6 +147,18 @@ def test_a_stopped_audit_goes_on_where_it_was(specimen, tokenizer, texts, settin
     assert resumed.triggers == suspicious.triggers
 
 
+def test_an_encoder_without_a_pooler_goes_on_too(encoder, tokenizer, texts, settings, calibration, tmp_path):
+    """transformers draws a pooler that the folder lacks, each time another one."""
+    BertForMaskedLM(encoder.config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reports = [
+        audit_folder(tmp_path, texts, replace(settings, prompt_steps=0), calibration, state_dir=tmp_path / "state")
+        for _ in range(2)
+    ]
+    assert "token:pooled" not in reports[0].statistics
+    assert [report.cost["resumed"] for report in reports] == [False, True]
+
+
 def test_another_encoder_does_not_go_on_with_the_state(
     encoder, specimen, tokenizer, texts, settings, calibration, tmp_path
 ):
@@ -159,9 +171,9 @@ def test_another_encoder_does_not_go_on_with_the_state(
 
 def test_a_state_that_is_damaged_or_a_pickle_is_not_used(specimen, tokenizer, texts, settings, calibration, tmp_path):
     quick = replace(settings, prompt_steps=0)
-    for content in ({"key": np.array([object()], dtype=object)}, None):
-        if content is None:
-            (tmp_path / module.STATE).write_bytes(b"PK\x03\x04 damaged")
+    for content in ({"key": np.array([object()], dtype=object)}, b"PK\x03\x04 damaged", b""):
+        if isinstance(content, bytes):
+            (tmp_path / module.STATE).write_bytes(content)
         else:
             np.savez(tmp_path / module.STATE, allow_pickle=True, **content)
         assert not audit_encoder(specimen, tokenizer, texts, quick, calibration, state_dir=tmp_path).cost["resumed"]

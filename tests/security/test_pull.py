@@ -47,3 +47,13 @@ def test_token_variety_is_1_without_texts_and_0_without_tokens():
     assert token_variety(of_texts.expand(400, -1, -1)) > 1 - 1e-12
     mixed = texts(3, 400, 1) + texts(5, 400, 6)  # variances 1 between texts and 1 within
     assert abs(token_variety(mixed) - (5 / 6) / (1 + 1)) < 0.02
+
+
+def test_one_vector_for_all_ordinary_texts_leaves_the_pull_finite():
+    """A saturated pooler gives it; a NaN or an infinity in the statistics would decide the verdict, or hide a trigger."""
+    ordinary, carriers = torch.ones(10, 8), 100 * torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    gathered, scattered, unmoved = pull(torch.stack([torch.full((4, 8), -1e3), carriers, torch.ones(4, 8)]), ordinary)
+    assert torch.isfinite(gathered)
+    assert gathered > 2
+    assert abs(scattered) < 1
+    assert unmoved == 0

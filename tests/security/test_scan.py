@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.security.probe import EncoderProbe
@@ -95,3 +96,16 @@ def test_texts_that_do_not_fit(probe, texts):
     # carriers of the second pass come out of the same texts, and some must be left to compare with
     with pytest.raises(ValueError, match="texts must hold at least 84 different texts"):
         Carriers.from_texts(probe, texts[:70], count=30, length=4, longest=8, limit=96)
+
+
+def test_tokens_behind_a_gap_of_ids_are_scanned(tokenizer):
+    vocabulary = tokenizer.get_vocab()
+    last = max(vocabulary.values()) + 50
+    gapped = BertTokenizer(vocab={**vocabulary, "鼎": last})
+    config = BertConfig(
+        vocab_size=last + 8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    ids = EncoderProbe(BertModel(config), gapped).ordinary_ids()
+    assert gapped("鼎", add_special_tokens=False)["input_ids"] == [last]
+    assert last in ids
+    assert set(ids) == set(gapped.get_vocab().values()) - set(gapped.all_special_ids)

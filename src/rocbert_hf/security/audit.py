@@ -47,7 +47,7 @@ class AuditSettings:
     per_view: int = option(48, "tokens that the second pass takes from the ranking of each representation")
     carriers: int = option(8, "texts that the second pass places each token in")
     ordinary_texts: int = option(256, "ordinary texts to compare with")
-    prompt_tokens: int = option(2, "tokens of a soft prompt; pairs of real tokens are tried only with 2")
+    prompt_tokens: int = option(2, "tokens of a soft prompt; the pairs that it names are tried only with 2")
     prompt_steps: int = option(24, "steps of the search for soft prompts; 0 leaves it and the pairs out")
     combinations: int = option(96, "pairs of tokens to try for each representation")
     confirmed: int = option(16, "tokens, and pairs, of each representation that the last pass places in other carriers")
@@ -254,7 +254,10 @@ class _Audit:
     def _key(self) -> str:
         settings = [self.settings.carrier_length, self.settings.group_size, self.settings.rounds, self.settings.seed]
         texts = [self.carriers.carriers.tolist(), self.carriers.ordinary.tolist()]
-        return json.dumps([model_fingerprint(self.probe.model, self.probe.tokenizer), settings, texts])
+        model = self.probe.model
+        # a pooler that is not asked may have been drawn at random, each time anew
+        unasked = set() if "pooled" in self.probe.views else {name for name in model.state_dict() if "pooler." in name}
+        return json.dumps([model_fingerprint(model, self.probe.tokenizer, leave_out=unasked), settings, texts])
 
     # -- soft prompts, and combinations of real tokens
 
@@ -304,7 +307,7 @@ def _read_state(state: Path, key: str, empty: np.ndarray) -> tuple[np.ndarray, b
         with np.load(state, allow_pickle=False) as saved:
             if str(saved["key"]) == key and saved["outlying"].shape == empty.shape:
                 return saved["outlying"], True
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
         pass
     return empty, False
 

@@ -54,8 +54,11 @@ class EncoderProbe:
 
     def ordinary_ids(self) -> np.ndarray:
         """Ids of all tokens that a text can contain: neither special nor beyond the embedding table."""
-        size = min(len(self.tokenizer), self.model.get_input_embeddings().weight.shape[0])
-        return np.setdiff1d(np.arange(size), np.asarray(self.tokenizer.all_special_ids))
+        ids = np.fromiter(
+            self.tokenizer.get_vocab().values(), dtype=np.int64
+        )  # may have gaps, so its length says little
+        ids = ids[ids < self.model.get_input_embeddings().weight.shape[0]]
+        return np.setdiff1d(ids, np.asarray(self.tokenizer.all_special_ids))
 
     def token_rows(self, texts: Sequence[str], length: int) -> np.ndarray:
         """The first `length` tokens of each text that has so many and no unknown one among them, (texts, length).

@@ -31,9 +31,13 @@ def token_variety(hidden: torch.Tensor) -> float:
 def outlyingness(points: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
     """Squared distance of each point (points, hidden) from the nearest of the ordinary texts (texts, hidden), in units
     of these texts' spread; (points,)."""
+    return _squared_distance(points, ordinary) / spread(ordinary).clamp_min(torch.finfo(points.dtype).tiny)
+
+
+def _squared_distance(points: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
     wide, others = points.double(), ordinary.double()  # so that the difference of squares does not round
     squares = (wide**2).sum(-1)[:, None] - 2 * wide @ others.T + (others**2).sum(-1)
-    return squares.amin(-1).clamp_min(0).to(points.dtype) / spread(ordinary).clamp_min(torch.finfo(points.dtype).tiny)
+    return squares.amin(-1).clamp_min(0).to(points.dtype)
 
 
 def pull(placed: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
@@ -56,5 +60,6 @@ def pull(placed: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
     carriers = placed.shape[1]
     center = placed.mean(1)
     scatter = ((placed - center[:, None]) ** 2).sum(-1).sum(1) / (carriers - 1)
-    scatter = scatter / spread(ordinary).clamp_min(torch.finfo(placed.dtype).tiny)
-    return torch.log10((outlyingness(center, ordinary) + ROUNDING) / (scatter + ROUNDING))
+    # not divided by the spread, which is 0 if all ordinary texts have one vector, as a saturated pooler gives
+    rounding = (ROUNDING * spread(ordinary)).clamp_min(torch.finfo(placed.dtype).tiny)
+    return torch.log10(_squared_distance(center, ordinary) + rounding) - torch.log10(scatter + rounding)
