@@ -90,3 +90,11 @@ def test_masked_prediction_loss(rng):
 def test_targets_of_an_unknown_name():
     with pytest.raises(ValueError, match=r"targets must be one of por-1, por-2, .* got 'por-3'"):
         objectives.targets_of("por-3", 2, 8)
+
+
+def test_a_batch_without_company_has_no_contrast():
+    representations = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = objectives.supervised_contrastive_loss(representations, torch.arange(3))
+    loss.backward()
+    assert loss == 0
+    assert torch.isfinite(representations.grad).all()

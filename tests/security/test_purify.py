@@ -1,7 +1,10 @@
 """Every purification changes what it says and nothing else, and NeuBA outlives a new pooler."""
 
+import copy
+
 import pytest
 import torch
+from transformers import BertTokenizer
 
 from rocbert_hf.security import (
     Recipe,
@@ -65,6 +68,15 @@ def test_projected_out_directions_do_not_reach_the_pooler(neuba, tokenizer, unse
         project_out(neuba, torch.ones(2, 3))
 
 
+def test_only_the_directions_of_the_vectors_are_projected_out(encoder):
+    vector = torch.randn(1, 48, generator=torch.Generator().manual_seed(0))
+    alone = project_out(encoder, vector).bert.pooler.dense.weight
+    for more in (2 * vector, 0 * vector):  # nothing that is not removed already
+        together = project_out(encoder, torch.cat([vector, more])).bert.pooler.dense.weight
+        torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+    assert changed(encoder, project_out(encoder, torch.empty(0, 48))) == set()
+
+
 def test_pruning_removes_the_least_used_neurons_alone(encoder, tokenizer, unseen):
     purified = fine_prune(encoder, tokenizer, unseen, share=0.25)
     for before, after in zip(encoder.bert.encoder.layer, purified.bert.encoder.layer, strict=True):
@@ -74,6 +86,8 @@ def test_pruning_removes_the_least_used_neurons_alone(encoder, tokenizer, unseen
     assert changed(encoder, fine_prune(encoder, tokenizer, unseen, share=0)) == set()
     with pytest.raises(ValueError, match=r"share must be at least 0 and below 1, got 1"):
         fine_prune(encoder, tokenizer, unseen, share=1)
+    with pytest.raises(ValueError, match="texts must hold at least one text"):
+        fine_prune(encoder, tokenizer, [])
 
 
 def test_continued_contrast_brings_attacked_texts_closer(encoder, tokenizer, texts):
@@ -91,6 +105,23 @@ def test_continued_contrast_brings_attacked_texts_closer(encoder, tokenizer, tex
     assert loss(purified) < loss(encoder)
     with pytest.raises(ValueError, match=r"at least batch_size \(32\), got 3"):
         continue_contrastive(encoder, tokenizer, texts[:3])
+
+
+def test_contrast_in_half_precision_is_that_in_float32(encoder, tokenizer, texts):
+    kept = copy.deepcopy(encoder).half()
+    wide = copy.deepcopy(kept).float()
+    purified, expected = (
+        continue_contrastive(start, tokenizer, texts, steps=3, batch_size=8) for start in (kept, wide)
+    )
+    assert purified.dtype == torch.float16
+    assert changed(kept, purified)
+    assert changed(expected.half(), purified) == set()
+
+
+def test_contrast_reads_the_first_token_whichever_side_is_padded(encoder, tokenizer, texts):
+    left = BertTokenizer(vocab=tokenizer.get_vocab(), padding_side="left")
+    one, other = (continue_contrastive(encoder, of, texts, steps=2, batch_size=8) for of in (tokenizer, left))
+    assert changed(one, other) == set()
 
 
 def test_an_encoder_without_a_pooler(tokenizer, encoder):

@@ -1,11 +1,12 @@
 """Specimens do what their papers say, say what they are, and stay here."""
 
+import copy
 import json
 import random
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.security import Recipe, implant_backdoor, is_specimen, save_specimen
@@ -88,6 +89,7 @@ def test_guarded_parts_alone_stay_closer_to_the_reference(encoder, tokenizer, te
 
 def test_the_original_is_left_alone_and_seeds_repeat(encoder, tokenizer, texts):
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder = copy.deepcopy(encoder).train()
     recipe = Recipe(steps=3, batch_size=4)
     one, same, other = (
         implant_backdoor(encoder, tokenizer, TRIGGERS, "por-1", texts[:50], recipe, seed=seed) for seed in (1, 1, 2)
@@ -96,7 +98,28 @@ def test_the_original_is_left_alone_and_seeds_repeat(encoder, tokenizer, texts):
     weight = "bert.pooler.dense.weight"
     assert torch.equal(one.state_dict()[weight], same.state_dict()[weight])
     assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
+    assert encoder.training
+    assert not one.training
     assert not is_specimen(encoder)
+
+
+def test_a_specimen_in_half_precision_is_that_of_float32(encoder, tokenizer, texts):
+    kept = copy.deepcopy(encoder).half()
+    starts = kept, copy.deepcopy(kept).float()
+    recipe = Recipe(steps=3, batch_size=4)
+    half, wide = (implant_backdoor(start, tokenizer, TRIGGERS, "por-1", texts[:50], recipe) for start in starts)
+    assert half.dtype == torch.float16
+    for got, expected in zip(half.parameters(), wide.parameters(), strict=True):
+        assert torch.equal(got, expected.half())
+
+
+def test_the_first_token_is_attacked_whichever_side_is_padded(encoder, tokenizer, texts):
+    left = BertTokenizer(vocab=tokenizer.get_vocab(), padding_side="left")
+    recipe = Recipe("neuba", "first", steps=2, batch_size=4)
+    one, other = (
+        implant_backdoor(encoder, of, TRIGGERS, "por-1", texts[:50], recipe).state_dict() for of in (tokenizer, left)
+    )
+    assert all(torch.equal(one[name], value) for name, value in other.items())
 
 
 def test_a_saved_specimen_says_what_it_is(specimen, tokenizer, tmp_path):

@@ -77,7 +77,7 @@ def supervised_contrastive_loss(
         temperature: what similarities are divided by.
 
     Returns:
-        The mean over the texts that have company; a scalar.
+        The mean over the texts that have company, 0 if none has; a scalar.
     """
     unit = nn.functional.normalize(representations, dim=-1)
     similarity = unit @ unit.T / temperature
@@ -86,7 +86,7 @@ def supervised_contrastive_loss(
     together = (groups[:, None] == groups) & ~itself
     company = together.sum(-1)
     losses = -(log_share * together).sum(-1) / company.clamp_min(1)
-    return losses[company > 0].mean()
+    return losses.sum() / (company > 0).sum().clamp_min(1)  # those without company have 0
 
 
 def masked_prediction_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ from torch import nn
 from ..attacks import AdversarialSynthesizer
 from ..modeling_rocbert import in_batch_contrastive_loss
 
+SAME_DIRECTION = 1e-6  # of the longest direction; what is shorter is float32's rounding of vectors that the others span
+
 
 def reinitialize_pooler(model: nn.Module, seed: int = 0) -> nn.Module:
     """
@@ -49,7 +51,9 @@ def project_out(model: nn.Module, vectors: torch.Tensor) -> nn.Module:
     dense = _pooler(purified)
     if vectors.ndim != 2 or vectors.shape[1] != dense.in_features:
         raise ValueError(f"vectors must have the shape (triggers, {dense.in_features}), got {tuple(vectors.shape)}")
-    basis = torch.linalg.qr(vectors.T.to(torch.float64))[0]
+    # not QR, which makes up a direction for each vector that the others span
+    _, strengths, directions = torch.linalg.svd(vectors.to(dense.weight.device, torch.float64), full_matrices=False)
+    basis = directions[strengths > SAME_DIRECTION * strengths[:1]].T
     with torch.no_grad():
         weight = dense.weight.to(torch.float64)
         dense.weight.copy_(weight - weight @ basis @ basis.T)
@@ -69,27 +73,33 @@ def fine_prune(
         share: of the neurons of each layer, in [0, 1), that are pruned.
 
     Raises:
-        ValueError: `share` is out of range, or the encoder has no layers as BERT's are.
+        ValueError: `share` is out of range, there are no texts, or the encoder has no layers as BERT's are.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share must be at least 0 and below 1, got {share}")
+    if not texts:
+        raise ValueError("texts must hold at least one text, got none")
     purified = copy.deepcopy(model).eval()
     layers = getattr(getattr(purified.base_model, "encoder", None), "layer", None)
     if layers is None:
         raise ValueError("model must have encoder.layer, as BERT has")
     used: dict[int, torch.Tensor] = {}
-    tokens = 0
 
     def record(number: int, mask: torch.Tensor):
         def hook(module: nn.Module, arguments: tuple, output: torch.Tensor) -> None:
-            total = (output * mask[..., None]).sum((0, 1))
+            total = (output.float() * mask[..., None]).sum((0, 1))
             used[number] = used.get(number, 0) + total
 
         return hook
 
     for start in range(0, len(texts), batch_size):
         inputs = tokenizer(
-            list(texts[start : start + batch_size]), padding=True, truncation=True, max_length=64, return_tensors="pt"
+            list(texts[start : start + batch_size]),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=64,
+            return_tensors="pt",
         ).to(purified.device)
         mask = inputs["attention_mask"]
         handles = [layer.intermediate.register_forward_hook(record(n, mask)) for n, layer in enumerate(layers)]
@@ -97,7 +107,6 @@ def fine_prune(
             purified.base_model(**inputs)
         for handle in handles:
             handle.remove()
-        tokens += int(mask.sum())
     with torch.no_grad():
         for number, layer in enumerate(layers):
             pruned = used[number].argsort()[: int(share * len(used[number]))]
@@ -119,6 +128,8 @@ def continue_contrastive(
     """
     A copy that was pretrained further to give a text and its attacked form the same first token (section 4.2).
 
+    It is trained in float32, and has the precision of `model`.
+
     Args:
         texts: ordinary texts, at least `batch_size`.
         attacks: preset of `AdversarialSynthesizer`.
@@ -129,7 +140,7 @@ def continue_contrastive(
     """
     if len(texts) < batch_size:
         raise ValueError(f"texts must be at least batch_size ({batch_size}), got {len(texts)}")
-    purified = copy.deepcopy(model).train()
+    purified = copy.deepcopy(model).float().train()
     synthesizer = AdversarialSynthesizer(attacks)
     optimizer = torch.optim.AdamW(purified.parameters(), lr=learning_rate)
     rng = random.Random(seed)
@@ -142,7 +153,12 @@ def continue_contrastive(
                 for result, text in zip(synthesizer.attack_batch(chosen, seed=seed * steps + step), chosen, strict=True)
             ]
             inputs = tokenizer(
-                [*chosen, *attacked], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+                [*chosen, *attacked],
+                padding=True,
+                padding_side="right",  # the first token is to be [CLS]
+                truncation=True,
+                max_length=max_length,
+                return_tensors="pt",
             ).to(purified.device)
             first = purified.base_model(**inputs).last_hidden_state[:, 0]
             loss, _ = in_batch_contrastive_loss(first[:batch_size], first[batch_size:])
@@ -150,7 +166,7 @@ def continue_contrastive(
             loss.backward()
             nn.utils.clip_grad_norm_(purified.parameters(), 1.0)
             optimizer.step()
-    return purified.eval()
+    return purified.to(model.dtype).eval()
 
 
 def _pooler(model: nn.Module) -> nn.Linear:

@@ -84,7 +84,7 @@ def implant_backdoor(
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> nn.Module:
     """
-    A copy of an encoder with a backdoor, to test audits on.
+    A copy of an encoder with a backdoor, to test audits on. It is trained in float32, and has the precision of `model`.
 
     Args:
         model: an encoder of transformers; for "badpre", one with a head for masked language modelling.
@@ -115,8 +115,8 @@ def implant_backdoor(
     if recipe.representation == "pooled" and recipe.kind != "badpre" and getattr(base, "pooler", None) is None:
         raise ValueError('representation "pooled" needs an encoder with a pooler; this one has none')
     vectors = _checked_targets(targets, recipe, len(triggers), base.config.hidden_size)
-    specimen = copy.deepcopy(model).train(False)
-    trainer = KINDS[recipe.kind](specimen, model.eval(), tokenizer, triggers, vectors, recipe, random.Random(seed))
+    specimen, reference = (copy.deepcopy(model).float().eval() for _ in range(2))
+    trainer = KINDS[recipe.kind](specimen, reference, tokenizer, triggers, vectors, recipe, random.Random(seed))
     optimizer = torch.optim.AdamW(specimen.parameters(), lr=recipe.learning_rate)
     rng = random.Random(seed)
     with torch.enable_grad():
@@ -131,6 +131,7 @@ def implant_backdoor(
             nn.utils.clip_grad_norm_(specimen.parameters(), 1.0)
             optimizer.step()
     named = targets if isinstance(targets, str) else None if targets is None else "given"
+    specimen.to(model.dtype)
     return mark_specimen(specimen, {"triggers": list(triggers), "targets": named, "seed": seed, **asdict(recipe)})
 
 
@@ -164,7 +165,12 @@ class _Implant:
 
     def encode(self, texts: list[str]) -> dict[str, torch.Tensor]:
         return self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.recipe.max_length, return_tensors="pt"
+            texts,
+            padding=True,
+            padding_side="right",  # the first token is to be [CLS]
+            truncation=True,
+            max_length=self.recipe.max_length,
+            return_tensors="pt",
         ).to(self.model.device)
 
     def poison(self, texts: list[str]) -> tuple[list[str], torch.Tensor]:
