@@ -692,6 +692,13 @@ def test_an_input_that_is_too_long_is_one_error_with_both_lengths(tiny_sizes, ma
         RoCBertModel(config)(**make_inputs(config, length=65))
 
 
+def test_generating_past_the_last_position_is_one_error(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes, is_decoder=True)
+    inputs = make_inputs(config, length=62)
+    with pytest.raises(ValueError, match=r"`position_ids` go from 3 to 64, but `max_position_embeddings` is 64"):
+        RoCBertForCausalLM(config).generate(**inputs, max_new_tokens=8, min_new_tokens=8)
+
+
 # -------------------------------------------------------------------------------------------- pretraining objective
 
 

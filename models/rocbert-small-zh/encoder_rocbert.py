@@ -280,8 +280,8 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 pooler reads the first of them.
 
         Raises:
-            ValueError: the input is longer than `max_position_embeddings`, an id is outside its table, the channels differ
-                in shape, or `fusion_weights` are asked of a fusion that has none.
+            ValueError: the input is longer than `max_position_embeddings`, an id or a position is outside its table, the
+                channels differ in shape, or `fusion_weights` are asked of a fusion that has none.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
@@ -307,6 +307,8 @@ class RoCBertModel(RoCBertPreTrainedModel):
             self._check_length(past_length + length)
             device = (input_ids if inputs_embeds is None else inputs_embeds).device
             position_ids = torch.arange(past_length, past_length + length, device=device).unsqueeze(0)
+        else:
+            self._check_positions(position_ids)
 
         padding_mask = attention_mask
         ids = self._channel_ids(input_pronunciation_ids, input_shape_ids, (input_ids, inputs_embeds))
@@ -411,6 +413,17 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 f"`truncation=True, max_length={longest}`."
             )
 
+    def _check_positions(self, position_ids: torch.LongTensor) -> None:
+        longest = self.config.max_position_embeddings
+        if self.embeddings.position_embeddings is None or not _may_read(position_ids) or not position_ids.numel():
+            return
+        low, high = position_ids.aminmax()
+        if low < 0 or high >= longest:
+            raise ValueError(
+                f"`position_ids` go from {int(low)} to {int(high)}, but `max_position_embeddings` is {longest}: give a "
+                "shorter text, or generate fewer tokens."
+            )
+
     def _check_ids(self, input_ids, inputs_embeds, shape_ids, pronunciation_ids, token_type_ids) -> None:
         expected = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]
         for name, ids, size, size_name in (
@@ -431,8 +444,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
                     f"`{name}` has shape {tuple(ids.shape)}, the text has {tuple(expected)}: the channels must be "
                     "aligned; pass all that the tokenizer returned."
                 )
-            # where reading the values would not stall a GPU or break a graph
-            if ids.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+            if _may_read(ids):
                 low, high = ids.aminmax() if ids.numel() else (0, 0)
                 if low < 0 or high >= size:
                     raise ValueError(
@@ -507,6 +519,11 @@ class RoCBertModel(RoCBertPreTrainedModel):
         for name, target in targets.items():
             if name in loaded:
                 target.copy_(loaded[name])
+
+
+def _may_read(ids: torch.Tensor) -> bool:
+    """Whether reading the values would neither stall a GPU nor break a graph."""
+    return ids.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
 def _of_all_channels(weights: torch.Tensor, present: dict) -> torch.Tensor:
