@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rocbert_hf.characters.words import part_of_speech, segment, synonyms_of, word_frequencies
+from rocbert_hf.characters.words import is_opposite, part_of_speech, segment, synonyms_of, word_frequencies
 from rocbert_hf.resources import demo_sentences, thesaurus, vocabulary
 
 TOKENS = [*vocabulary()[5:], *vocabulary()[1582:2600] * 10, " ", "\n", "\r\n", "\t", "\u3000"]
@@ -59,3 +59,23 @@ def test_synonyms_are_those_of_the_thesaurus():
             assert set(words) - {word} <= set(synonyms_of(word, tag)) <= set(synonyms_of(word))
             assert word not in synonyms_of(word)
     assert synonyms_of("绝对不是一个词") == synonyms_of("爸爸", "a") == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "opposites", "others"),
+    [
+        ("喜欢", ["讨厌", "不喜欢"], ["喜爱", "偏爱"]),
+        ("不错", ["很差", "不好", "差"], ["出色", "很好", "不俗"]),
+        ("很好", ["很差", "极差", "不好"], ["极好", "不错", "良好"]),
+        ("黑人", ["白人"], ["黑客", "土人"]),
+        ("男生", ["女生"], ["学生", "男孩"]),
+        ("不能", ["能", "能够"], ["不可", "没法"]),
+        ("不断", [], ["逐渐", "持续"]),
+        ("失望", ["欣喜", "满意"], ["沮丧"]),
+        ("勇敢", ["不勇敢"], ["无畏"]),
+    ],
+)
+def test_opposites_turn_the_meaning_round(word, opposites, others):
+    assert [is_opposite(word, other) for other in opposites] == [True] * len(opposites)
+    assert [is_opposite(other, word) for other in opposites] == [True] * len(opposites)
+    assert [is_opposite(word, other) for other in others] == [False] * len(others)

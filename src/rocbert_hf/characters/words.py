@@ -194,22 +194,50 @@ def synonyms_of(word: str, pos: str | None = None) -> tuple[str, ...]:
 
 
 NEGATIONS = frozenset("不没无未勿")
+# words that negate nothing, though they are written with a negation
+_NOT_NEGATED = frozenset(
+    "不错 不俗 不赖 不凡 不仅 不但 不光 不断 不停 不时 不久 不过 不管 不论 无论 不愧 不禁 不妨 不料 不然 不少 不止 不已 不得不 "
+    "无比 无限 无数 无敌 无非 没事 未来".split()
+)
+_DEGREES = frozenset("很太极最更较挺超")
 
 
 def is_opposite(word: str, other: str) -> bool:
     """Whether the other word turns the meaning of the word round, as neighbours among word vectors often do.
 
-    That is a packaged antonym of the word or of one of its synonyms, or a synonym of that antonym (喜欢, 讨厌); or a word
-    with one negation more or less (不能, 能够). The packaged synonyms of a word are never its opposites (勇敢, 无畏). Negations
-    are counted by their characters, so that a few words are taken for opposites that are none (不错, 出色).
+    That is
+
+    - a packaged antonym of the word or of one of its synonyms, or a synonym of that antonym (喜欢, 讨厌), also behind a word
+      of degree (很好, 极差);
+    - a word with one other character, which is the antonym of the word's (黑人, 白人);
+    - a word with one negation more or less (不能, 能够). Negations are counted by their characters, but for common words that
+      negate nothing (不错, 不断).
+
+    The packaged synonyms of a word are never its opposites (勇敢, 无畏).
     """
     if other in synonyms_of(word):
         return False
-    return other in _opposites(word) or _is_negated(other) != _is_negated(word)
+    return (
+        other in _opposites(word)
+        or _without_degree(other) in _opposites(_without_degree(word))
+        or _is_turned_in_one_character(word, other)
+        or _is_negated(other) != _is_negated(word)
+    )
+
+
+def _without_degree(word: str) -> str:
+    return word[1:] if len(word) > 1 and word[0] in _DEGREES else word
+
+
+def _is_turned_in_one_character(word: str, other: str) -> bool:
+    if len(word) != len(other):
+        return False
+    changed = [(old, new) for old, new in zip(word, other, strict=True) if old != new]
+    return len(changed) == 1 and changed[0][1] in antonyms().get(changed[0][0], ())
 
 
 def _is_negated(word: str) -> bool:
-    return sum(character in NEGATIONS for character in word) % 2 == 1
+    return word not in _NOT_NEGATED and sum(character in NEGATIONS for character in word) % 2 == 1
 
 
 @lru_cache(maxsize=1 << 16)
