@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -195,10 +196,7 @@ def synonyms_of(word: str, pos: str | None = None) -> tuple[str, ...]:
 
 NEGATIONS = frozenset("不没无未勿")
 # words that negate nothing, though they are written with a negation
-_NOT_NEGATED = frozenset(
-    "不错 不俗 不赖 不凡 不仅 不但 不光 不断 不停 不时 不久 不过 不管 不论 无论 不愧 不禁 不妨 不料 不然 不少 不止 不已 不得不 "
-    "无比 无限 无数 无敌 无非 没事 未来".split()
-)
+_NOT_NEGATED = re.compile("不[错俗赖凡仅但光断停时久过管论愧禁妨料然少止已]|不得不|无[论比限数敌非]|没事|未来")
 _DEGREES = frozenset("很太极最更较挺超")
 
 
@@ -237,7 +235,7 @@ def _is_turned_in_one_character(word: str, other: str) -> bool:
 
 
 def _is_negated(word: str) -> bool:
-    return word not in _NOT_NEGATED and sum(character in NEGATIONS for character in word) % 2 == 1
+    return not _NOT_NEGATED.fullmatch(word) and sum(character in NEGATIONS for character in word) % 2 == 1
 
 
 @lru_cache(maxsize=1 << 16)
