@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
+from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
@@ -58,6 +58,14 @@ def test_vectors_are_means_over_the_tokens_of_the_prefixed_text(teacher):
     for text, vector in zip(texts, vectors, strict=True):
         alone = teacher.inputs.tokenizer("query: " + text, truncation=True, max_length=40, return_tensors="pt")
         assert torch.allclose(vector, teacher.model(**alone).last_hidden_state[0].mean(0), atol=1e-5)
+
+
+def test_a_teacher_that_hears_and_sees_reads_all_channels():
+    torch.manual_seed(5)
+    tokenizer, model = RoCBertTokenizer(), RoCBertModel(RoCBertConfig(**SIZES, fusion_layer=0)).eval()
+    vectors = SentenceTeacher(model, TeacherInputs(tokenizer), SENTENCES)(TeacherInputs(tokenizer)(SENTENCES[:1]))
+    states = model(**tokenizer(SENTENCES[0], return_tensors="pt")).last_hidden_state
+    assert torch.allclose(vectors[0], states[0].mean(0), atol=1e-5)
 
 
 def test_the_loss_is_the_equation(teacher):

@@ -95,3 +95,12 @@ def test_a_model_without_channels_has_no_weights(tokenizer):
     found = Restoration(tokenizer, SENTENCES[:5])(plain)
     assert set(found) == {f"restored_{kind}" for kind in REPLACEMENTS}
     assert plain.training
+
+
+@pytest.mark.parametrize(("without", "left"), [("enable_shape", "sound"), ("enable_pronunciation", "shape")])
+def test_a_model_without_one_channel_has_the_weights_of_the_others(tokenizer, without, left):
+    model = RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny", **{without: False}))
+    found = Restoration(tokenizer, SENTENCES[:5])(model)
+    assert {name.split("_")[1] for name in found if name.startswith("fusion_")} == {"text", left}
+    for where in (*(f"at_{kind}" for kind in REPLACEMENTS), "elsewhere"):
+        assert found[f"fusion_text_{where}"] + found[f"fusion_{left}_{where}"] == pytest.approx(1, abs=1e-5)

@@ -49,7 +49,7 @@ class DataCollatorForRoCBertPretraining:
     | `labels` | the masked tokens' ids, with `views="attacked"` also what to correct; -100 elsewhere |
     | the first five with `attack_` before the name | second view; absent if `synthesizer` is None and `views` is "two" |
     | the first five with `labels_` before the name | clean sentence, with `views="three"` |
-    | `teacher_input_ids`, `teacher_attention_mask` | clean sentence, with `teacher_inputs` |
+    | `teacher_input_ids`, `teacher_attention_mask` ... | clean sentence, with `teacher_inputs` |
     | `attack_labels` | with `attack_labels=True`: what to correct in the second view, -100 elsewhere |
 
     To be corrected are the tokens of edits that put as many characters as there were before: each has the id of the

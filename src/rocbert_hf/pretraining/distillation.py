@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .arguments import PretrainingArguments
+from .restoration import taken_inputs
 
 TEACHER = "teacher_"  # what the names of its inputs begin with in a batch
 MEASURED_AT_ONCE = 64  # sentences
@@ -30,7 +31,7 @@ class TeacherInputs:
     max_length: int = 128
 
     def __call__(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """`teacher_input_ids` and `teacher_attention_mask`, (texts, sequence)."""
+        """What the tokenizer returns, `teacher_input_ids` and so on, (texts, sequence) each."""
         encoded = self.tokenizer(
             [self.prefix + text for text in texts],
             truncation=True,
@@ -38,7 +39,7 @@ class TeacherInputs:
             padding=True,
             return_tensors="pt",
         )
-        return {f"{TEACHER}{name}": encoded[name] for name in ("input_ids", "attention_mask")}
+        return {f"{TEACHER}{name}": tensor for name, tensor in encoded.items()}
 
 
 class SentenceTeacher:
@@ -92,7 +93,8 @@ class SentenceTeacher:
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """(batch, hidden) in float32, of a batch that holds what `inputs` makes."""
         mask = batch[f"{TEACHER}attention_mask"]
-        states = self.model(input_ids=batch[f"{TEACHER}input_ids"], attention_mask=mask).last_hidden_state.float()
+        inputs = {name.removeprefix(TEACHER): tensor for name, tensor in batch.items() if name.startswith(TEACHER)}
+        states = self.model(**taken_inputs(self.model, inputs, mask.device)).last_hidden_state.float()
         return (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
 
     def loss(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -62,9 +62,10 @@ class Restoration:
     @torch.inference_mode()
     def __call__(self, model) -> dict[str, float]:
         embeddings = getattr(model.base_model, "embeddings", None)
-        channels = ["text"]
-        channels += ["sound"] * getattr(embeddings, "has_pronunciation", False)
-        channels += ["shape"] * getattr(embeddings, "has_shape", False)
+        # by their columns of `fusion_weights`, which has one for a channel that the model lacks too
+        channels = {"text": 0}
+        channels |= {"sound": 1} if getattr(embeddings, "has_pronunciation", False) else {}
+        channels |= {"shape": 2} if getattr(embeddings, "has_shape", False) else {}
         was_training = model.training
         model.eval()
         results: dict[str, float] = {}
@@ -79,16 +80,16 @@ class Restoration:
             if asked:
                 results[f"restored_{kind}"] = restored / asked
             if torch.is_tensor(there):
-                results |= {f"fusion_{c}_at_{kind}": float(w) for c, w in zip(channels, there / asked, strict=True)}
+                results |= {f"fusion_{c}_at_{kind}": float(there[n] / asked) for c, n in channels.items()}
         if others:
-            results |= {f"fusion_{c}_elsewhere": float(w) for c, w in zip(channels, elsewhere / others, strict=True)}
+            results |= {f"fusion_{c}_elsewhere": float(elsewhere[n] / others) for c, n in channels.items()}
         model.train(was_training)
         return results
 
     def _ask(
         self, model, cases: Sequence[tuple[str, int, int]]
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Whether each is restored (cases,), and the fusion's weights there (cases, channels) and at the other tokens."""
+        """Whether each is restored (cases,), and the fusion's weights there (cases, 3) and at the other tokens."""
         inputs = self.tokenizer(
             [text for text, _, _ in cases],
             truncation=True,
