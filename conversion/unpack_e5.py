@@ -27,6 +27,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from rocbert_hf.files import staged_folder
+
 MAGIC = b"E5S1"
 FLOAT32, BLOCKS = 0, 1
 BLOCK_WEIGHTS, BLOCK_BYTES = 32, 18
@@ -203,8 +205,9 @@ def unpack(source: Path, output: Path) -> BertModel:
     )
     model = BertModel(config, add_pooling_layer=False)
     model.load_state_dict(encoder_weights(file))
-    model.save_pretrained(output)
-    make_tokenizer(file).save_pretrained(output)
+    with staged_folder(output) as staging:
+        model.save_pretrained(staging)
+        make_tokenizer(file).save_pretrained(staging)
     return model
 
 

@@ -35,7 +35,7 @@ def test_an_exported_classifier_reads_what_the_tokenizer_returns(tmp_path):
     pytest.importorskip("onnxscript")
     model = tiny_head(RoCBertForSequenceClassification, num_labels=3)
     tokenizer = RoCBertTokenizer()
-    files = {int8: tmp_path / f"{int8}.onnx" for int8 in (False, True)}
+    files = {int8: tmp_path / f"int8[{int8}].onnx" for int8 in (False, True)}
     assert export_onnx(model, files[False]) < 1e-5
     assert export_onnx(model.train(), files[True], int8=True) < 0.05
     assert model.training

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,26 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
         failed()
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt.gz"]
+
+
+def test_an_empty_folder_that_is_there_is_filled(tmp_path, monkeypatch):
+    """It may be the current one, a link or a mount point, which no other folder can replace."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name, place in (("../link", "real"), (".", "here")):
+        with pytest.raises(FileExistsError), new_folder(Path(name)) as staging:
+            staging.mkdir()
+        with new_folder(Path(name)) as staging:
+            (staging / "inner").mkdir()
+            (staging / "inner" / "a").write_text("a")
+            (staging / "b.json").write_text("b")
+            assert not (tmp_path / place / "b.json").exists()
+        assert sorted(path.name for path in (tmp_path / place).rglob("*")) == ["a", "b.json", "inner"]
+        with pytest.raises(OSError, match="exists and is not empty"), new_folder(Path(name)):
+            pass
+    assert (tmp_path / "link").is_symlink()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes of this kind")

@@ -67,8 +67,9 @@ def export_onnx(
                     f"The exported graph differs from the model by {difference:.2g}, where the largest output is "
                     f"{largest:.2g} and `tolerance` is {tolerance:g} of it."
                 )
-            for file in sorted(draft.parent.glob(f"{path.name}*"), reverse=True):  # the graph last, when it is whole
-                os.replace(file, path.parent / file.name)
+            for name in (f"{path.name}.data", path.name):  # the graph last, when it is whole
+                if (file := draft.with_name(name)).is_file():
+                    os.replace(file, path.with_name(name))
     finally:
         model.train()  # forgets the tables
         model.train(was_training)

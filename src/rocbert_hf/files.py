@@ -261,14 +261,25 @@ def write_json(file: Path, content: Any) -> None:
 def new_folder(output: Path) -> Iterator[Path]:
     """A temporary folder that becomes `output` when all of it was written, and vanishes otherwise.
 
+    An empty folder that is there stays, and gets what is in the temporary one, JSON files last: it may be the current folder,
+    a link or a mount point, which nothing can replace.
+
     Raises:
         OSError: `output` exists and is not empty.
     """
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.absolute().parent))
+    is_there = output.is_dir()
+    if is_there and any(output.iterdir()):
+        raise OSError(f"{output} exists and is not empty")
+    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output if is_there else output.absolute().parent))
     try:
         yield staging
-        staging.chmod(0o777 & ~_umask())
-        os.replace(staging, output)
+        if is_there:
+            for path in sorted(staging.iterdir(), key=lambda path: (path.suffix == ".json", path)):
+                os.replace(path, output / path.name)
+            staging.rmdir()
+        else:
+            staging.chmod(0o777 & ~_umask())
+            os.replace(staging, output)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

@@ -77,6 +77,22 @@ def test_with_the_sources_vocabulary_any_text_gives_its_logits(warm_started):
     torch.testing.assert_close(ours(**inputs).logits[mask], theirs(**expected).logits[mask], rtol=0, atol=1e-3)
 
 
+def test_added_tokens_of_the_source_stay_tokens(tmp_path, make_bert):
+    source = make_bert(head="Model")
+    theirs = transformers.AutoTokenizer.from_pretrained(source)
+    theirs.add_tokens(["[e1]", "春天来"])
+    theirs.add_tokens(["<mark>"], special_tokens=True)
+    theirs.save_pretrained(source)
+    model = transformers.AutoModel.from_pretrained(source)
+    model.resize_token_embeddings(len(theirs))
+    model.save_pretrained(source)
+    ours = RoCBertTokenizer.from_pretrained(warm_start(source, tmp_path / "ours", vocabulary="source").output)
+    texts = ["他说[e1]春天来了<mark>好", "[CLS]李雷[e1]"]
+    assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
+    assert ours.decode(ours(texts[0])["input_ids"], skip_special_tokens=True) == "他 说 [e1] 春天来 了 好"
+    assert max(ours(texts[0])["input_shape_ids"]) < 16224
+
+
 @pytest.mark.parametrize("encoder", ["char_sum", "char_cnn", "table"])
 def test_every_part_of_every_channel_receives_gradient(tmp_path, warm_started, encoder):
     output = warm_started["source"]

@@ -104,6 +104,28 @@ def test_half_precision_stays(tmp_path, make_roc_bert):
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
+def test_weights_of_two_precisions_lose_nothing(tmp_path, make_roc_bert):
+    source = make_roc_bert("RoCBertModel")
+    weights = load_file(source / "model.safetensors")
+    weights["embeddings.LayerNorm.bias"] = weights["embeddings.LayerNorm.bias"].half()
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    converted = load_file(from_transformers(source, tmp_path / "ours").output / "model.safetensors")
+    assert weights.keys() <= converted.keys()
+    assert all(torch.equal(tensor.float(), converted[name]) for name, tensor in weights.items())
+
+
+def test_sums_of_letters_are_rounded_once_in_half_precision(tmp_path):
+    torch.manual_seed(0)
+    config = RoCBertConfig.from_preset("tiny", fusion="concat", initializer_range=0.1)
+    model = rocbert_hf.RoCBertModel(config).eval().bfloat16()
+    model.save_pretrained(tmp_path / "ours")
+    RoCBertTokenizer().save_pretrained(tmp_path / "ours")
+    weights = load_file(to_transformers(tmp_path / "ours", tmp_path / "theirs").output / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    expected = model.float().embeddings.pronunciation_table().bfloat16()
+    assert torch.equal(weights["embeddings.pronunciation_embed.weight"], expected)
+
+
 def test_without_tokenizer_files_the_model_is_converted_alone(tmp_path, make_roc_bert):
     source = make_roc_bert("RoCBertModel")
     for file in source.iterdir():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -214,6 +215,31 @@ def test_a_sentence_encoder_keeps_pooling_and_prefix(opened):
     assert pooling["word_embedding_dimension"] == 48
     prompts = json.loads((opened / "config_sentence_transformers.json").read_text())
     assert prompts["prompts"][prompts["default_prompt_name"]] == "query: "
+
+
+@pytest.mark.parametrize(
+    ("step", "modes", "message"),
+    [
+        ("Dense", {"pooling_mode_mean_tokens": True}, "modules.json has sentence_transformers.models.Dense: .* knows"),
+        (
+            "Normalize",
+            {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
+            "one of .*mean_tokens, cls_token$",
+        ),
+        ("Normalize", {"pooling_mode_lasttoken": True, "pooling_mode_cls_token": False}, "one of .* got lasttoken$"),
+        ("Normalize", {"word_embedding_dimension": 48}, "one of .* got none$"),
+    ],
+)
+def test_a_sentence_encoder_that_would_lose_its_function_is_refused(tmp_path, shifted_sources, step, modes, message):
+    source = tmp_path / "source"
+    shutil.copytree(shifted_sources["roberta"], source)
+    steps = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", step)]
+    (source / "modules.json").write_text(json.dumps(steps))
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    with pytest.raises(ValueError, match=message):
+        warm_start(source, tmp_path / "out", sentence_encoder=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_sentence_transformers_gives_the_mean_of_the_states(opened):

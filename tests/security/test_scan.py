@@ -1,8 +1,11 @@
 """The scan looks at every token, and its two passes find what pulls."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
@@ -81,6 +84,26 @@ def test_all_three_channels_of_a_rocbert_are_those_of_its_tokenizer(texts):
     found = probe(probe.framed(row))
     torch.testing.assert_close(found["first"][0], expected[0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found["mask"][0], expected[-2], atol=1e-5, rtol=1e-5)
+
+
+def test_all_three_channels_of_transformers_own_rocbert_are_those_of_its_tokenizer(tmp_path, texts):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set("".join(texts[0]))), "鼎"]
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    for name in ("word_shape", "word_pronunciation"):
+        ids = {token: 7 * number % len(tokens) for number, token in enumerate(tokens)}
+        (tmp_path / f"{name}.json").write_text(json.dumps(ids), encoding="utf-8")
+    tokenizer = transformers.RoCBertTokenizer.from_pretrained(tmp_path)
+    sizes = {f"{table}vocab_size": len(tokens) for table in ("", "shape_", "pronunciation_")}
+    sizes |= {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = transformers.RoCBertModel(
+        transformers.RoCBertConfig(**sizes, shape_embed_dim=8, pronunciation_embed_dim=8)
+    ).eval()
+    probe = EncoderProbe(model, tokenizer)
+    text = texts[0][:8]
+    expected = tokenizer(text + "[MASK]", return_tensors="pt")
+    given = probe.inputs(probe.framed(np.array([tokenizer(text, add_special_tokens=False)["input_ids"]])))
+    for name in ("input_ids", "input_shape_ids", "input_pronunciation_ids"):
+        assert torch.equal(given[name], expected[name])
 
 
 def test_a_pooler_that_was_made_up_is_not_asked(specimen, tokenizer):

@@ -29,6 +29,7 @@ from .source import (
     check_batches,
     check_output,
     checkpoint_config,
+    dtype_of,
     fit_length,
     load_strictly,
     local_folder,
@@ -74,6 +75,7 @@ def from_released(
     if config.fusion == "attention" and not (config.enable_shape and config.enable_pronunciation):
         raise ValueError("merge_input_way='attention' needs enable_shape and enable_pronunciation, as the code does")
     weights = read_weights(folder)
+    dtype = dtype_of(weights)
     head = head_of(raw_config, weights)
     prefix = "roc_bert." if any(name.startswith("roc_bert.") for name in weights) else ""
 
@@ -103,7 +105,7 @@ def from_released(
             difference = max(difference, max_difference(expected, ours.base_model(**inputs).last_hidden_state))
         count += len(inputs["input_ids"])
     refuse_difference(difference, "the hidden states of source and output")
-    ours.to(next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point()))
+    ours.to(dtype)
     with new_folder(output) as staging:
         ours.save_pretrained(staging)
         if tokenizer is not None:

@@ -87,7 +87,7 @@ def from_transformers(source: str | os.PathLike, output: str | os.PathLike) -> C
         reference = tokenizer
     else:
         reference = transformers.RoCBertTokenizer.from_pretrained(folder)
-    return _compare_and_write(output, reference, theirs, tokenizer, ours)
+    return _compare_and_write(output, reference, theirs, tokenizer, ours, ours.dtype)
 
 
 @quiet_transformers()
@@ -116,6 +116,8 @@ def to_transformers(source: str | os.PathLike, output: str | os.PathLike) -> Con
     weights = read_weights(folder)
     head = head_of(config, weights)
     ours = load_strictly(getattr(modeling_rocbert, head), RoCBertConfig.from_dict(config), weights)
+    dtype = ours.dtype
+    ours.float()  # sums of letters are compared before they are rounded to half precision
     theirs_config = _transformers_config(ours.config)
     theirs = load_strictly(getattr(transformers, head), theirs_config, _transformers_weights(ours, theirs_config))
 
@@ -129,7 +131,7 @@ def to_transformers(source: str | os.PathLike, output: str | os.PathLike) -> Con
         notes.append("the tokenizer is of characters: load it with AutoTokenizer and trust_remote_code=True")
     else:
         converted = None if tokenizer is None else _transformers_tokenizer(tokenizer)
-    return _compare_and_write(output, tokenizer, ours, converted, theirs, notes)
+    return _compare_and_write(output, tokenizer, ours, converted, theirs, dtype, notes)
 
 
 def described(config: dict) -> str:
@@ -221,13 +223,18 @@ def _transformers_tokenizer(tokenizer: RoCBertTokenizer) -> transformers.RoCBert
 
 
 def _compare_and_write(
-    output: Path, tokenizer_before, model_before, tokenizer_after, model_after, notes: list[str] | tuple = ()
+    output: Path,
+    tokenizer_before,
+    model_before,
+    tokenizer_after,
+    model_after,
+    dtype: torch.dtype,
+    notes: list[str] | tuple = (),
 ) -> Conversion:
-    """Run both on the check sentences (or on random ids, without a tokenizer), then write what came after."""
+    """Run both on the check sentences (or on random ids, without a tokenizer), then write what came after in `dtype`."""
     if tokenizer_before is None:
         notes = [*notes, "the source has no tokenizer files, so the output has none; outputs compared on random ids"]
     difference, count = 0.0, 0
-    dtype = model_after.dtype
     # half precision rounds differently where the same sums are done in another order
     model_before.float()
     model_after.float()

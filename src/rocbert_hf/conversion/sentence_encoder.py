@@ -10,27 +10,26 @@ from ..files import read_json
 
 POOLING_FOLDER = "1_Pooling"
 POOLINGS = ("cls_token", "mean_tokens", "max_tokens")
+STEPS = ("Transformer", "Pooling", "Normalize")
 
 
-def write_modules(output: Path, source: Path, config: RoCBertConfig, prefix: str = "") -> str:
+def write_modules(output: Path, pooling: str, config: RoCBertConfig, prefix: str = "") -> str:
     """
     Write `modules.json` and what it names into a folder: transformer, pooling, vectors brought to length 1.
 
     Args:
         output: folder of the converted checkpoint.
-        source: folder of the source; the pooling is what its `1_Pooling/config.json` says, the mean if it has none.
+        pooling: one of `POOLINGS`.
         config: of the converted checkpoint.
         prefix: what is put before every text.
 
     Returns:
         A note on the pooling.
     """
-    pooling = _source_pooling(source)
-    steps = ("Transformer", "Pooling", "Normalize")
     folders = ("", POOLING_FOLDER, "2_Normalize")
     modules = [
         {"idx": index, "name": str(index), "path": folder, "type": f"sentence_transformers.models.{step}"}
-        for index, (step, folder) in enumerate(zip(steps, folders, strict=True))
+        for index, (step, folder) in enumerate(zip(STEPS, folders, strict=True))
     ]
     _write(output / "modules.json", modules)
     chosen = {f"pooling_mode_{name}": name == pooling for name in POOLINGS}
@@ -46,16 +45,30 @@ def write_modules(output: Path, source: Path, config: RoCBertConfig, prefix: str
     )
 
 
-def _source_pooling(source: Path) -> str:
-    """The pooling of a sentence encoder, the mean if the folder does not say."""
+def pooling_of(source: Path) -> str:
+    """
+    The pooling of a sentence encoder: what its `1_Pooling/config.json` says, the mean if the folder does not say.
+
+    Raises:
+        ValueError: it has several poolings or another one, or a step that the result would lack, such as a dense layer.
+    """
+    modules = source / "modules.json"
+    steps = [str(module.get("type")) for module in read_json(modules, list)] if modules.is_file() else []
+    if others := [step for step in steps if step.rpartition(".")[-1] not in STEPS]:
+        raise ValueError(f"{modules} has {', '.join(others)}: sentence_encoder=True knows {', '.join(STEPS)} only")
     file = source / POOLING_FOLDER / "config.json"
     if not file.is_file():
         return "mean_tokens"
-    described = read_json(file)
-    for name in POOLINGS:
-        if described.get(f"pooling_mode_{name}"):
-            return name
-    raise ValueError(f"{file} names none of the poolings {', '.join(POOLINGS)}")
+    found = [
+        name.removeprefix("pooling_mode_")
+        for name, chosen in read_json(file).items()
+        if name.startswith("pooling_mode_") and chosen
+    ]
+    if len(found) != 1 or found[0] not in POOLINGS:
+        raise ValueError(
+            f"{file} must name one of the poolings {', '.join(POOLINGS)}, got {', '.join(found) or 'none'}"
+        )
+    return found[0]
 
 
 def _write(file: Path, content) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 from collections.abc import Iterator, Sequence
@@ -147,8 +148,15 @@ def read_pickle_of_tensors(file: Path) -> dict[str, torch.Tensor]:
     return dict(weights)
 
 
+def dtype_of(weights: dict[str, torch.Tensor]) -> torch.dtype:
+    """The dtype that holds each of the weights exactly."""
+    return functools.reduce(
+        torch.promote_types, (tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+    )
+
+
 def load_strictly(model_class, config, weights: dict[str, torch.Tensor], ignored: Sequence[str] = ()):
-    """A model with these weights, in evaluation, in the weights' dtype.
+    """A model with these weights, in evaluation, in a dtype that holds them exactly.
 
     Args:
         ignored: prefixes of weights that the model may lack (a pooler that its head does not use).
@@ -156,11 +164,15 @@ def load_strictly(model_class, config, weights: dict[str, torch.Tensor], ignored
     Raises:
         ValueError: a weight is missing, left over or of another shape than the configuration says.
     """
-    dtype = next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
     # a tied decoder may be saved under either of its names
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(ignored))}
     model, found = model_class.from_pretrained(
-        None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        None,
+        config=config,
+        state_dict=weights,
+        dtype=dtype_of(weights),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
     )
     problems = [f"{name} is missing" for name in sorted(found["missing_keys"])]
     problems += [f"{name} has no place" for name in sorted(found["unexpected_keys"])]

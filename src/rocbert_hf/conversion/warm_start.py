@@ -41,7 +41,7 @@ from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
 from . import nezha
 from .channels import close_channels, fit_head, open_channels
 from .pieces import SPECIAL_TOKENS, ids_by_token
-from .sentence_encoder import write_modules
+from .sentence_encoder import pooling_of, write_modules
 from .source import (
     Conversion,
     check_output,
@@ -121,6 +121,7 @@ def warm_start(
     _check_options(vocabulary, channels, phonetic_encoder, prefix, sentence_encoder)
     folder = local_folder(source)
     _refuse_other_models(folder, checkpoint_config(folder), vocabulary)
+    pooling = pooling_of(folder) if sentence_encoder else ""
     is_nezha = checkpoint_config(folder)["model_type"] == nezha.KIND
     tokenizer_class = transformers.BertTokenizer if is_nezha else transformers.AutoTokenizer
     source_tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
@@ -173,8 +174,8 @@ def warm_start(
         model.save_pretrained(staging, state_dict={**model.state_dict(), **pooler})
         fit_length(tokenizer, config)
         tokenizer.save_pretrained(staging)
-        if sentence_encoder:
-            notes.append(write_modules(staging, folder, config, prefix))
+        if pooling:
+            notes.append(write_modules(staging, pooling, config, prefix))
         converted = RoCBertModel.from_pretrained(staging).eval()
         batches = paired_batches(recipe, tokenizer, sentences, with_channels=channels == "closed")
         difference = _difference(source_model, converted, batches, bool(pooler))
@@ -305,7 +306,7 @@ def _refuse_size(folder: Path, weights: dict[str, torch.Tensor], pieces: dict[st
 
 
 def with_word_pieces(source_tokenizer) -> RoCBertTokenizer:
-    """A RoCBERT tokenizer with a BERT's word pieces and its options.
+    """A RoCBERT tokenizer with a BERT's word pieces, its options and the tokens that were added to it.
 
     Characters, and pieces that continue a word with one character ("##科"), have the shape and the sound of the packaged
     vocabulary; longer pieces have those of [UNK].
@@ -332,9 +333,14 @@ def with_word_pieces(source_tokenizer) -> RoCBertTokenizer:
         for argument, ids in (("word_shape_file", shape_ids()), ("word_pronunciation_file", pronunciation_ids())):
             content = {token: ids[character] for token, character in known.items()}
             files[argument].write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        return RoCBertTokenizer(
+        tokenizer = RoCBertTokenizer(
             **files, **special, **options, character_level=False, model_max_length=source_tokenizer.model_max_length
         )
+    # they are in the vocabulary already, but word pieces would not find them in a text
+    added = [token for token in source_tokenizer.added_tokens_decoder.values() if str(token) not in special.values()]
+    for is_special in (False, True):
+        tokenizer.add_tokens([token for token in added if token.special == is_special], special_tokens=is_special)
+    return tokenizer
 
 
 # ------------------------------------------------------------------------------------------------ weights

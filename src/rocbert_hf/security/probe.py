@@ -165,8 +165,13 @@ def _special_id(tokenizer, *names: str) -> int:
 def _channel_tables(model: nn.Module, tokenizer) -> dict[str, np.ndarray]:
     """Input name -> (vocabulary,) id of each token in that channel, for the channels that the model reads."""
     known: Mapping[str, inspect.Parameter] = inspect.signature(model.forward).parameters
-    return {
-        name: np.asarray(getattr(tokenizer, table), dtype=np.int64)
-        for name, table in CHANNELS.items()
-        if name in known and hasattr(tokenizer, table)
-    }
+    tables = {}
+    for name, table in CHANNELS.items():
+        if name in known and hasattr(tokenizer, table):
+            tables[name] = np.asarray(getattr(tokenizer, table), dtype=np.int64)
+        elif name in known and hasattr(tokenizer, f"convert_tokens_to_{table}"):  # transformers' RoCBertTokenizer
+            tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+            tables[name] = np.asarray(getattr(tokenizer, f"convert_tokens_to_{table}")(tokens), dtype=np.int64)
+            frame = tokenizer("")  # it gives the tokens that it adds other ids than the same tokens in a text
+            tables[name][frame["input_ids"]] = frame[name]
+    return tables
