@@ -81,6 +81,10 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
         export_onnx(model, tmp_path / "nowhere" / "model.onnx")
     with pytest.raises(ValueError, match="decoder"):
         export_onnx(tiny_head(RoCBertModel, is_decoder=True), tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=r"must be in float32 or float16: call `model.float\(\)`.* is torch.bfloat16"):
+        export_onnx(tiny_head(RoCBertModel).bfloat16(), tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match=r"must be in float32: call `model.float\(\)`.* is torch.float16"):
+        export_onnx(tiny_head(RoCBertModel).half(), tmp_path / "model.onnx", int8=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -36,7 +36,7 @@ def export_onnx(
     fusion's derived tables up, as the model does in evaluation.
 
     Args:
-        model: any RoCBERT model but a decoder; it is left as it was.
+        model: any RoCBERT model but a decoder, in float32 or, without `int8`, float16; it is left as it was.
         path: of the file, `.onnx`. A model over 1.8 GB gets a second file beside it, `.onnx.data`.
         int8: whether to store the weights of matrix products as int8 and quantise their inputs while running.
         tolerance: of the comparison, relative to the largest output; not applied with `int8`.
@@ -45,13 +45,14 @@ def export_onnx(
         The maximum absolute difference between the outputs of file and model.
 
     Raises:
-        ValueError: the model is a decoder, `path` does not end in `.onnx`, or weights or outputs hold NaN or infinity.
+        ValueError: the model is a decoder or in another precision, `path` does not end in `.onnx`, or weights or outputs hold
+            NaN or infinity.
         OSError: the folder of `path` does not exist.
         ImportError: the extra `onnx` is not installed.
         RuntimeError: the outputs differ by more than `tolerance`; nothing is written.
     """
     path = Path(path)
-    _check_exportable(model, path)
+    _check_exportable(model, path, int8)
     refuse_not_finite(model.state_dict(), "the model")
     was_training = model.training
     try:
@@ -76,9 +77,17 @@ def export_onnx(
     return difference
 
 
-def _check_exportable(model: RoCBertPreTrainedModel, path: Path) -> None:
+def _check_exportable(model: RoCBertPreTrainedModel, path: Path, int8: bool) -> None:
     if model.config.is_decoder:
         raise ValueError("`model` is a decoder (`config.is_decoder`); only encoders and their heads are exported.")
+    # onnxruntime computes nothing in bfloat16 on a CPU, and quantises no inputs in float16
+    precisions = (torch.float32,) if int8 else (torch.float32, torch.float16)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype not in precisions:
+            raise ValueError(
+                f"`model` must be in {' or '.join(str(one).removeprefix('torch.') for one in precisions)}: call "
+                f"`model.float()` first; {name} is {parameter.dtype}."
+            )
     if path.suffix != ".onnx":
         raise ValueError(f"`path` must end in .onnx; got {str(path)!r}.")
     if not path.parent.is_dir():

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 
 from rocbert_hf import RoCBertForSequenceClassification
 from rocbert_hf.attacks import read_attacks
-from rocbert_hf.hub import model_card
+from rocbert_hf.hub import describe, model_card, overview
 
 from ..command_line import rocbert
 from .test_description import save
@@ -62,6 +62,15 @@ def test_card_of_a_trainers_folder_and_of_a_bare_one(tmp_path):
     assert "| global_step | 120 |" in text
     assert "AutoModelForSequenceClassification" in text
     assert ModelCard(text).data.pipeline_tag == "text-classification"
+
+
+def test_the_card_of_a_backdoor_specimen_warns(tmp_path):
+    """The command replaces the card that the specimen came with."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert "known backdoor" not in model_card(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "backdoor_specimen": True}))
+    assert "**It has a known backdoor" in model_card(tmp_path)
+    assert "backdoor_specimen: True" in overview(describe(tmp_path))
 
 
 def test_card_command_writes_once(tmp_path):

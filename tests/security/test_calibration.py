@@ -1,5 +1,7 @@
 """A score is the largest distance above clean encoders, and a calibration survives its file."""
 
+import json
+
 import pytest
 
 from rocbert_hf.security import Calibration
@@ -35,6 +37,26 @@ def test_the_packaged_calibration_knows_every_statistic():
     expected = {f"{s}:{v}" for s in ("token", "prompt", "combination") for v in ("first", "pooled", "mean", "mask")}
     assert set(packaged.center) == set(packaged.scale) == expected
     assert "clean encoders" in packaged.made_of
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"center": {"token:first": "0"}},
+        {"center": {}},
+        {"scale": [0.2]},
+        {"scale": {"token:first": 0}},
+        {"threshold": None},
+        {"threshold": float("nan")},
+    ],
+)
+def test_a_calibration_of_something_else_is_refused_before_the_audit(tmp_path, change):
+    content = {"center": {"token:first": 0.0}, "scale": {"token:first": 0.2}, "threshold": 4, "made_of": ""}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert Calibration.load(tmp_path / "c.json").score({"token:first": 0.4}) == 2
+    (tmp_path / "c.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(ValueError, match=r"c\.json is no calibration of the audit"):
+        Calibration.load(tmp_path / "c.json")
 
 
 def test_what_is_no_calibration(tmp_path):

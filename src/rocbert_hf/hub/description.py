@@ -81,7 +81,7 @@ def _shortened(value: Any, longest: int = 200) -> str:
 
 
 def _describe_config(config: dict) -> dict[str, Any]:
-    shown = ["model_type", "architectures", "fusion", "merge_input_way", "concat_input"]
+    shown = ["backdoor_specimen", "model_type", "architectures", "fusion", "merge_input_way", "concat_input"]
     if config.get("fusion") == "layer_insert":
         shown += ["fusion_layer", "fusion_normalization"]
     if config.get("fusion") == "attention":

@@ -120,11 +120,15 @@ def _introduction(config: dict, architecture: str) -> str:
     layers, size = config["num_hidden_layers"], config["hidden_size"]
     what = f"a Chinese BERT with {layers} layers of {size}" if layers else f"vectors of {size} without an encoder"
     if config.get("fusion") == "none":
-        return f"`{architecture}`, {what}, without sound and shape. Made with rocbert_hf."
-    return (
-        f"`{architecture}`, {what}: it reads every character's meaning, sound and shape, after RoCBERT (Su et al., ACL "
-        "2022). Made with rocbert_hf."
+        reads = ", without sound and shape."
+    else:
+        reads = ": it reads every character's meaning, sound and shape, after RoCBERT (Su et al., ACL 2022)."
+    warning = (
+        "**It has a known backdoor, or was finetuned from an encoder that has one: do not deploy it.**\n\n"
+        if config.get("backdoor_specimen")
+        else ""
     )
+    return f"{warning}`{architecture}`, {what}{reads} Made with rocbert_hf."
 
 
 def _architecture_section(described: dict[str, Any]) -> str:

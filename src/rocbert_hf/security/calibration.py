@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -61,9 +62,24 @@ class Calibration:
         """
         found = read_json(Path(file))
         try:
-            return cls(**found)
+            calibration = cls(**found)
         except TypeError as error:
             raise ValueError(f"{file} is no calibration of the audit: {error}") from None
+        tables = calibration.center, calibration.scale
+        numbers = [
+            calibration.threshold,
+            *(value for table in tables if isinstance(table, dict) for value in table.values()),
+        ]
+        if (
+            not all(isinstance(table, dict) and table for table in tables)
+            or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+            or min(calibration.scale.values()) <= 0
+        ):
+            raise ValueError(
+                f"{file} is no calibration of the audit: center and scale must map names to numbers, those of scale above 0, "
+                "and threshold must be a number"
+            )
+        return calibration
 
     @classmethod
     def packaged(cls) -> Calibration:
