@@ -30,6 +30,7 @@ def test_presets_have_the_sizes_of_the_design():
         ({"fusion_layer": 13}, ["fusion_layer", "13", "0..12"]),
         ({"fusion_layer": -1}, ["fusion_layer", "-1", "0..12"]),
         ({"fusion": "attention", "fusion_layer": -1}, ["fusion_layer", "-1", "0..12", "attention"]),
+        ({"num_hidden_layers": 0, "fusion_layer": 0}, ["layer_insert", "num_hidden_layers=0"]),
         ({"merge_input_way": "mean"}, ["merge_input_way", "mean", "concat, plus, attention"]),
         ({"merge_input_way": "attention", "additional_attention_layer": 13}, ["fusion_layer", "13", "0..12"]),
         ({"fusion_normalization": "none"}, ["fusion_normalization", "softmax"]),

@@ -250,6 +250,8 @@ class RoCBertConfig(PreTrainedConfig):
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
                 f"({self.num_attention_heads})."
             )
+        if self.fusion in WEIGHING_FUSIONS and self.num_hidden_layers < 1:
+            raise ValueError(f'`fusion="{self.fusion}"` needs at least one layer; got `num_hidden_layers=0`.')
         if self.fusion in ("layer_insert", "attention") and not 0 <= self.fusion_layer <= self.num_hidden_layers:
             raise ValueError(
                 f"`fusion_layer` is the encoder layer whose input is fused, so with `num_hidden_layers="

@@ -51,6 +51,7 @@ def test_sentences_are_padded_to_multiples_of_eight_in_mixed_precision_only(tmp_
         ("mixed_precision: no", "run.yaml: mixed_precision must be text, and YAML takes yes, no, on and off for False"),
         ("seed: -1", "seed must lie between 0 and 2**32 - 1, got -1"),
         ("max_length: 2", "max_length must be at least 3"),
+        ("mlm_probability: 0\nobjective: mlm_only", "mlm_probability must be above 0 with objective mlm_only"),
         ("mlm_probability: 1", "mlm_probability must be at least 0 and below 1, got 1"),
         ("distill_prefix: 'query: '", "distill_prefix is for distill_from, which is not given"),
     ],

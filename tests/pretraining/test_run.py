@@ -126,6 +126,8 @@ def test_packaged_configs_are_found_by_name_and_by_path(name):
         (["--resume", "--overwrite"], "not both"),
         (["--held-out", "1"], "held_out must be at least 2"),
         (["--channels", "open"], "channels is for a model that is converted"),
+        (["--config-overrides", "hidden_act=glu"], "hidden_act, which must be one of gelu"),
+        (["--config-overrides", "pad_token_id=7"], "config_overrides must leave pad_token_id"),
         (["--config-overrides", "vocab_size=100"], "config_overrides must leave vocab_size"),
     ],
 )

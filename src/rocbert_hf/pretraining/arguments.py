@@ -183,6 +183,10 @@ class PretrainingArguments:
                 raise ValueError("warmup_steps need max_steps; a run that the clock alone ends has warmup_ratio")
             if not 0 <= self.warmup_steps <= self.max_steps:
                 raise ValueError(f"warmup_steps must lie between 0 and max_steps, got {self.warmup_steps}")
+        if self.objective == "mlm_only" and not self.mlm_probability:
+            raise ValueError(
+                "mlm_probability must be above 0 with objective mlm_only, which learns nothing else, got 0"
+            )
         if self.gradient_cache and not self.contrasts:
             raise ValueError(f"gradient_cache is for a contrastive loss, and objective {self.objective} has none")
         if (self.anchor, self.negatives) != ("masked", "attacked") and not self.attacks_sentences:

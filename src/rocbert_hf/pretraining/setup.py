@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.activations import ACT2FN
 
 from ..checkpoints import loading
 from ..configuration_rocbert import PRESETS, RoCBertConfig
@@ -25,7 +26,8 @@ from ..tokenization_rocbert import RoCBertTokenizer
 from .corpus.text_source import SOURCES, TextSource
 from .devices import PEAK_FLOPS
 
-VOCABULARY_SIZES = ("vocab_size", "shape_vocab_size", "pronunciation_vocab_size")
+# Fields of RoCBertConfig that a new model has of the packaged vocabulary.
+OF_THE_VOCABULARY = ("vocab_size", "shape_vocab_size", "pronunciation_vocab_size", "pad_token_id")
 VISION_NOTE = (
     'glyph features: pixels of the packaged images, as in the paper\'s "-vis-pretrain" setting; '
     "--glyph-features FOLDER takes pretrained ones (Eq. 4)"
@@ -37,7 +39,7 @@ def parse_overrides(given: str | dict[str, Any]) -> dict[str, Any]:
     "fusion=concat,fusion_layer=0", or a mapping, as keyword arguments of `RoCBertConfig`.
 
     Raises:
-        ValueError: it is not of this form, or a value is not of its field's type.
+        ValueError: it is not of this form, or a value is not of its field's type or no activation.
     """
     import yaml
 
@@ -52,7 +54,10 @@ def parse_overrides(given: str | dict[str, Any]) -> dict[str, Any]:
     for name in pairs:
         if name not in known:
             raise ValueError(f"must be name=value,... with names of RoCBertConfig, which has no {name!r}")
-    return {name: _converted(name, value, getattr(defaults, name)) for name, value in pairs.items()}
+    converted = {name: _converted(name, value, getattr(defaults, name)) for name, value in pairs.items()}
+    if (activation := converted.get("hidden_act", defaults.hidden_act)) not in ACT2FN:
+        raise ValueError(f"has hidden_act, which must be one of {', '.join(ACT2FN)}, got {activation!r}")
+    return converted
 
 
 def _converted(name: str, value: Any, default: Any) -> Any:
@@ -147,9 +152,9 @@ class Setup:
             raise ValueError(
                 f"channels is for a model that is converted, and model is not given; got {self.channels!r}"
             )
-        if sizes := [name for name in VOCABULARY_SIZES if name in self.config_overrides]:
+        if fixed := [name for name in OF_THE_VOCABULARY if name in self.config_overrides]:
             raise ValueError(
-                f"config_overrides must leave {', '.join(sizes)} as the packaged vocabulary has it; a model with another "
+                f"config_overrides must leave {', '.join(fixed)} as the packaged vocabulary has it; a model with another "
                 "one is given by model"
             )
 
