@@ -68,3 +68,14 @@ def test_repeated_sentences_count_once_and_one_is_too_few():
     assert HeldOutEvaluation(tokenizer, ["好", "好", "不好"]).sentences == ["好", "不好"]
     with pytest.raises(ValueError, match="at least 2"):
         HeldOutEvaluation(tokenizer, ["好", "好"])
+
+
+def test_the_side_of_the_padding_changes_nothing():
+    torch.manual_seed(0)
+    config = RoCBertConfig.from_preset("tiny", position_embedding_type="functional_relative")
+    model = RoCBertForMaskedLM(config).eval()
+    right, left = (
+        HeldOutEvaluation(RoCBertTokenizer(padding_side=side), SENTENCES, attacks_per_sentence=1).retrieval(model)
+        for side in ("right", "left")
+    )
+    assert left == pytest.approx(right, rel=1e-3)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..attacks import AdversarialSynthesizer
+from ..encoder_rocbert import first_token
 from ..losses_rocbert import in_batch_contrastive_loss
 from .collator import DataCollatorForRoCBertPretraining
 from .restoration import Restoration, taken_inputs
@@ -115,7 +116,7 @@ class HeldOutEvaluation:
             )
             hidden = model.base_model(**taken_inputs(model.base_model, inputs, model.device)).last_hidden_state.float()
             attended = inputs["attention_mask"].to(hidden.device, hidden.dtype).unsqueeze(-1)
-            parts["cls"].append(hidden[:, 0])
+            parts["cls"].append(first_token(hidden, inputs["attention_mask"].to(hidden.device)))
             parts["mean"].append((hidden * attended).sum(1) / attended.sum(1))
         return {pooling: torch.cat(vectors) for pooling, vectors in parts.items()}
 
