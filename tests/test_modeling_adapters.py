@@ -55,6 +55,23 @@ def test_an_adapter_on_the_channels_counts_in_training_and_inference(tiny_sizes,
     assert all(p.grad is not None and p.grad.any() for name, p in adapted.named_parameters() if "lora_" in name)
 
 
+@pytest.mark.parametrize("fusion", ["layer_insert", "concat"])
+def test_a_learnt_prefix_is_read_in_training_as_in_inference(tiny_sizes, make_inputs, fusion):
+    peft = pytest.importorskip("peft")
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model, inputs = noisy(RoCBertForSequenceClassification(config)), make_inputs(config)
+    plain = model(**inputs).logits
+    prefixed = peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4))
+    with torch.no_grad():
+        prefixed.prompt_encoder["default"].embedding.weight.mul_(3)
+        inferred = prefixed.eval()(**inputs).logits
+    trained = prefixed.train()(**inputs).logits
+    assert not torch.allclose(inferred, plain, atol=1e-3)
+    assert torch.allclose(trained, inferred, atol=1e-4)
+    trained.square().sum().backward()
+    assert prefixed.prompt_encoder["default"].embedding.weight.grad.any()
+
+
 @pytest.mark.parametrize("fusion", [*WEIGHING, "concat"])
 def test_switching_and_merging_adapters_switches_what_inference_computes(tiny_sizes, make_inputs, fusion):
     peft = pytest.importorskip("peft")

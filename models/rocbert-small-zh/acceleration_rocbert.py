@@ -50,7 +50,8 @@ class RoCBertEncoderAttention(RoCBertSelfAttention):
         self.dropout = RoCBertDropout(config.attention_probs_dropout_prob)
 
     def forward(self, hidden_states, attention_mask=None, past_key_values=None, **kwargs):
-        if self.is_decoder or not self.training or self.config._attn_implementation != "sdpa":
+        plain = self.is_decoder or not self.training or self.config._attn_implementation != "sdpa"
+        if plain or past_key_values is not None:  # of an encoder, what prefix tuning puts before the text
             return super().forward(hidden_states, attention_mask, past_key_values, **kwargs)
         return self.attend(hidden_states, hidden_states, attention_mask), None
 

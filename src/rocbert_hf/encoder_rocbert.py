@@ -345,12 +345,13 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 return self.tables.fuse(hidden_states, ids, self.embeddings, self.fusion)
             return self.fusion(hidden_states, vectors)
 
+        skips = past_key_values is None and self._may_skip_positions(kwargs)
         hidden_states, fusion_weights = self.encoder(
             embedded,
             attention_mask,
             fuse,
             None if self.fusion is None else self.fusion.layer,
-            output_positions if self._may_skip_positions(kwargs) else None,
+            output_positions if skips else None,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
             past_key_values=past_key_values,
@@ -358,7 +359,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
             position_ids=position_ids,
             **kwargs,
         )
-        if output_positions is not None and not self._may_skip_positions(kwargs):
+        if output_positions is not None and not skips:
             hidden_states = at_positions(hidden_states, output_positions)
         pooled = None
         if self.pooler is not None:
