@@ -97,6 +97,32 @@ def test_models_trained_here_load_in_transformers(tmp_path, encoder, switched):
     assert "trust_remote_code" in str(conversion)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_added_tokens_and_the_side_of_padding_come_along_there_and_back(tmp_path, make_roc_bert, side):
+    source = make_roc_bert("RoCBertModel")
+    tokenizer = transformers.RoCBertTokenizer.from_pretrained(source, padding_side=side)
+    tokenizer.add_tokens(["[e1]", "春天来"])
+    tokenizer.add_tokens(["<mark>"], special_tokens=True)
+    tokenizer.save_pretrained(source)
+    model = transformers.RoCBertModel.from_pretrained(source)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(source)
+    texts = ["他说[e1]春天来了<mark>好", "李雷[e1]"]
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+
+    ours = from_transformers(source, tmp_path / "ours").output
+    converted = RoCBertTokenizer.from_pretrained(ours)(texts, padding=True, return_tensors="pt")
+    assert all(torch.equal(inputs[name], converted[name]) for name in inputs)
+    states = rocbert_hf.RoCBertModel.from_pretrained(ours).eval()(**converted).last_hidden_state
+    torch.testing.assert_close(states, model.eval()(**inputs).last_hidden_state, rtol=0, atol=1e-4)
+
+    back = transformers.RoCBertTokenizer.from_pretrained(to_transformers(ours, tmp_path / "back").output)
+    again = back(texts, padding=True, return_tensors="pt")
+    assert all(torch.equal(inputs[name], again[name]) for name in inputs)
+    decoded = [one.decode(inputs["input_ids"][0], skip_special_tokens=True) for one in (tokenizer, back)]
+    assert decoded[0] == decoded[1]
+
+
 def test_half_precision_stays(tmp_path, make_roc_bert):
     source = make_roc_bert("RoCBertModel")
     transformers.RoCBertModel.from_pretrained(source, dtype=torch.bfloat16).save_pretrained(source)

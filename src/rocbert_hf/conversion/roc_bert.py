@@ -13,7 +13,7 @@ import transformers
 from .. import modeling_rocbert
 from ..comparison import max_difference
 from ..configuration_rocbert import ROC_BERT_DEFAULTS, RoCBertConfig
-from ..files import new_folder
+from ..files import new_folder, read_json
 from ..tokenization_rocbert import VOCAB_FILES_NAMES, RoCBertTokenizer
 from .source import (
     Conversion,
@@ -187,7 +187,16 @@ def saved_tokenizer(folder: Path) -> RoCBertTokenizer | None:
     present = [name for name in VOCAB_FILES_NAMES.values() if (folder / name).is_file()]
     if not present:
         return None
-    return RoCBertTokenizer.from_pretrained(folder)
+    tokenizer = RoCBertTokenizer.from_pretrained(folder)
+    # in transformers, added tokens look and sound like [UNK]; ours has given them ids for which the model has no rows
+    for name, ids in (
+        ("word_shape_file", tokenizer.word_shape),
+        ("word_pronunciation_file", tokenizer.word_pronunciation),
+    ):
+        known = read_json(folder / VOCAB_FILES_NAMES[name])
+        ids.update({token: ids[tokenizer.unk_token] for token in tokenizer.get_added_vocab() if token not in known})
+    tokenizer.cache.clear()
+    return tokenizer
 
 
 def word_piece_tokenizer(folder: Path) -> RoCBertTokenizer | None:
@@ -211,11 +220,10 @@ def _transformers_tokenizer(tokenizer: RoCBertTokenizer) -> transformers.RoCBert
             for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "do_basic_tokenize")
             if name in tokenizer.init_kwargs
         }
-        converted = transformers.RoCBertTokenizer(
-            **files, **options, **tokenizer.special_tokens_map, model_max_length=tokenizer.model_max_length
-        )
-        added = [token for token in tokenizer.get_added_vocab() if token not in converted.get_vocab()]
-        converted.add_tokens(sorted(added, key=tokenizer.convert_tokens_to_ids))
+        options |= {name: getattr(tokenizer, name) for name in ("model_max_length", "padding_side", "truncation_side")}
+        converted = transformers.RoCBertTokenizer(**files, **options, **tokenizer.special_tokens_map)
+        added = [token for _, token in sorted(tokenizer.added_tokens_decoder.items())]
+        converted.add_tokens([token for token in added if str(token) not in converted.added_tokens_encoder])
     return converted
 
 

@@ -233,6 +233,7 @@ def check_batches(tokenizer_before, tokenizer_after, config) -> list[tuple[dict,
         return [(ids, ids)]
     options = {
         "padding": True,
+        "padding_side": "right",  # transformers' pooler reads the first place, also if it is padding
         "truncation": True,
         "max_length": config.max_position_embeddings,
         "return_tensors": "pt",
