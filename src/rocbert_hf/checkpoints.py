@@ -166,8 +166,8 @@ def readable_tokens(model: Any) -> int | None:
     if positions is None or getattr(model.config, "position_embedding_type", None) == "functional_relative":
         return None
     # RoBERTa and its relatives count positions from behind that of padding
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)
+    embeddings = getattr(getattr(model, "base_model", model), "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
     return positions if padding is None else positions - padding - 1
 
 
