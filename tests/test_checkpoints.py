@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel, XLNetConfig, XLNetModel
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.attackers import ModelClassifier
@@ -71,7 +71,9 @@ def test_texts_may_be_as_long_as_the_model_has_positions_for():
     relative = RoCBertModel(
         RoCBertConfig(**sizes, fusion="none", max_position_embeddings=20, position_embedding_type="functional_relative")
     )
-    assert [readable_tokens(model) for model in (bert, roberta, relative)] == [20, 18, None]
+    xlnet = XLNetModel(XLNetConfig(vocab_size=60, d_model=8, n_layer=1, n_head=2, d_inner=8))
+    assert [readable_tokens(model) for model in (bert, roberta, relative, xlnet)] == [20, 18, None, None]
+    assert text_length(xlnet, RoCBertTokenizer(model_max_length=16)) == 16
     for model, longest in ((bert, 20), (roberta, 18)):
         model(torch.full((1, longest), 5))
         with pytest.raises((IndexError, RuntimeError)):
@@ -84,6 +86,8 @@ def test_a_length_that_is_asked_for_counts_more_than_the_tokenizers():
     tokenizer = RoCBertTokenizer(model_max_length=16)  # of an earlier finetuning
     assert text_length(model, tokenizer) == 16
     assert text_length(model, tokenizer, 64) == 64
+    assert text_length(model, tokenizer, at_most=8) == 8
+    assert text_length(model, tokenizer, 64, at_most=8) == 64
     with pytest.raises(ValueError, match="max_length must be at most 512, which is what the model can read, got 513"):
         text_length(model, tokenizer, 513)
 

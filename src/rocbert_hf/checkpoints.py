@@ -162,8 +162,9 @@ def load_with_head(auto_class: Any, source: str | os.PathLike, head: str) -> Any
 
 def readable_tokens(model: Any) -> int | None:
     """Tokens of a text, special tokens included, that the model has positions for; None for texts of any length."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is None or getattr(model.config, "position_embedding_type", None) == "functional_relative":
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    relative = getattr(model.config, "position_embedding_type", None) == "functional_relative"
+    if positions < 1 or relative:  # XLNet says -1
         return None
     # RoBERTa and its relatives count positions from behind that of padding
     embeddings = getattr(getattr(model, "base_model", model), "embeddings", None)
@@ -171,19 +172,20 @@ def readable_tokens(model: Any) -> int | None:
     return positions if padding is None else positions - padding - 1
 
 
-def text_length(model: Any, tokenizer: Any, max_length: int | None = None) -> int:
+def text_length(model: Any, tokenizer: Any, max_length: int | None = None, at_most: int | None = None) -> int:
     """
     The tokens that texts are cut to, special tokens included.
 
     Args:
         max_length: what was asked for; it counts more than the tokenizer's own limit, which is the length of an earlier
-            finetuning, for example. None: all that model and tokenizer allow.
+            finetuning, for example. None: all that model, tokenizer and `at_most` allow.
+        at_most: more than so many are read only if they were asked for.
 
     Raises:
         ValueError: the model cannot read as many.
     """
     if max_length is None:
-        return min(limit for limit in (readable_tokens(model), tokenizer.model_max_length) if limit)
+        return min(limit for limit in (readable_tokens(model), tokenizer.model_max_length, at_most) if limit)
     check_max_length(model, max_length)
     return max_length
 

@@ -88,8 +88,7 @@ class StartOptions:
                 sizes = {name: getattr(config, name) for name in SHARED_WITH_BERT}
                 bert = transformers.BertConfig(vocab_size=len(tokenizer), **sizes, **named)
                 model = getattr(transformers, f"BertFor{head}")(bert)
-        length = text_length(model, tokenizer, self.max_length)
-        tokenizer.model_max_length = self.max_length or min(length, task_length)
+        tokenizer.model_max_length = text_length(model, tokenizer, self.max_length, task_length)
         return model, tokenizer
 
 

@@ -12,6 +12,7 @@ from ..data.entities import Entity, EntityText, cut, entities_of, label_names
 from ..data.entity_metrics import entity_scores
 
 IGNORED = -100
+LONGEST_PIECE = 512  # tokens of a piece of text, if nothing else is asked for
 
 
 def token_offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
@@ -29,12 +30,6 @@ def token_offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
 def room_for_text(tokenizer: Any, max_length: int) -> int:
     """Tokens that a text may have beside the special tokens."""
     return max_length - tokenizer.num_special_tokens_to_add()
-
-
-def length_of_pieces(model: Any, tokenizer: Any, max_length: int | None = None) -> int:
-    """Tokens of a piece, special tokens included: as `text_length`, but at most 512 if nothing is asked for."""
-    length = text_length(model, tokenizer, max_length)
-    return length if max_length is not None else min(length, 512)
 
 
 def cut_for(tokenizer: Any, text: EntityText, max_length: int) -> list[tuple[int, EntityText]]:
@@ -98,7 +93,7 @@ class EntityTagger:
         self.scheme = scheme or getattr(model.config, "tagging_scheme", None) or _scheme_of_labels(self.labels)
         if unknown := [label for label in self.labels if label not in label_names(self.types(), self.scheme)]:
             raise ValueError(f"the labels of a tagger must be tags of {self.scheme}, got {', '.join(unknown[:5])}")
-        self.max_length = length_of_pieces(model, tokenizer, max_length)
+        self.max_length = text_length(model, tokenizer, max_length, LONGEST_PIECE)
 
     @classmethod
     def from_pretrained(cls, source: str, device: str | None = None, **kwargs: Any) -> EntityTagger:

@@ -24,7 +24,7 @@ from transformers import (
     set_seed,
 )
 
-from ..checkpoints import loading, refuse_made_up_encoder
+from ..checkpoints import loading, refuse_made_up_encoder, text_length
 from ..configuration_rocbert import CLASSIFIER_HEADS, LAYER_FUSIONS, POSITION_EMBEDDING_TYPES, RoCBertConfig
 from ..data.entities import SCHEMES, EntityText, EntityTexts, label_names
 from ..data.entity_files import read_entities
@@ -36,7 +36,7 @@ from .adversarial import ADVERSARIAL_METHODS, AdversarialMethod, AdversarialTrai
 from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
 from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json, save_history
 from .starting_point import StartOptions
-from .tagger import EntityTagger, length_of_pieces, scores_of_rows, tagged_rows
+from .tagger import LONGEST_PIECE, EntityTagger, scores_of_rows, tagged_rows
 
 # `--preset bilstm`: the network without an encoder that NER papers compare with
 NO_ENCODER = "bilstm"
@@ -305,7 +305,7 @@ def make_tagger(start: StartOptions, options: TaggerOptions, labels: Sequence[st
         tokenizer, model = _from_checkpoint(start.model, ours, named)
     if options.max_relative_position is not None and model.config.position_embedding_type != "functional_relative":
         raise ValueError("max_relative_position needs position_embedding_type functional_relative")
-    tokenizer.model_max_length = length_of_pieces(model, tokenizer, start.max_length)
+    tokenizer.model_max_length = text_length(model, tokenizer, start.max_length, LONGEST_PIECE)
     return model, tokenizer
 
 
