@@ -15,6 +15,8 @@ from rocbert_hf.conversion.warm_start import channel_gradients, warm_start
 from rocbert_hf.resources import vocabulary
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 
+from .added_tokens import add_tokens
+
 TEXTS = ["春天来了，花开得很好看。", "我们明天去北京吧", "这家店的服务真不错！"]
 PAIRS = ["他说什么？", "没人知道。", "好"]
 ERNIE = {"use_task_id": True, "type_vocab_size": 4, "max_position_embeddings": 600, "layer_norm_eps": 1e-5}
@@ -80,12 +82,7 @@ def test_with_the_sources_vocabulary_any_text_gives_its_logits(warm_started):
 def test_added_tokens_of_the_source_stay_tokens(tmp_path, make_bert):
     source = make_bert(head="Model")
     theirs = transformers.AutoTokenizer.from_pretrained(source)
-    theirs.add_tokens(["[e1]", "春天来"])
-    theirs.add_tokens(["<mark>"], special_tokens=True)
-    theirs.save_pretrained(source)
-    model = transformers.AutoModel.from_pretrained(source)
-    model.resize_token_embeddings(len(theirs))
-    model.save_pretrained(source)
+    add_tokens(source, theirs, transformers.AutoModel.from_pretrained(source))
     ours = RoCBertTokenizer.from_pretrained(warm_start(source, tmp_path / "ours", vocabulary="source").output)
     texts = ["他说[e1]春天来了<mark>好", "[CLS]李雷[e1]"]
     assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]

@@ -14,6 +14,8 @@ from rocbert_hf import RoCBertConfig, RoCBertTokenizer
 from rocbert_hf.conversion import convert
 from rocbert_hf.conversion.roc_bert import from_transformers, to_transformers
 
+from .added_tokens import add_tokens
+
 TEXTS = ["科比的精神值得永远学习！", "the bert 在2024年，abc", "你好", ""]
 VOLATILE = {"transformers_version", "auto_map", "_name_or_path", "dtype"}
 
@@ -101,12 +103,8 @@ def test_models_trained_here_load_in_transformers(tmp_path, encoder, switched):
 def test_added_tokens_and_the_side_of_padding_come_along_there_and_back(tmp_path, make_roc_bert, side):
     source = make_roc_bert("RoCBertModel")
     tokenizer = transformers.RoCBertTokenizer.from_pretrained(source, padding_side=side)
-    tokenizer.add_tokens(["[e1]", "春天来"])
-    tokenizer.add_tokens(["<mark>"], special_tokens=True)
-    tokenizer.save_pretrained(source)
     model = transformers.RoCBertModel.from_pretrained(source)
-    model.resize_token_embeddings(len(tokenizer))
-    model.save_pretrained(source)
+    add_tokens(source, tokenizer, model)
     texts = ["他说[e1]春天来了<mark>好", "李雷[e1]"]
     inputs = tokenizer(texts, padding=True, return_tensors="pt")
 
