@@ -203,7 +203,10 @@ def test_one_string_is_not_taken_for_many_texts(trained):
 
 def test_the_card_of_another_model_names_its_task(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForTokenClassification"]}')
-    assert "pipeline_tag: token-classification" in card_of(tmp_path, {"arguments": {}})
+    types = tuple(f"机构类型{number}" for number in range(20))  # longer than a file's name may be
+    card = card_of(tmp_path, {"arguments": {"types": types}})
+    assert "pipeline_tag: token-classification" in card
+    assert str(types) in card
 
 
 def test_encoder_head_and_transitions_have_learning_rates_of_their_own(tmp_path):

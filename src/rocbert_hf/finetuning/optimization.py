@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..configuration_rocbert import RoCBertConfig
 from ..options import option
 from ..pretraining.optimizer import parameter_groups
 from .epochs import EpochDependent, FollowEpoch
@@ -97,6 +99,9 @@ class HeadTrainer(Trainer):
     """transformers' Trainer, with separate learning rates for the encoder and other parts, datasets that need the epoch, and
     an average of the weights.
 
+    Many heads of transformers take the number of labels of a step and make no use of it: a Trainer then multiplies their loss,
+    which is a mean, by the number of processes and of accumulated batches. Here it is a mean with any model.
+
     Args:
         learning_rates: prefix of a parameter's name -> its learning rate; "" for all that is not in the encoder. What no
             prefix fits has `args.learning_rate`; of several that fit, the longest counts.
@@ -105,6 +110,7 @@ class HeadTrainer(Trainer):
 
     Raises:
         ValueError: an average is asked for without `load_best_model_at_end`, or where a process has a part of the weights.
+        FloatingPointError: while training, the loss on the dev rows is no finite number.
     """
 
     def __init__(
@@ -115,6 +121,8 @@ class HeadTrainer(Trainer):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        if self.accelerator.unwrap_model(self.model).config.model_type != RoCBertConfig.model_type:
+            self.model_accepts_loss_kwargs = False
         self.learning_rates = dict(learning_rates or {})
         self.average = None
         if average_decay is not None:
@@ -136,7 +144,14 @@ class HeadTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self._with_average(self.is_in_train):
-            return super().evaluate(*args, **kwargs)
+            metrics = super().evaluate(*args, **kwargs)
+        loss = metrics.get("eval_loss", 0.0)
+        if self.is_in_train and not math.isfinite(loss):  # the scores of such a model are those of one label
+            raise FloatingPointError(
+                f"the training diverged: after epoch {self.state.epoch:.3g} the loss on the dev rows is {loss}; lower "
+                "learning_rate"
+            )
+        return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         with self._with_average(_internal_call):  # of a checkpoint

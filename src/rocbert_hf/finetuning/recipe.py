@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -245,7 +246,8 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return Path(text).name if len(text) < 200 and Path(text).is_file() else text.replace("|", "\\|")
+    # a long list of types is no path that `Path.is_file` would take
+    return Path(text).name if os.path.isfile(text) else text.replace("|", "\\|")
 
 
 def _show(results: Mapping[str, Any]) -> None:
