@@ -12,8 +12,8 @@ from .public_tables import confusables, is_chinese, opencc_characters
 def written_forms(characters: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
     """Character -> (traditional forms, variants) among `characters`, by OpenCC's tables; without either left out.
 
-    Variants are the Japanese, Hong Kong and Taiwan forms and rarer traditional ones; of a traditional character, also
-    the simplified one.
+    A character that is mostly its own traditional form (家, 千, 出; 傢, 韆, 齣 are of a few words) has none. Variants are the
+    Japanese, Hong Kong and Taiwan forms and rarer traditional ones; of a traditional character, also the simplified one.
     """
     simplified_to_traditional = opencc_characters("STCharacters")
     traditional_to_simplified = opencc_characters("TSCharacters")
@@ -26,10 +26,13 @@ def written_forms(characters: Sequence[str]) -> dict[str, tuple[list[str], list[
     known = set(characters)
     found = {}
     for character in characters:
-        traditional = [f for f in simplified_to_traditional.get(character, ()) if f != character and f in known]
+        of_words = simplified_to_traditional.get(character, [character])  # the commonest first
+        traditional = [form for form in of_words if form != character and form in known]
         variants = [form for start in (character, *traditional) for table in regional for form in table.get(start, ())]
         variants += rarer[character] + traditional_to_simplified.get(character, [])
         variants = [form for form in dict.fromkeys(variants) if form in known.difference((character, *traditional))]
+        if of_words[0] == character:
+            traditional = []
         if traditional or variants:
             found[character] = traditional, variants
     return found

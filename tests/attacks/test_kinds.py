@@ -169,6 +169,16 @@ def test_examples_of_the_documentation(name, text, form):
     assert form in {found for _, found in attacked_forms(name, text, seeds=range(400))}
 
 
+def test_nearly_all_traditional_forms_are_those_that_opencc_writes_in_the_text():
+    to_traditional = pytest.importorskip("opencc").OpenCC("s2t").convert
+    right = []
+    for attacked in AdversarialSynthesizer({"attacks": ["traditional"], "q": 1}).attack_batch(demo_sentences()):
+        expected = to_traditional(attacked.source)
+        right += [attacked.text[edit.text_span[0]] == expected[edit.source_span[0]] for edit in attacked.edits]
+    assert len(right) > 2000
+    assert np.mean(right) > 0.95
+
+
 @pytest.mark.parametrize("name", ["zero_width", "separator", "initials"])
 def test_word_attacks_keep_within_the_word(name):
     assert not list(attacked_forms(name, "，。a"))

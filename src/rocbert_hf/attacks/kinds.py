@@ -321,10 +321,12 @@ class Delete(Attack):
 
 
 class Traditional(Attack):
-    """绕过 → 繞過: the traditional form."""
+    """绕过 → 繞過: the commonest traditional form, whatever the word."""
 
     name = "traditional"
-    options = staticmethod(traditional_forms_of)
+
+    def options(self, character: str) -> Sequence[str]:
+        return traditional_forms_of(character)[:1]
 
 
 class Variant(Attack):

@@ -19,7 +19,10 @@ def _forms() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
 
 
 def traditional_forms_of(character: str) -> tuple[str, ...]:
-    """Traditional forms of a simplified character, commonest first: 绕 → 繞, 发 → 發 髮."""
+    """Traditional forms of a simplified character, commonest first: 绕 → 繞, 发 → 發 髮.
+
+    `()` for a character that is mostly its own traditional form, as 家 (傢 stands in a few words alone).
+    """
     return _forms().get(character, ((), ()))[0]
 
 

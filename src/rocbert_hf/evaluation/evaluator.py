@@ -28,7 +28,7 @@ from .sentence_similarity import similarity
 from .summary import CLEAN, perturbed_share, summarise
 
 LONG_TEXTS = ("error", "cut")
-VERSION = 4  # of what a line means, and of how texts are attacked; another one is not mixed in
+VERSION = 5  # of what a line means, and of how texts are attacked; another one is not mixed in
 
 
 class RobustnessEvaluator:
