@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rocbert_hf.attackers import AdvAttacker, AttackerSpec, Example, TextFoolerAttacker
+from rocbert_hf.attackers import AdvAttacker, ArgotAttacker, AttackerSpec, Example, TextFoolerAttacker
 from rocbert_hf.evaluation import RobustnessEvaluator
 from rocbert_hf.evaluation.report import charts
 from rocbert_hf.evaluation.report.content import Groups
@@ -146,6 +146,30 @@ def test_the_first_lines_tell_of_an_attacker_without_candidates(tmp_path):
     assert "(--synonyms)" in found[0].replace("\\", "")
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["attacked"]["d"]["textfooler"]["m"]["without_candidates"] == 4
+
+
+def test_an_attacker_with_a_ratio_alone_stands_with_the_others(tmp_path):
+    nothing, argot = TextFoolerAttacker(synonyms=lambda word: ()), AttackerSpec("argot", ratio=0.3)
+    attackers = {AttackerSpec("adv"): nothing, argot: ArgotAttacker()}
+    opening = "".join(opening_of(tmp_path, {"m": shaky}, attackers, PAIRED))
+    assert "under its worst attacker, argot@0.3" in opening
+    took = (tmp_path / "report.md").read_text(encoding="utf-8").split("### What the attacks took")[1]
+    assert "| argot@0.3 | m |" in took.split("###")[0]
+
+
+def test_the_first_lines_tell_of_a_variant_that_is_worse_or_has_no_candidates(tmp_path):
+    nothing, split = TextFoolerAttacker(synonyms=lambda word: ()), AttackerSpec("adv", attack="split")
+    worse = "".join(
+        opening_of(tmp_path / "a", {"m": shaky}, {AttackerSpec("adv"): nothing, split: ArgotAttacker()}, PAIRED)
+    )
+    assert re.search(
+        r"worst attacker, adv, on 100.0% \(0.0% of the attacks succeed\), and under the variant adv:split on ", worse
+    )
+    better = "".join(
+        opening_of(tmp_path / "b", {"m": shaky}, {AttackerSpec("adv"): ArgotAttacker(), split: nothing}, PAIRED)
+    )
+    assert "variant" not in better
+    assert "Careful: adv:split (4 of 4) found nothing to change" in better
 
 
 def test_missing_typefaces_are_said_once(tmp_path, monkeypatch):

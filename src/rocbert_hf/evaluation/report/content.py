@@ -88,8 +88,11 @@ class Groups:
 
     @property
     def headline(self) -> tuple[str, ...]:
-        """Those that the first lines speak of: the main ones, or all if there are none."""
-        return self.main or (*self.alone.values(), *(name for found in self.by_ratio.values() for _, name in found))
+        """Those that the first lines speak of: the main ones, and ratios of others; all if there is no main one."""
+        with_ratio = [(base, name) for base, found in self.by_ratio.items() for _, name in found]
+        if not self.main:
+            return (*self.alone.values(), *(name for _, name in with_ratio))
+        return (*self.main, *(name for base, name in with_ratio if base not in self.main))
 
 
 def sections_of(report: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Iterable[Section]:
@@ -118,9 +121,9 @@ def _of_task(report: Mapping[str, Any], groups: Groups, task: str) -> Iterable[S
             tables=[_accuracy_table(report, task, groups.main)],
             charts=[(f"accuracy-{name}.png", "accuracy by attacker, with 95% intervals")],
         )
-        yield Section("All scores", 3, tables=[_scores_table(report, task, groups.main)])
-    if groups.main:
-        yield Section("What the attacks took", 3, tables=[_attacks_table(report, task, groups.main)])
+    yield Section("All scores", 3, tables=[_scores_table(report, task, groups.headline)])
+    if groups.headline:
+        yield Section("What the attacks took", 3, tables=[_attacks_table(report, task, groups.headline)])
     if groups.alone:
         yield Section(
             "By attack: ADV with one attack alone",
@@ -138,8 +141,8 @@ def _of_task(report: Mapping[str, Any], groups: Groups, task: str) -> Iterable[S
         )
     if report["attackers"] and len(report["tasks"][task]["labels"]) <= SHOWN_LABELS:
         yield Section("Which labels hold", 3, tables=[_kept_table(report, task)])
-    if groups.main:
-        yield Section("Which edits worked", 3, tables=[_edits_table(report, task, groups.main)])
+    if groups.headline:
+        yield Section("Which edits worked", 3, tables=[_edits_table(report, task, groups.headline)])
     if len(report["models"]) > 1:
         yield Section("Do the models differ?", 3, tables=[_significance_table(report, task)])
 
@@ -164,21 +167,29 @@ def _warnings(report: Mapping[str, Any], groups: Groups) -> Iterable[str]:
                     "no attack can change its answer, and what follows says nothing about its robustness."
                 )
     for task, of_attackers in report["attacked"].items():
-        for attacker in groups.headline:
-            of_models = of_attackers[attacker].values()
-            nothing = sum(numbers["without_candidates"] for numbers in of_models)
-            outcomes = Counter()
-            for numbers in of_models:
-                outcomes.update(numbers["outcomes"])
-            attacked = outcomes["success"] + outcomes["failed"]
-            if attacked and nothing / attacked >= FEW_CANDIDATES:
-                spec = report["attackers"][attacker]
-                synonyms = spec is not None and spec["name"] == "textfooler"
-                yield (
-                    f"Careful: {attacker} found nothing that it could change in {nothing} of {attacked} attacks on {task}, "
-                    "which count as failed"
-                    + ("; give it more synonyms (--synonyms) for an attack at full strength." if synonyms else ".")
-                )
+        variants = []
+        for attacker, of_models in of_attackers.items():
+            nothing = sum(numbers["without_candidates"] for numbers in of_models.values())
+            attacked = sum(
+                numbers["outcomes"][status] for numbers in of_models.values() for status in ("success", "failed")
+            )
+            if not attacked or nothing / attacked < FEW_CANDIDATES:
+                continue
+            if attacker not in groups.headline:
+                variants.append(f"{attacker} ({nothing} of {attacked})")
+                continue
+            spec = report["attackers"][attacker]
+            synonyms = spec is not None and spec["name"] == "textfooler"
+            yield (
+                f"Careful: {attacker} found nothing that it could change in {nothing} of {attacked} attacks on {task}, "
+                "which count as failed"
+                + ("; give it more synonyms (--synonyms) for an attack at full strength." if synonyms else ".")
+            )
+        if variants:
+            yield (
+                f"Careful: {', '.join(variants)} found nothing to change in so many of the attacks on {task}, which count as "
+                "failed."
+            )
 
 
 def _results(report: Mapping[str, Any], groups: Groups) -> Iterable[str]:
@@ -195,8 +206,19 @@ def _results(report: Mapping[str, Any], groups: Groups) -> Iterable[str]:
             rate = attacked["success_rate"]["value"]
             yield (
                 f"{right}; under its worst attacker, {worst}, on {_percent(attacked['accuracy']['value'])}%"
-                + (f" ({_percent(rate)}% of the attacks succeed)." if rate is not None else ".")
+                + (f" ({_percent(rate)}% of the attacks succeed)" if rate is not None else "")
+                + _worse_variant(report["attacked"][task], model, worst, groups)
+                + "."
             )
+
+
+def _worse_variant(of_attackers: Mapping[str, Any], model: str, worst: str, groups: Groups) -> str:
+    """Which attacker that the first lines do not speak of is worse than the worst of those, and how bad."""
+    accuracy = {name: of_models[model]["accuracy"]["value"] for name, of_models in of_attackers.items()}
+    variant = min((name for name in accuracy if name not in groups.headline), key=accuracy.get, default=worst)
+    if accuracy[variant] >= accuracy[worst]:
+        return ""
+    return f", and under the variant {variant} on {_percent(accuracy[variant])}%"
 
 
 def _differences(report: Mapping[str, Any], groups: Groups) -> Iterable[str]:
