@@ -75,10 +75,7 @@ def in_batch_contrastive_loss(
 
 
 def views_contrastive_loss(
-    representations: torch.Tensor,
-    temperature: float = 0.01,
-    positives: torch.Tensor | None = None,
-    first_own: int = 0,
+    representations: torch.Tensor, temperature: float = 0.01
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Loss and accuracy of `in_batch_contrastive_loss` between the attacked view and each other view, averaged: with two
@@ -87,12 +84,10 @@ def views_contrastive_loss(
     Args:
         representations: (batch, views, hidden); the views are the masked sentence, the attacked one and, if there are
             three, the clean one.
-        positives: (at least batch, hidden), the attacked view of more sentences than these; default, of these.
-        temperature, first_own: as in `in_batch_contrastive_loss`.
+        temperature: as in `in_batch_contrastive_loss`.
     """
     masked, attacked, *clean = representations.unbind(1)
-    positives = attacked if positives is None else positives
-    found = [in_batch_contrastive_loss(anchor, positives, temperature, first_own) for anchor in (masked, *clean)]
+    found = [in_batch_contrastive_loss(anchor, attacked, temperature) for anchor in (masked, *clean)]
     losses, accuracies = zip(*found, strict=True)
     return sum(losses) / len(losses), sum(accuracies) / len(accuracies)
 

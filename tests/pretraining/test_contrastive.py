@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining
-from rocbert_hf.losses_rocbert import NEGATIVES, views_contrastive_loss
+from rocbert_hf.losses_rocbert import NEGATIVES, in_batch_contrastive_loss, views_contrastive_loss
 from rocbert_hf.pretraining.contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
 
 SIZES = {"vocab_size": 97, "shape_vocab_size": 61, "pronunciation_vocab_size": 41, "shape_embed_dim": 24}
@@ -140,3 +140,35 @@ def test_anchor_and_negatives_are_equation_5_in_values_and_gradients(anchor, neg
     assert torch.allclose(loss, expected, rtol=1e-9)
     gradients = [torch.autograd.grad(value, representations)[0] for value in (loss, expected)]
     assert torch.allclose(*gradients, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_related_examples_are_no_negatives_but_an_own_positive_stays_one(negatives):
+    generator = torch.Generator().manual_seed(0)
+    anchors, noise = torch.randn(2, 9, 5, generator=generator, dtype=torch.float64)
+    positives = anchors + noise
+    related = torch.eye(9, dtype=torch.bool)  # each example is related to itself; the first two are to each other
+    related[0, 1] = related[1, 0] = True
+    loss, accuracy = in_batch_contrastive_loss(anchors, positives, 0.5, negatives=negatives, related=related)
+    unit_anchors, unit_positives = (torch.nn.functional.normalize(vectors, dim=-1) for vectors in (anchors, positives))
+    expected, nearest = 0.0, 0
+    for i in range(9):
+        own = unit_anchors[i] @ unit_positives[i]
+        others = [j for j in range(9) if j != i and {i, j} != {0, 1}]
+        told_from = [unit_anchors[i] @ unit_positives[j] for j in others] * (negatives != "originals")
+        told_from += [unit_anchors[i] @ unit_anchors[j] for j in others] * (negatives != "attacked")
+        expected -= (own / 0.5 - torch.logsumexp(torch.stack([own, *told_from]) / 0.5, 0)) / 9
+        nearest += int(own > max(told_from))
+    assert torch.allclose(loss, expected, rtol=1e-9)
+    assert float(accuracy) == pytest.approx(nearest / 9)
+    assert 0 < nearest < 9
+
+
+def test_accuracy_is_of_the_anchors_that_look_for_their_positive():
+    def at(*degrees):
+        angles = torch.tensor(degrees).deg2rad()
+        return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    # the first and the last anchor are nearer to others' positives; only the first positive is nearer to another anchor
+    _, accuracy = in_batch_contrastive_loss(at(0.0, 10.0, 20.0), at(12.0, 11.0, 40.0))
+    assert float(accuracy) == pytest.approx(1 / 3)

@@ -55,6 +55,46 @@ def test_any_masked_language_model_can_be_measured(evaluate, kind):
     assert all(1 / len(SENTENCES) <= found[f"retrieval_{pooling}"] <= 1 for pooling in ("cls", "mean"))
 
 
+def test_numbers_are_those_of_one_sentence_at_a_time(evaluate):
+    torch.manual_seed(0)
+    model = RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny", initializer_range=0.2)).eval()
+    found = evaluate(model)
+
+    @torch.no_grad()
+    def read(texts):
+        states = [model.base_model(**evaluate.tokenizer(t, return_tensors="pt")).last_hidden_state[0] for t in texts]
+        pooled = {"cls": [s[0] for s in states], "mean": [s.mean(0) for s in states]}
+        return {
+            name: torch.nn.functional.normalize(torch.stack(rows).double(), dim=-1) for name, rows in pooled.items()
+        }
+
+    assert evaluate.attacked[0] != evaluate.attacked[1]
+    originals, attacked = read(evaluate.sentences), [read(texts) for texts in evaluate.attacked]
+    count = len(evaluate.sentences)
+    for pooling in ("cls", "mean"):
+        right = [
+            int(max(range(count), key=lambda j: float(views[pooling][i] @ originals[pooling][j])) == i)
+            for views in attacked
+            for i in range(count)
+        ]
+        assert found[f"retrieval_{pooling}"] == pytest.approx(sum(right) / len(right))
+        assert 0 < sum(right) < len(right)
+    similarities = [originals["cls"] @ views["cls"].T / 0.01 for views in attacked]
+    losses = [torch.logsumexp(rows, 1) - rows.diagonal() for rows in similarities]
+    assert found["contrastive_loss"] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-3)
+    squared = [(originals["cls"] - views["cls"]).square().sum(-1) for views in attacked]
+    assert found["alignment"] == pytest.approx(float(torch.cat(squared).mean()), rel=1e-3)
+    for name, batches in (("mlm_loss", evaluate.masked), ("mlm_loss_attacked", evaluate.masked_attacked)):
+        lost = []
+        for batch in batches:
+            with torch.no_grad():
+                logits = model(**{key: ids for key, ids in batch.items() if key != "labels"}).logits
+            masked = batch["labels"] != -100
+            lost.append(-logits.log_softmax(-1)[masked].gather(1, batch["labels"][masked][:, None]))
+        assert len({len(part) for part in lost}) > 1  # so that a mean of means is another number
+        assert found[name] == pytest.approx(float(torch.cat(lost).mean()), rel=1e-4)
+
+
 def test_unattacked_sentences_are_always_found(evaluate):
     unattacked = HeldOutEvaluation(evaluate.tokenizer, SENTENCES, attacks_per_sentence=1)
     unattacked.attacked = [unattacked.sentences]

@@ -10,9 +10,11 @@ import time
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
+from rocbert_hf.losses_rocbert import views_contrastive_loss
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
 from rocbert_hf.pretraining.corpus.text_source import TextSource
@@ -224,6 +226,58 @@ def test_the_gradient_cache_encodes_once_if_one_pass_holds_the_step(tokenizer):
         assert len(passes) == 3 + 3 * 2 * 2
     finally:
         hook.remove()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"gradient_cache": True, "anchor": "both"}, {"correct_attacked": True, "max_grad_norm": 0.1}],
+    ids=["cached", "corrected and clipped"],
+)
+def test_a_step_follows_the_gradient_of_its_objective(tokenizer, options):
+    """Mean over all masked tokens of the step, plus the contrastive loss: of each pass, or of all with the cache."""
+    batches, steps = [], []
+
+    class Noting(DataCollatorForRoCBertPretraining):
+        def __call__(self, features):
+            batches.append(super().__call__(features))
+            return batches[-1]
+
+    def note(optimizer, *_):
+        steps.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"]])
+        steps[-1].append(optimizer.param_groups[0]["lr"])
+
+    options = {"max_grad_norm": 1e9, **options}
+    of_two = {"max_steps": 2, "gradient_accumulation_steps": 2, "dropout": 0.0, **options}
+    collator = collator_of(tokenizer, PretrainingArguments(max_steps=1, **options), Noting)
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        _, results = train(tokenizer, collator=collator, **of_two)
+    finally:
+        handle.remove()
+    torch.manual_seed(0)
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = RoCBertForPreTraining(RoCBertConfig(**SMALL, **still, fusion_layer=0)).train()
+    outputs = [model(**batch, return_representations=True) for batch in batches[:2]]
+    objective = 0
+    for name, key in {"mlm_loss": "labels", "correction_loss": "attack_labels"}.items():
+        if key in batches[0]:
+            counts = [(batch[key] != -100).sum() for batch in batches[:2]]
+            assert counts[0] != counts[1]
+            objective += sum(out[name] * n for out, n in zip(outputs, counts, strict=True)) / sum(counts)
+    views = [out.representations for out in outputs]
+    groups = [torch.cat(views)] if "gradient_cache" in options else views
+    objective += sum(views_contrastive_loss(group)[0] for group in groups) / len(groups)
+    objective.backward()
+    expected = [p.grad for group in adamw(model, 1e-3, 0.01).param_groups for p in group["params"]]
+    norm = torch.cat([gradient.flatten() for gradient in expected]).norm()
+    scale = min(1.0, options["max_grad_norm"] / float(norm))
+    assert (scale < 1) == (options["max_grad_norm"] < 1)
+    *found, rate = steps[0]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, scale * other, rtol=1e-3, atol=1e-5 * float(norm) * scale)
+    assert 0 < rate <= 1e-3  # no step is taken for nothing
+    read = sum(int(ids.sum()) for batch in batches[:4] for name, ids in batch.items() if "attention_mask" in name)
+    assert results["tokens_per_second"] * results["seconds"] == pytest.approx(read)
 
 
 def test_a_global_batch_size_sets_the_accumulation(tokenizer):
