@@ -1,5 +1,7 @@
 """What the black-box attackers promise, on a victim whose weak words are known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from rocbert_hf.attackers import (
     TextFoolerAttacker,
     as_victim,
 )
-from rocbert_hf.attackers.candidates import CharacterForms, SplitCharacters
+from rocbert_hf.attackers.candidates import CharacterForms, SplitCharacters, SynonymWords
 from rocbert_hf.attackers.constraints import (
     AttackedShare,
     ContentWords,
@@ -22,9 +24,12 @@ from rocbert_hf.attackers.constraints import (
     NoOpposites,
     SamePartOfSpeech,
     SentenceSimilarity,
+    character_bags,
 )
 from rocbert_hf.attackers.draft import Change, Draft, Words
 from rocbert_hf.attackers.driver import ComposedAttacker
+from rocbert_hf.attackers.search import Untargeted
+from rocbert_hf.characters.word_vectors import WordVectors
 from rocbert_hf.resources import demo_corpus, demo_sentences, vocabulary
 
 HOTEL = "这家店的房间非常漂亮，我很喜欢这里的早餐"
@@ -63,6 +68,40 @@ def test_the_weakest_word_alone_is_changed(name):
     ((start, end), _, _) = outcome.attacked.edits[0]
     assert len(outcome.attacked.edits) == 1
     assert HOTEL.index("漂亮") <= start < end <= HOTEL.index("漂亮") + 2
+
+
+def test_importance_is_what_the_label_loses_and_another_one_gains():
+    goal, before = Untargeted(0), np.array([0.6, 0.3, 0.1])
+    assert goal.importance(before, np.array([0.5, 0.4, 0.1])) == pytest.approx(0.1)  # still the label
+    assert goal.importance(before, np.array([0.2, 0.3, 0.5])) == pytest.approx(0.4 + 0.4)
+
+
+def test_a_change_is_made_only_if_it_improves_on_those_made_before():
+    synonyms = {"漂亮": ("美丽",), "喜欢": ("喜爱",)}
+    attacker = ComposedAttacker("both", SynonymWords(lambda word: synonyms.get(word, ())))
+    victim = BagOfWords(
+        {**WEIGHTS, "美丽": 1.0, "喜爱": 0.5}
+    )  # 喜爱 is worse than 喜欢, and 美丽 helps more than it harms
+    outcome = attacker.attack(victim, Example(HOTEL, 1))
+    assert outcome.status == "failed"
+    assert outcome.attacked.text == HOTEL.replace("漂亮", "美丽")
+
+
+def test_candidates_are_the_best_ones_and_as_many_as_asked_for():
+    source = Words("漂亮")
+    many = SynonymWords(lambda word: (word, "美丽", "亮丽", "好看"), limit=2).changes(source, 0)
+    assert [change.form for change in many] == ["美丽", "亮丽"]
+    vectors = WordVectors.from_keyed_vectors(
+        SimpleNamespace(index_to_key=("漂亮", "美丽", "好看"), vectors=np.array([[1.0, 0.0], [1.0, 0.1], [1.0, 0.8]]))
+    )
+    for threshold, expected in ((0.75, ["美丽", "好看"]), (0.9, ["美丽"])):
+        found = SynonymWords(vectors, threshold=threshold).changes(source, 0)
+        assert [change.form for change in found] == expected
+    whole = CharacterForms({"phonetic": 99}).changes(source, 0)
+    for at in (0, 1):
+        of_character = [change.form for change in whole if change.start == at]
+        few = [change.form for change in CharacterForms({"phonetic": 2}).changes(source, 0) if change.start == at]
+        assert few == of_character[:2]
 
 
 @pytest.mark.parametrize("name", ATTACKERS)
@@ -201,7 +240,34 @@ def test_the_most_similar_of_those_that_flip_is_taken():
     cosines = SentenceSimilarity().similarities(Draft(source), index, changes)
     assert cosines[1] > cosines[0]
     attacker = TextFoolerAttacker(synonyms=lambda word: ("美丽", "亮丽") if word == "漂亮" else ())
-    assert "亮丽" in attacker.attack(BagOfWords(), Example(HOTEL, 1)).attacked.text
+    victim = BagOfWords({**WEIGHTS, "美丽": -1.0})  # both flip it, 美丽 more surely
+    assert "亮丽" in attacker.attack(victim, Example(HOTEL, 1)).attacked.text
+    by_score = ComposedAttacker("no similarity", attacker.transformation)
+    assert "美丽" in by_score.attack(victim, Example(HOTEL, 1)).attacked.text
+
+
+def test_similarity_is_of_the_words_around_the_change():
+    seen, source = [], Words(HOTEL)
+    index = source.words.index("漂亮")
+
+    def encoder(texts):
+        seen.extend(texts)
+        return np.ones((len(texts), 2))
+
+    SentenceSimilarity(encoder, window=5).similarities(Draft(source), index, [Change(*source.span(index), "美丽", "")])
+    around = "".join(source.words[index - 2 : index + 3])
+    assert seen == [around, around.replace("漂亮", "美丽")]
+
+
+def test_bags_hold_characters_and_pairs_of_neighbours():
+    first, second = character_bags(["漂亮漂", "亮漂"])
+    assert sorted(first) == [1, 1, 1, 2]  # 漂 twice, 亮, 漂亮, 亮漂
+    assert first @ second == 2 + 1 + 1
+
+
+def test_the_share_of_characters_is_rounded_down_but_for_errors_of_floats():
+    limits = {(share, n): AttackedShare(share).limit("字" * n) for share, n in ((0.29, 100), (0.2, 9), (0.05, 7))}
+    assert limits == {(0.29, 100): 29, (0.2, 9): 1, (0.05, 7): 1}
 
 
 def test_familiar_characters_decide_argot():
@@ -332,7 +398,7 @@ def test_model_classifier_gives_the_models_probabilities():
         ModelClassifier(model, tokenizer)(texts)
 
 
-def tiny_bert(task="SequenceClassification", **tokenizer_options):
+def tiny_bert(task="SequenceClassification", labels=2, **tokenizer_options):
     """A small untrained BERT of transformers with our vocabulary, and its tokenizer."""
     import torch
     import transformers
@@ -342,7 +408,12 @@ def tiny_bert(task="SequenceClassification", **tokenizer_options):
         vocab={token: i for i, token in enumerate(vocabulary())}, **tokenizer_options
     )
     config = transformers.BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=labels,
     )
     return getattr(transformers, f"BertFor{task}")(config).eval(), tokenizer
 
@@ -365,6 +436,17 @@ def test_a_pipeline_is_a_victim_and_a_bare_model_is_none():
     masked_lm, _ = tiny_bert("MaskedLM")
     with pytest.raises(ValueError, match="pipeline for text-classification, got one for fill-mask"):
         as_victim(pipeline("fill-mask", model=masked_lm, tokenizer=tokenizer))
+
+
+def test_one_logit_is_that_of_label_1():
+    import torch
+
+    model, tokenizer = tiny_bert(labels=1)
+    with torch.no_grad():
+        logits = model(**tokenizer([HOTEL], return_tensors="pt")).logits.double()
+    assert logits[0, 0] != 0
+    found = ModelClassifier(model, tokenizer)([HOTEL])
+    np.testing.assert_allclose(found[0], [1 - logits.sigmoid().item(), logits.sigmoid().item()], rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

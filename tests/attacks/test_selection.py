@@ -39,13 +39,15 @@ def assert_distributed(observed, expected):
     assert result.pvalue > 0.001, (observed, [p * total for p in expected])
 
 
-@pytest.mark.parametrize("n_characters", [1, 2, 5, 11, 40, 200])
-def test_count_is_distributed_as_equation_1(n_characters):
+@pytest.mark.parametrize(
+    ("n_characters", "ratio", "noise"), [*((n, 0.15, 1.0) for n in (1, 2, 5, 11, 40, 200)), (30, 0.3, 2.5)]
+)
+def test_count_is_distributed_as_equation_1(n_characters, ratio, noise):
     rng = random.Random(0)
-    counts = Counter(draw_count(n_characters, 0.15, 1.0, rng) for _ in range(DRAWS))
+    counts = Counter(draw_count(n_characters, ratio, noise, rng) for _ in range(DRAWS))
     assert set(counts) <= set(range(1, n_characters + 1))
     if n_characters > 1:
-        expected = count_probabilities(n_characters)
+        expected = count_probabilities(n_characters, ratio, noise)
         assert_distributed([counts[k] for k in range(1, n_characters + 1)], expected)
 
 

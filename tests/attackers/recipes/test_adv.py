@@ -113,6 +113,14 @@ def test_more_draws_hold_the_fewer_ones():
 
         AdvAttacker(ratio=0.3, draws=draws).attack(recording, Example(LONG[0], 0), seed=5)
     assert asked[9][:4] == asked[3]
+    with_another_seed = []
+
+    def recording(texts):
+        with_another_seed.extend(texts)
+        return unmoved(texts)
+
+    AdvAttacker(ratio=0.3, draws=9).attack(recording, Example(LONG[0], 0), seed=6)
+    assert set(asked[9]) & set(with_another_seed) == {LONG[0]}
     assert asked[3][:2] == asked[1] == [LONG[0], synthesizer.attack(LONG[0], seed=5).text]
 
 
