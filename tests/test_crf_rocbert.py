@@ -179,6 +179,23 @@ def test_a_tagger_is_saved_whole_and_does_not_see_padding(tmp_path, head):
     check_tags([labels[i] for i in alone[0].argmax(-1).tolist()], "BMES", [""] * 9)
 
 
+def test_tokens_without_a_label_are_outside_every_entity():
+    labels = ("B-X", "I-X", "O")
+    config = RoCBertConfig.from_preset(
+        "tiny", classifier_head="crf", tagging_scheme="BIO", id2label=dict(enumerate(labels)), fusion="none"
+    )
+    model = RoCBertForTokenClassification(config).eval()
+    with torch.no_grad():
+        for parameter in model.tagger.crf.parameters():
+            parameter.normal_()
+    ids, tags = torch.randint(10, 1000, (3, 6)), torch.randint(3, (3, 6))
+    some = tags.index_fill(1, torch.tensor([0, 5]), -100)
+    written_out = tags.index_fill(1, torch.tensor([0, 5]), labels.index("O"))
+    with torch.no_grad():
+        # the same path; the mean is per token with a label
+        torch.testing.assert_close(model(ids, labels=some).loss * 12, model(ids, labels=written_out).loss * 18)
+
+
 def test_the_loss_is_a_mean_per_label_that_adds_up_over_micro_batches():
     config = RoCBertConfig.from_preset("tiny", classifier_head="crf", num_labels=5, fusion="none")
     model = RoCBertForTokenClassification(config).eval()

@@ -83,6 +83,19 @@ def test_models_of_any_library_end_to_end(tmp_path, folders, reviews):
             assert numbers["accuracy"]["value"] <= report["clean"]["reviews"][model]["accuracy"]["value"]
             successes, failures = numbers["outcomes"]["success"], numbers["outcomes"]["failed"]
             assert numbers["success_rate"]["value"] == pytest.approx(successes / (successes + failures), abs=1e-6)
+            attacked = [r for r in rows if r["status"] != "skipped"]
+            succeeded = [r for r in rows if r["status"] == "success"]
+            for name, of, column in (
+                ("perturbed_share", succeeded, "perturbed"),
+                ("attempted_share", attacked, "perturbed"),
+                ("similarity", succeeded, "similarity"),
+                ("queries", attacked, "queries"),
+            ):
+                mean = pytest.approx(np.mean([r[column] for r in of]), abs=1e-6) if of else None
+                assert numbers[name]["value"] == mean
+            for name, counts in numbers["edits"].items():
+                holding = [r for r in attacked if any(name in edit["attacks"] for edit in r["edits"])]
+                assert counts == {"texts": len(holding), "successes": sum(r in succeeded for r in holding)}
             for label, kept in enumerate(numbers["kept"]):
                 before = [r for r in rows if r["label"] == r["prediction_before"] == label]
                 still = [r for r in before if r["prediction"] == label]
@@ -98,6 +111,13 @@ def test_models_of_any_library_end_to_end(tmp_path, folders, reviews):
         for model in ("ours", "words")
     }
     assert compared["p_value"] == pytest.approx(mcnemar(right["ours"], right["words"]), abs=1e-6)
+    pairs = list(zip(right["ours"], right["words"], strict=True))
+    assert (compared["only_first_right"], compared["only_second_right"]) == (
+        pairs.count((True, False)),
+        pairs.count((False, True)),
+    )
+    difference = np.mean(right["ours"]) - np.mean(right["words"])
+    assert compared["accuracy_difference"]["value"] == pytest.approx(difference, abs=1e-6)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
 
 

@@ -21,10 +21,22 @@ def test_scores_are_those_of_scikit_learn(num_labels, n):
     assert {name: float(score) for name, score in scores.items()} == pytest.approx(expected)
 
 
-def test_intervals_are_those_of_scipy():
+@pytest.mark.parametrize("positive", [0, 1, None])
+def test_of_two_labels_the_named_one_is_scored_or_both(positive):
+    labels, predictions = np.random.default_rng(0).integers(2, size=(2, 40))
+    labels[:8] = 1  # not as many of the one as of the other
+    scores = classification_scores(confusion_matrices(labels, predictions, 2), positive)
+    average = {"average": "macro"} if positive is None else {"average": "binary", "pos_label": positive}
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predictions, **average)
+    assert [float(scores[name]) for name in ("precision", "recall", "f1")] == pytest.approx([precision, recall, f1])
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_intervals_are_those_of_scipy(confidence):
     values = np.random.default_rng(0).random(80) ** 2
-    estimate = Bootstrap(seed=1, resamples=5000).mean(values)
-    expected = bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=0).confidence_interval
+    estimate = Bootstrap(seed=1, resamples=5000, confidence=confidence).mean(values)
+    options = {"n_resamples": 5000, "method": "percentile", "confidence_level": confidence}
+    expected = bootstrap((values,), np.mean, rng=0, **options).confidence_interval
     assert estimate.value == pytest.approx(values.mean())
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=0.005)
 

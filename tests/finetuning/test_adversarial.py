@@ -138,6 +138,23 @@ def by_hand(model, method):
     return total
 
 
+def test_freelb_starts_inside_the_ball_and_leaves_padding_alone():
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    starts = []
+
+    def probe(perturbation, last):
+        assert last
+        starts.append(perturbation(torch.zeros(2, 4, 500)))
+        return starts[0].sum(), starts[0], None
+
+    FreeLB(0.5, 0.1, 1, torch.Generator().manual_seed(0)).loss(probe, None, mask)
+    for start, real in zip(starts[0], mask, strict=True):
+        assert not start[real == 0].any()
+        # uniform in a cube whose corners lie on the ball
+        assert start.abs().max() == pytest.approx(0.5 / (500 * int(real.sum())) ** 0.5, rel=0.01)
+        assert start.norm() == pytest.approx(0.5 / 3**0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 def test_weights_hooks_and_evaluation_are_left_as_they_were(tmp_path, method):
     model = a_model()

@@ -104,11 +104,16 @@ def test_a_hard_target_that_is_answered_rightly_costs_nothing():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "start", "end"),
-    [("linear", 0.0, 1.0), ("log", 0.0, 1 - math.exp(-5)), ("exp", math.exp(-5), 1.0), (None, None, None)],
+    ("schedule", "start", "middle", "end"),
+    [
+        ("linear", 0.0, 0.5, 1.0),
+        ("log", 0.0, 1 - math.exp(-2.5), 1 - math.exp(-5)),
+        ("exp", math.exp(-5), math.exp(-2.5), 1.0),
+        (None, None, None, None),
+    ],
 )
-def test_annealing_at_its_boundaries(schedule, start, end):
-    for progress, alpha in ((0.0, start), (1.0, end)):
+def test_annealing_at_its_boundaries_and_between(schedule, start, middle, end):
+    for progress, alpha in ((0.0, start), (0.5, middle), (1.0, end)):
         expected = 1.0 if alpha is None else alpha * (1 - 1 / 4) + 1 / 4
         assert annealing_threshold(schedule, progress, 4) == pytest.approx(expected, rel=1e-12)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rocbert_hf.attackers import AdvAttacker, Example, ModelClassifier
 from rocbert_hf.cli import main
 from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
 from rocbert_hf.finetuning.classification import RowOptions
@@ -188,7 +189,7 @@ def test_one_label_of_nearly_all_texts_is_a_collapse():
 
 def test_the_command_trains_compares_and_reports(files, capsys):
     out = files / "out"
-    flags = ["--preset", "tiny", "--max-length", "24", "--epochs", "1", "--batch-size", "8", "--attacked-texts", "4"]
+    flags = ["--preset", "tiny", "--max-length", "24", "--epochs", "1", "--batch-size", "8", "--attacked-texts", "99"]
     flags += [part for name in ("train", "dev", "test") for part in (f"--{name}-file", str(files / f"{name}.jsonl"))]
     flags += ["--unlabelled", str(files / "dump.txt"), "--plotted-texts", "8", "--seeds", "0", "1"]
     assert main(["finetune", *flags, "--recipe", "uda+esimcse+pgd", "--output-dir", str(out)]) == 0
@@ -196,6 +197,15 @@ def test_the_command_trains_compares_and_reports(files, capsys):
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["method"] == "uda+esimcse+pgd"
     assert report["gain"]["low"] <= report["gain"]["value"] <= report["gain"]["high"]
+    accuracies = [[seed["accuracy"] for seed in report["models"][name]["by_seed"]] for name in ("with", "without")]
+    gain = sum(accuracies[0]) / 2 - sum(accuracies[1]) / 2
+    assert report["gain"]["value"] == pytest.approx(gain, abs=1e-6)
+    rows = map(json.loads, (files / "test.jsonl").read_text(encoding="utf-8").splitlines())
+    examples = [Example(row["text"], report["labels"].index(row["label"])) for row in rows]
+    outcomes = list(AdvAttacker().attack_batch(ModelClassifier(out / "seed-0"), examples, seed=0))
+    robust, right = report["models"]["with"]["robust"], [outcome.prediction == outcome.label for outcome in outcomes]
+    assert robust["adv"] == pytest.approx(sum(right) / len(right)) != 0
+    assert robust["SA"] == pytest.approx(sum(outcome.status != "skipped" for outcome in outcomes) / len(outcomes))
     for seed in (0, 1):
         saved = json.loads((out / f"seed-{seed}" / "all_results.json").read_text(encoding="utf-8"))
         assert report["models"]["with"]["by_seed"][seed]["accuracy"] == pytest.approx(saved["test"]["accuracy"])

@@ -160,6 +160,26 @@ def test_loss_and_gradients_are_those_of_the_equations(tmp_path, step):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-10, msg=name)
 
 
+def test_mixup_mixes_what_the_head_reads_what_it_is_to_answer_and_the_weights(tmp_path):
+    model, batch = a_model().double().train(), a_batch()
+    trainer = a_trainer(tmp_path, model, SemiSupervisedObjective(UDATarget(0.5, 0.5), mixup=0.7))
+    torch.manual_seed(3)
+    loss = trainer.compute_loss(model, batch)
+    torch.manual_seed(3)
+    order, share = torch.randperm(8), torch.distributions.Beta(0.7, 0.7).sample().item()
+    features = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    right = model(**features).logits.softmax(-1).gather(1, batch["labels"][:, None])
+    with torch.no_grad():
+        answers = model(**batch["unlabelled"]).logits
+        target, weight = (answers / 0.5).softmax(-1), (answers.softmax(-1).amax(-1) > 0.5).double()
+    assert 0 < weight.sum() < 8
+    states = model.bert(**batch["augmented"]).pooler_output
+    states, target, weight = (share * part + (1 - share) * part[order] for part in (states, target, weight))
+    mixed = model.classifier(states).log_softmax(-1)
+    expected = (weight * (target * (target.log() - mixed)).sum(-1)).mean() - right.log().mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
+
+
 def test_nothing_flows_into_the_frozen_copy(tmp_path):
     """The words that it alone reads get no gradient, though its answers are what the loss is about."""
     model = a_model().train()

@@ -2,11 +2,13 @@
 
 import pickle
 import random
+import re
 from collections import Counter
+from itertools import combinations, combinations_with_replacement
 
 import pytest
 
-from rocbert_hf.characters.words import segment
+from rocbert_hf.characters.words import segment, synonyms_of
 from rocbert_hf.finetuning.text_augmentation import (
     AUGMENTATIONS,
     BackTranslation,
@@ -44,22 +46,42 @@ def test_tf_idf_keeps_what_tells_most_and_replaces_by_what_tells_little():
         TfIdfReplacement([])
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.4])
 @pytest.mark.parametrize("operation", ["synonym", "insert", "swap", "delete", "antonym"])
-def test_each_operation_of_eda_does_what_it_is_called(operation):
-    augment = EasyDataAugmentation(0.2, [operation])
+def test_each_operation_of_eda_does_what_it_is_called_to_its_share_of_the_words(operation, rate):
     text = "我的妈妈喜欢这家好吃的饭店"
-    words = Counter(segment(text))
+    words = segment(text)
+    count = max(1, round(rate * len(words)))
+    others = {"synonym": synonyms_of, "antonym": lambda word: antonyms().get(word, ())}.get(operation, synonyms_of)
+    # whatever may become of each word, as one regular expression
+    forms = "".join(f"({'|'.join((word, *others(word)))})" for word in words)
+    most = 0
     for seed in range(30):
-        found = Counter(segment(augment(text, random.Random(seed))))
+        found = EasyDataAugmentation(rate, [operation])(text, random.Random(seed))
         if operation == "swap":
-            assert sorted("".join(found.elements())) == sorted(text)
+            assert Counter(found) == Counter(text)
+            if count == 1:
+                swapped = [list(words) for _ in combinations(words, 2)]
+                for row, (a, b) in zip(swapped, combinations(range(len(words)), 2), strict=True):
+                    row[a], row[b] = row[b], row[a]
+                assert found in map("".join, swapped)
+            most += found != text
         elif operation == "delete":
-            assert sum(map(len, found.elements())) < len(text)
+            assert found in map("".join, combinations(words, len(words) - count))
         elif operation == "insert":
-            assert sum(map(len, found.elements())) > len(text)
+            rest = Counter(found) - Counter(text)
+            put_in = {synonym for word in words for synonym in synonyms_of(word)}
+            assert any(Counter("".join(some)) == rest for some in combinations_with_replacement(put_in, count))
         else:
-            assert found != words
-    assert augment("。", random.Random(0)) == "。"
+            match = re.fullmatch(forms, found)
+            changed = sum(form != word for form, word in zip(match.groups(), words, strict=True))
+            assert 1 <= changed <= count
+            most = max(most, changed)
+    if operation == "swap":
+        assert most > 20  # two words that are alike may change places
+    if operation == "synonym":
+        assert most == min(count, sum(bool(synonyms_of(word)) for word in words))
+    assert EasyDataAugmentation(rate, [operation])("。", random.Random(0)) == "。"
 
 
 def test_antonyms_are_mutual():

@@ -78,10 +78,19 @@ def test_only_the_directions_of_the_vectors_are_projected_out(encoder):
 
 
 def test_pruning_removes_the_least_used_neurons_alone(encoder, tokenizer, unseen):
+    unseen = [text[: 3 + number % 7] for number, text in enumerate(unseen)]  # of different lengths
     purified = fine_prune(encoder, tokenizer, unseen, share=0.25)
-    for before, after in zip(encoder.bert.encoder.layer, purified.bert.encoder.layer, strict=True):
+    used = [0.0] * len(encoder.bert.encoder.layer)
+    for text in unseen:
+        with torch.no_grad():
+            states = encoder.bert(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+            for number, layer in enumerate(encoder.bert.encoder.layer):
+                attended = layer.attention(states[number])[0]
+                used[number] += layer.intermediate(attended).sum((0, 1))
+    for before, after, use in zip(encoder.bert.encoder.layer, purified.bert.encoder.layer, used, strict=True):
         pruned = (after.output.dense.weight == 0).all(0)
         assert pruned.sum() == 24
+        assert use[pruned].max() < use[~pruned].min()
         torch.testing.assert_close(after.output.dense.weight[:, ~pruned], before.output.dense.weight[:, ~pruned])
     assert changed(encoder, fine_prune(encoder, tokenizer, unseen, share=0)) == set()
     with pytest.raises(ValueError, match=r"share must be at least 0 and below 1, got 1"):
