@@ -6,22 +6,24 @@ import sys
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModel,
     AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
     BertForTokenClassification,
+    PreTrainedTokenizerFast,
     pipeline,
 )
 
 from rocbert_hf.configuration_rocbert import RoCBertConfig
-from rocbert_hf.data.entities import EntityText, entities_of, label_names
+from rocbert_hf.data.entities import Entity, EntityText, entities_of, label_names
 from rocbert_hf.data.entity_files import read_entities
 from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
 from rocbert_hf.finetuning.recipe import card_of
 from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
-from rocbert_hf.finetuning.tagger import EntityTagger, tagged_rows
+from rocbert_hf.finetuning.tagger import EntityTagger, cut_for, tagged_rows
 from rocbert_hf.finetuning.tagging import (
     EntityRowOptions,
     TaggerOptions,
@@ -153,6 +155,24 @@ def test_no_piece_is_longer_than_the_model_reads():
     )
     tagger = EntityTagger(BertForTokenClassification(config), tokenizer)
     assert len(tagger(["李雷在北京大学读书" * 20])) == 1
+
+
+def test_a_piece_that_has_more_tokens_alone_is_cut_further():
+    # as XLM-RoBERTa's: each text begins with a mark, which here is a token of its own
+    pieces = [("<s>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -2.0), *((char, -3.0) for char in "李雷在北京。")]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=2))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    ends = [("<s>", 0), ("</s>", 1)]
+    backend.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=ends)
+    tokenizer, labels = PreTrainedTokenizerFast(tokenizer_object=backend), label_names(["X"], "BIO")
+    for sentence in ("李雷在北京", "李雷在北京。"):
+        text = EntityText(sentence * 9, (Entity(30, 32, "X"),))
+        rows = tagged_rows([text], tokenizer, labels, "BIO", 12)
+        assert max(len(row["input_ids"]) for row in rows) <= 12
+        assert [label for row in rows for label in row["labels"]].count(labels.index("B-X")) == 1
+        found = cut_for(tokenizer, text, 12)
+        assert "".join(piece.text for _, piece in found) == text.text
+        assert all(text.text[start : start + len(piece.text)] == piece.text for start, piece in found)
 
 
 def test_a_tagger_is_loaded_to_the_device_that_the_other_models_get(trained, monkeypatch):

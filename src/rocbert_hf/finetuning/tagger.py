@@ -34,7 +34,21 @@ def room_for_text(tokenizer: Any, max_length: int) -> int:
 
 def cut_for(tokenizer: Any, text: EntityText, max_length: int) -> list[tuple[int, EntityText]]:
     """`cut` by this tokenizer's tokens; `max_length` counts special tokens too."""
-    return cut(text, room_for_text(tokenizer, max_length), token_offsets(tokenizer, text.text))
+    room = room_for_text(tokenizer, max_length)
+    return _pieces_within(tokenizer, text, room, room)
+
+
+def _pieces_within(tokenizer: Any, text: EntityText, limit: int, room: int) -> list[tuple[int, EntityText]]:
+    """Pieces of `limit` tokens of the text, smaller ones where a piece alone would have more than `room`.
+
+    It may: SentencePiece puts a mark before each text, and a word that is cut may be other pieces than it was.
+    """
+    pieces = []
+    for start, piece in cut(text, limit, token_offsets(tokenizer, text.text)):
+        excess = 0 if piece is text else len(token_offsets(tokenizer, piece.text)) - room
+        smaller = _pieces_within(tokenizer, piece, limit - excess, room) if excess > 0 else [(0, piece)]
+        pieces += [(start + at, part) for at, part in smaller]
+    return pieces
 
 
 def tagged_rows(
