@@ -117,6 +117,9 @@ def test_labels_become_the_models_numbers():
     numbers = LabelledTexts("x", ("甲", "乙"), ("1", "0"))
     assert numbers.label_ids(("负面", "正面")) == [1, 0]
     assert numbers.label_ids(("1", "0")) == [0, 1]
+    for names, or_numbers in ((("负面", "正面"), False), (("5", "6"), True)):
+        with pytest.raises(ValueError, match=r"labels of x must be among the 2 .* got 0, 1"):
+            numbers.label_ids(names, or_numbers)
     with pytest.raises(ValueError, match=r"labels of x must be among the 2 .*\(负面, 正面\), got 中性"):
         LabelledTexts("x", ("甲", "乙"), ("正面", "中性")).label_ids(("负面", "正面"))
 
@@ -133,6 +136,12 @@ def test_samples_are_drawn_by_seed_and_stay_in_order():
     train, dev = rows.split(0.1)
     assert (len(train), len(dev)) == (90, 10)
     assert set(train.texts).isdisjoint(dev.texts)
+    assert [len(part) for part in rows.rows(range(2)).split(0.9)] == [1, 1]
+
+
+def test_labels_have_one_order_whatever_they_are():
+    assert LabelledTexts("x", ("甲",) * 4, ("1", "01", "10", "-2")).label_names() == ("-2", "01", "1", "10")
+    assert LabelledTexts("x", ("甲",) * 3, ("--1", "0", "1")).label_names() == ("--1", "0", "1")
 
 
 def test_tasks_find_their_files_and_take_as_many_rows_as_they_should(tmp_path):

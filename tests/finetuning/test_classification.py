@@ -194,6 +194,7 @@ def test_class_weights_make_every_label_weigh_the_same():
             "seeds must not be negative, got [0, -1]",
         ),
         (["--preset", "tiny", "--train-file", "x.tsv", "--dev-share", "1"], "dev_share"),
+        (["--preset", "tiny", "--train-file", "x.tsv", "--split", "inf:1:1"], "must be three numbers above 0"),
         (["--preset", "tiny", "--train-file", "x.tsv", "--warmup-ratio", "1"], "warmup_ratio must be at least 0 and"),
         (["--task-type", "regression", "--preset", "tiny"], "task_type must be one of classification"),
         (
@@ -224,6 +225,10 @@ def test_bad_rows_end_it_before_training(tmp_path, files):
     unseen = ClassificationRecipe(start, RowOptions(train_file=files[1], test_file=other))
     with pytest.raises(ValueError, match=r"labels of other must be among the 2 .*, got 中性"):
         finetune(unseen, run)
+    (tmp_path / "numbers.jsonl").write_text('{"text": "好", "label": 1}\n', encoding="utf-8")
+    numbers = RowOptions(train_file=files[1], test_file=str(tmp_path / "numbers.jsonl"))
+    with pytest.raises(ValueError, match=r"labels of numbers must be among the 2 .*正面, 负面\), got 1"):
+        finetune(ClassificationRecipe(start, numbers), run)
     alone = ClassificationRecipe(start, RowOptions(train_file=other))
     with pytest.raises(ValueError, match="must be at least two, got 中性 alone"):
         finetune(alone, run)

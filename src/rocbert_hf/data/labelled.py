@@ -67,8 +67,7 @@ class LabelledTexts:
         if self.names is not None:
             return self.names
         names = set(self.labels)
-        numbers = all(name.lstrip("-").isdecimal() for name in names)
-        return tuple(sorted(names, key=int) if numbers else sorted(names))
+        return tuple(sorted(names, key=lambda name: (int(name), name)) if _are_numbers(names) else sorted(names))
 
     def rows(self, numbers: Iterable[int]) -> LabelledTexts:
         """These rows alone, in this order; the names of labels that none of them has are kept."""
@@ -94,23 +93,27 @@ class LabelledTexts:
         return self.rows(sorted(random.Random(seed).sample(range(len(self)), limit)))
 
     def split(self, share: float, seed: int = 0) -> tuple[LabelledTexts, LabelledTexts]:
-        """Two parts drawn at random: the larger one, and a `share` of the rows (at least one)."""
-        held_out = set(random.Random(seed).sample(range(len(self)), max(1, round(share * len(self)))))
+        """Two parts drawn at random: the rest, and a `share` of the rows. Of two rows or more, each part gets one at least."""
+        size = max(1, min(round(share * len(self)), len(self) - 1))
+        held_out = set(random.Random(seed).sample(range(len(self)), size))
         return (
             self.rows(i for i in range(len(self)) if i not in held_out),
             self.rows(sorted(held_out)),
         )
 
-    def label_ids(self, names: Sequence[str]) -> list[int]:
+    def label_ids(self, names: Sequence[str], or_numbers: bool = True) -> list[int]:
         """The number of each row's label in `names`, which are a classifier's.
 
-        If no label is among the names, but all are numbers from 0 to below len(names), they are taken as numbers.
+        Args:
+            names: by number.
+            or_numbers: if no label is among the names, and these are no numbers themselves, labels may be numbers from 0 to
+                below len(names).
 
         Raises:
             ValueError: a label is unknown.
         """
         ids = {name: number for number, name in enumerate(names)}
-        if not ids.keys() & set(self.labels):
+        if or_numbers and not ids.keys() & set(self.labels) and not _are_numbers(names):
             ids = {str(number): number for number in range(len(names))}
         unseen = sorted(set(self.labels) - ids.keys())
         if unseen:
@@ -229,6 +232,10 @@ def _checked_rows(
         if not isinstance(label, (str, int)) or (isinstance(label, str) and not label.strip()):
             raise ValueError(f"{where}: {columns.label} must be a string or an integer, got {label!r}")
         yield text, pair, str(int(label) if isinstance(label, bool) else label).strip(), attacked
+
+
+def _are_numbers(names: Iterable[str]) -> bool:
+    return all(name.removeprefix("-").isdecimal() for name in names)
 
 
 def listed(names: Sequence[str], shown: int = 10) -> str:

@@ -36,7 +36,7 @@ def _shares(text: Any) -> tuple[float, float, float]:
         parts = [float(part) for part in str(text).split(":")]
     except ValueError:
         parts = []
-    if len(parts) != 3 or not all(part > 0 for part in parts):
+    if len(parts) != 3 or not all(0 < part < float("inf") for part in parts):
         raise ValueError(f"must be three numbers above 0 for train, dev and test, such as 8:1:1, got {text!r}")
     return tuple(part / sum(parts) for part in parts)
 
@@ -311,7 +311,9 @@ def read_classification_rows(options: RowOptions) -> ClassificationRows:
             raise ValueError(f"{train.name} must have at least two rows, one of them to stop by, got {len(train)}")
         train, dev = train.split(options.dev_share)
     dev = dev.sample(options.dev_limit)
-    parts = (None if rows is None else in_numbers(rows, labels) for rows in (train, dev, test))
+    # of a file without order of its own the numbers are alphabetical, which nobody means who writes numbers in another file
+    or_numbers = options.task is not None or train.numbered
+    parts = (None if rows is None else in_numbers(rows, labels, or_numbers) for rows in (train, dev, test))
     return ClassificationRows(labels, *parts, train.name)
 
 
@@ -347,10 +349,10 @@ def positive_number(options: RowOptions, labels: Sequence[str]) -> int | None:
     return labels.index(name)
 
 
-def in_numbers(rows: LabelledTexts, labels: Sequence[str]) -> list[Example]:
-    """The rows with their labels as numbers of `labels`."""
+def in_numbers(rows: LabelledTexts, labels: Sequence[str], or_numbers: bool = True) -> list[Example]:
+    """The rows with their labels as numbers of `labels`; see `LabelledTexts.label_ids`."""
     pairs = rows.pairs or [None] * len(rows)
-    return [Example(*row) for row in zip(rows.texts, rows.label_ids(labels), pairs, strict=True)]
+    return [Example(*row) for row in zip(rows.texts, rows.label_ids(labels, or_numbers), pairs, strict=True)]
 
 
 def checksum(rows: ClassificationRows) -> str:
