@@ -19,6 +19,17 @@ def test_accuracy_by_level_counts_paths_that_are_right_down_to_there():
     assert pairs == {("food/hot/noodles", "food/hot/rice"): 1}
 
 
+def test_paths_that_begin_with_a_slash_have_the_levels_of_those_that_do_not():
+    labels = ("a/x", "a/y", "b/x")
+    plain, rooted = LabelHierarchy.of(labels), LabelHierarchy.of([f"/{label}" for label in labels])
+    assert rooted.depth == 2
+    assert rooted.ancestors(1) == ("/a", "/a", "/b")
+    answers = ([0, 1, 2, 0], [1, 1, 0, 0])
+    assert rooted.accuracy_by_level(*answers) == plain.accuracy_by_level(*answers)
+    assert rooted.sibling_errors(*answers)[:2] == plain.sibling_errors(*answers)[:2] == (2, 1)
+    assert LabelHierarchy(("a", "/a")).accuracy_by_level([0, 0], [0, 1]) == {"accuracy_level_1": 0.5}
+
+
 def test_labels_that_are_no_paths_have_no_hierarchy():
     assert LabelHierarchy.of(("good", "bad")) is None
 

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rocbert_hf.attackers import AdvAttacker, Example, ModelClassifier
@@ -14,10 +15,12 @@ from rocbert_hf.finetuning import FinetuningOptions, StartOptions, finetune
 from rocbert_hf.finetuning.classification import RowOptions
 from rocbert_hf.finetuning.optimization import OptimizationOptions
 from rocbert_hf.finetuning.semi_supervised import (
+    ASKED,
     MethodSpec,
     SemiSupervisedRecipe,
     UnlabelledOptions,
     collapse_limit,
+    largest_class,
     read_unlabelled,
 )
 from rocbert_hf.resources import demo_corpus
@@ -185,6 +188,19 @@ def test_one_label_of_nearly_all_texts_is_a_collapse():
     assert collapse_limit([0, 1]) == 0.75
     assert collapse_limit([0, 0, 0, 1]) == 0.875
     assert collapse_limit(list(range(100))) == 0.505
+
+
+def test_a_file_that_is_sorted_by_label_is_no_collapse(monkeypatch):
+    asked = []
+
+    def right(model, tokenizer):
+        return lambda texts: asked.append(texts) or np.array([[text[0] == "a", text[0] == "b"] for text in texts])
+
+    monkeypatch.setattr("rocbert_hf.finetuning.semi_supervised.ModelClassifier", right)
+    texts = [f"{label}{number}" for label in "ab" for number in range(ASKED)]
+    assert largest_class(None, None, texts) == pytest.approx(0.5, abs=0.05)
+    assert len(asked[0]) == ASKED
+    assert largest_class(None, None, texts[:ASKED]) == 1
 
 
 def test_the_command_trains_compares_and_reports(files, capsys):

@@ -16,7 +16,7 @@ SEPARATOR = "/"
 class LabelHierarchy:
     """What lies above each label.
 
-    A label that is shorter than others counts as itself at the levels that it lacks.
+    A label that is shorter than others counts as itself at the levels that it lacks. A "/" before the first name makes no level.
 
     Args:
         labels: paths, by their numbers.
@@ -31,11 +31,11 @@ class LabelHierarchy:
 
     @property
     def depth(self) -> int:
-        return max(len(label.split(SEPARATOR)) for label in self.labels)
+        return max(len(_names(label)) for label in self.labels)
 
     def ancestors(self, level: int) -> tuple[str, ...]:
         """Of each label, its path down to a level, from 1 on."""
-        return tuple(SEPARATOR.join(label.split(SEPARATOR)[:level]) for label in self.labels)
+        return tuple(SEPARATOR.join(_names(label)[:level]) for label in self.labels)
 
     def ancestor_numbers(self, level: int) -> np.ndarray:
         """(labels,), the number of each label's ancestor at a level; numbers in alphabetical order."""
@@ -52,10 +52,17 @@ class LabelHierarchy:
 
     def sibling_errors(self, labels: Sequence[int], predictions: Sequence[int]) -> tuple[int, int, Counter]:
         """(errors, those of them that stay below one parent, (right label, predicted label) of these and how often)."""
-        parents = [SEPARATOR.join(label.split(SEPARATOR)[:-1]) for label in self.labels]
+        parents = [SEPARATOR.join(_names(label)[:-1]) for label in self.labels]
         wrong = [(int(right), int(said)) for right, said in zip(labels, predictions, strict=True) if right != said]
         siblings = [pair for pair in wrong if parents[pair[0]] and parents[pair[0]] == parents[pair[1]]]
         return len(wrong), len(siblings), Counter((self.labels[right], self.labels[said]) for right, said in siblings)
+
+
+def _names(label: str) -> list[str]:
+    """The names of a path; what is before the first one stays with it."""
+    path = label.lstrip(SEPARATOR)
+    first, *others = path.split(SEPARATOR)
+    return [label.removesuffix(path) + first, *others]
 
 
 class HierarchicalLoss:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -297,7 +298,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
         training = trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS) if resume else None)
         save_history(trainer, folder)
         tokenizer, arguments, rows = trainer.processing_class, trainer.args, self.rows
-        share = largest_class(trainer.model, tokenizer, self.unlabelled[:ASKED])
+        share = largest_class(trainer.model, tokenizer, self.unlabelled)
         limit = collapse_limit([example.label for example in rows.train])
         if share > limit:
             print(f"collapsed: the model gives {share:.0%} of the unlabelled texts one label (limit: {limit:.0%})")
@@ -428,9 +429,13 @@ def used_share(log: Sequence[Mapping[str, float]]) -> float:
 
 
 def largest_class(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
-    """The share of the texts in the label that the model says most often: 1 if it says the same of all."""
-    predicted = ModelClassifier(model, tokenizer)(texts).argmax(-1)
-    return max(Counter(predicted.tolist()).values()) / len(texts)
+    """The share of the texts in the label that the model says most often: 1 if it says the same of all.
+
+    Of many texts it is asked about some that are drawn at random, as files are often sorted by what they are about.
+    """
+    asked = random.Random(0).sample(texts, min(ASKED, len(texts)))
+    predicted = ModelClassifier(model, tokenizer)(asked).argmax(-1)
+    return max(Counter(predicted.tolist()).values()) / len(asked)
 
 
 def collapse_limit(labels: Sequence[int]) -> float:
