@@ -196,6 +196,23 @@ def test_tokens_without_a_label_are_outside_every_entity():
         torch.testing.assert_close(model(ids, labels=some).loss * 12, model(ids, labels=written_out).loss * 18)
 
 
+@pytest.mark.parametrize("head", ["crf", "bilstm_crf"])
+def test_a_compiled_tagger_decodes_too(head):
+    labels = label_names(["PER", "LOC"], "BMES")
+    config = RoCBertConfig.from_preset(
+        "tiny", classifier_head=head, tagging_scheme="BMES", id2label=dict(enumerate(labels)), fusion="none"
+    )
+    torch.manual_seed(0)
+    model = RoCBertForTokenClassification(config).eval()
+    nn.init.normal_(model.tagger.classifier.weight)
+    ids, mask = torch.randint(10, 1000, (2, 9)), torch.tensor([[1] * 9, [1] * 4 + [0] * 5])
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        expected = model(ids, attention_mask=mask).logits
+        torch.testing.assert_close(compiled(ids, attention_mask=mask).logits, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_loss_is_a_mean_per_label_that_adds_up_over_micro_batches():
     config = RoCBertConfig.from_preset("tiny", classifier_head="crf", num_labels=5, fusion="none")
     model = RoCBertForTokenClassification(config).eval()

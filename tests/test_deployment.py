@@ -73,6 +73,21 @@ def test_every_head_is_exported(tmp_path, head):
     assert export_onnx(tiny_head(head), tmp_path / "model.onnx") < 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["crf", "bilstm_crf"])
+def test_the_decoder_makes_a_taggers_best_paths_of_what_its_exported_graph_gives(tmp_path, head):
+    model = tiny_head(RoCBertForTokenClassification, classifier_head=head, num_labels=5).eval()
+    torch.nn.init.normal_(model.tagger.crf.transitions, std=5)
+    export_onnx(model, tmp_path / "tagger.onnx")
+    inputs = RoCBertTokenizer()(["李雷在北京大学读书", "好"], padding=True, return_tensors="pt")
+    (emissions,) = outputs_of_session(tmp_path / "tagger.onnx", inputs)
+    paths = model.tagger.crf.decode(torch.from_numpy(emissions), inputs["attention_mask"])
+    mask = inputs["attention_mask"].bool()
+    best = model(**inputs).logits.argmax(-1)
+    assert paths[mask].tolist() == best[mask].tolist()
+    assert paths[mask].tolist() != emissions.argmax(-1)[mask.numpy()].tolist()
+
+
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path):
     model = tiny_head(RoCBertModel)
     with pytest.raises(ValueError, match=r"`path` must end in .onnx.*model\.bin"):

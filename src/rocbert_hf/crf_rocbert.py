@@ -290,6 +290,7 @@ class RoCBertCRF(nn.Module):
         """
         return torch.from_numpy(viterbi(*self._as_numpy(emissions, mask))).to(emissions.device)
 
+    @torch.compiler.disable  # NumPy computes it: a compiled graph ends before it
     def max_marginals(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`max_marginals` of these emissions under the scheme: (batch, sequence, tags), without gradients."""
         return torch.from_numpy(max_marginals(*self._as_numpy(emissions, mask))).to(emissions.device)
@@ -321,7 +322,8 @@ class RoCBertBiLSTM(nn.Module):
         """(batch, sequence, input), and a mask without gaps from the first token on -> (batch, sequence, 2 hidden)."""
         places = torch.arange(states.shape[1], device=states.device)
         # position t of a sentence of n tokens is n - 1 - t; padding changes places among itself
-        turned = (mask.sum(1, keepdim=True) - 1 - places) % states.shape[1]
+        turned = mask.sum(1, keepdim=True) - 1 - places
+        turned = torch.where(turned < 0, turned + states.shape[1], turned)
         backwards, _ = self.backwards(_at(states, turned))
         forwards, _ = self.forwards(states)
         return torch.cat([forwards, _at(backwards, turned)], dim=-1)
@@ -332,7 +334,10 @@ class RoCBertTaggingHead(nn.Module):
     Scores of every token's tags: `classifier_head` of the configuration is "linear", "crf" or "bilstm_crf".
 
     In evaluation the logits of a head with a CRF are its max-marginals, so that the tag with the highest logit at each
-    token makes the best path; in training, and in a graph that is being exported, they are the emissions.
+    token makes the best path; in training, and in a graph that is being exported or traced, they are the emissions.
+
+    Attributes:
+        decodes: whether it is so in evaluation too; `export_onnx` switches it off to compare emissions with emissions.
     """
 
     def __init__(self, config: RoCBertConfig):
@@ -340,6 +345,7 @@ class RoCBertTaggingHead(nn.Module):
         labels = tuple(config.id2label[number] for number in range(config.num_labels))
         size = config.hidden_size
         self.outside = labels.index("O") if "O" in labels else 0
+        self.decodes = True
         self.bilstm = None
         if config.classifier_head == "bilstm_crf":
             self.bilstm = RoCBertBiLSTM(size, config.lstm_hidden_size)
@@ -368,8 +374,10 @@ class RoCBertTaggingHead(nn.Module):
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         if attention_mask is not None:
             mask = attention_mask.bool()
-        # attended tokens first, in their order, whichever side is padded
-        order = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)
+        # attended tokens first, in their order, whichever side is padded (ONNX knows no stable sort)
+        places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+        back = torch.where(mask, mask.cumsum(1), mask.sum(1, keepdim=True) + (~mask).cumsum(1)) - 1
+        order = torch.zeros_like(back).scatter(1, back, places)
         mask = mask.gather(1, order)
         states = _at(states, order)
         emissions = self.classifier(states if self.bilstm is None else self.bilstm(states, mask))
@@ -378,9 +386,8 @@ class RoCBertTaggingHead(nn.Module):
             tags = labels.gather(1, order)
             losses = self.crf(emissions, tags.masked_fill(tags < 0, self.outside), mask)
             loss = losses.sum() / ((labels >= 0).sum().clamp(min=1) if num_items is None else num_items)
-        if not self.training and not torch.compiler.is_compiling():
+        if self.decodes and not self.training and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
             emissions = self.crf.max_marginals(emissions, mask)
-        back = torch.argsort(order, dim=1)
         return _at(emissions, back), loss
 
 

@@ -33,7 +33,8 @@ def export_onnx(
     are dynamic, and runs it in onnxruntime on batches of other sizes to compare it with the model.
 
     The graph takes what the tokenizer returns, as int64, and gives the head's outputs under their names. It looks the
-    fusion's derived tables up, as the model does in evaluation.
+    fusion's derived tables up, as the model does in evaluation. The logits of a tagger with a CRF are the emissions, which
+    `RoCBertCRF.decode` makes tags of.
 
     Args:
         model: any RoCBERT model but a decoder, in float32 or, without `int8`, float16; it is left as it was.
@@ -55,8 +56,11 @@ def export_onnx(
     _check_exportable(model, path, int8)
     refuse_not_finite(model.state_dict(), "the model")
     was_training = model.training
+    tagger = getattr(model, "tagger", None)  # of a head with a CRF
     try:
         model.precompute_tables()
+        if tagger is not None:
+            tagger.decodes = False
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
             draft = Path(folder) / path.name
             _write_graph(model, draft)
@@ -72,6 +76,8 @@ def export_onnx(
                 if (file := draft.with_name(name)).is_file():
                     os.replace(file, path.with_name(name))
     finally:
+        if tagger is not None:
+            tagger.decodes = True
         model.train()  # forgets the tables
         model.train(was_training)
     return difference
