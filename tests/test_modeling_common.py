@@ -269,6 +269,18 @@ def test_freezing_of_glyph_features_survives_resizing(make_model, fusion):
 
 
 @every_head
+def test_a_configuration_can_ask_for_tuples(make_model, make_inputs, head):
+    model = make_model(head, "layer_insert")
+    inputs = for_head(head, make_inputs(model.config))
+    with torch.no_grad():
+        expected = model(**inputs)
+        model.config.return_dict = False
+        got = model(**inputs)
+    assert type(got) is tuple
+    assert_near(type(expected)(*got), type(expected)(*expected.to_tuple()))
+
+
+@every_head
 def test_a_signature_names_the_outputs_that_can_be_asked_for(head):
     parameters = inspect.signature(head.forward).parameters
     further = parameters["kwargs"].annotation.__args__[0].__annotations__  # as transformers' own tests read it

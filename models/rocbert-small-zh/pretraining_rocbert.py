@@ -207,7 +207,7 @@ class RoCBertForPreTraining(RoCBertPreTrainedModel):
             positions, wanted = self._wanted_positions(targets != -100, inputs["attention_mask"])
             if not return_sentence_vectors:
                 kwargs["output_positions"] = positions
-        outputs = self.roc_bert(**inputs, inputs_embeds=inputs_embeds, **kwargs)
+        outputs = self.roc_bert(**inputs, inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
 
         mlm_loss = correction_loss = contrastive_loss = contrastive_accuracy = hidden_states = representations = None
         states, sentence_vectors = outputs.last_hidden_state, None
