@@ -74,13 +74,15 @@ def test_every_source_becomes_a_file_that_the_synonym_attack_uses(tmp_path, name
     [
         ("a.whl", wheel("synonyms/data/words.txt"), "one file whose name ends in"),
         ("a.vector", binary()[:-9], "ends after 2 of 3 words"),
+        ("a.txt", text().rsplit(b"\n", 1)[0], "ends after 2 of 3 words"),
+        ("a.txt", text().replace(b"0.125", b"nan"), "finite numbers, that of '漂亮' does not"),
         ("a.vector", b"3 0\nab ", "vectors of 1 to"),
         ("a.gz", gzip.compress(binary())[:-12], "damaged"),
         ("a.safetensors", b"\x10" + b"\0" * 7 + b"{}", "not a file of vectors"),
         ("a.txt", b"word one two", "line 1"),
         ("a.txt", b"", "found none"),
     ],
-    ids=["no vectors", "cut", "no size", "cut gzip", "not safetensors", "no numbers", "empty"],
+    ids=["no vectors", "cut", "cut text", "nan", "no size", "cut gzip", "not safetensors", "no numbers", "empty"],
 )
 def test_a_bad_source_is_one_clear_error_and_writes_nothing(tmp_path, name, content, named):
     source, output = tmp_path / name, tmp_path / "out.safetensors"

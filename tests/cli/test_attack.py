@@ -162,6 +162,8 @@ def test_bad_files_leave_one_error_and_nothing_half_written(tmp_path, name, cont
         (["--attacks", "no_such_config.json"], "no_such_config.json"),
         (["--input", "in.txt"], "--input"),
         (["--column", "title"], "--column"),
+        (["--scorer", "no_one/nothing"], "the scorer no_one/nothing"),
+        (["--output", "/dev/null", "--html", "/dev/null"], "two files"),
     ],
 )
 def test_bad_options_are_named(arguments, named):
@@ -169,6 +171,7 @@ def test_bad_options_are_named(arguments, named):
     assert result.exit_code in (1, 2)
     assert result.stdout == ""
     assert named in result.stderr
+    assert result.exit_code == 2 or result.stderr.count("\n") == 1
 
 
 def test_unknown_option_is_a_usage_error():

@@ -32,13 +32,19 @@ class WordVectors:
     Args:
         words: the vocabulary, most frequent first.
         vectors: (words, size), any float type.
+
+    Raises:
+        ValueError: there is not one vector for each word, or one holds what is no finite number.
     """
 
     def __init__(self, words: list[str], vectors: np.ndarray):
         if vectors.ndim != 2 or len(words) != len(vectors):
             raise ValueError(f"vectors must be of shape (words, size) = ({len(words)}, size), got {vectors.shape}")
-        self.words = words
         vectors = np.asarray(vectors, dtype=np.float32)
+        wrong = ~np.isfinite(vectors).all(axis=1)
+        if wrong.any():
+            raise ValueError(f"vectors must hold finite numbers, that of {words[int(wrong.argmax())]!r} does not")
+        self.words = words
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         self.vectors = vectors / np.maximum(norms, 1e-12)
         self._rows = {word: row for row, word in reversed(list(enumerate(words)))}
@@ -112,7 +118,10 @@ class WordVectors:
             raise ValueError(f"{file} is damaged: {error}") from error
         if not words:
             raise ValueError(f"file must hold word vectors, found none to keep in {file}")
-        return cls(words, np.stack(vectors))
+        try:
+            return cls(words, np.stack(vectors))
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
 
     def write(self, file: str | PathLike) -> None:
         """Write them as safetensors that `read` reads: half precision, words as UTF-8 with line ends between.
@@ -207,11 +216,11 @@ def _read_safetensors(stream: BinaryIO, file: Path) -> Iterator[tuple[str, np.nd
 
 
 def _read_text(stream: BinaryIO, file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    size = None
+    size, count, read = None, 0, 0
     for number, line in enumerate(stream, start=1):
         fields = line.decode("utf-8", "replace").rstrip().split(" ")
         if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
-            size = int(fields[1])  # the word2vec header: number of words, vector size
+            count, size = map(int, fields)  # the word2vec header
             continue
         size = size or len(fields) - 1
         try:
@@ -222,7 +231,10 @@ def _read_text(stream: BinaryIO, file: Path) -> Iterator[tuple[str, np.ndarray]]
         word = " ".join(fields[:-size])
         if not word or len(vector) != size:
             raise ValueError(f"{file} line {number} must be a word and {size} numbers, got {len(fields)} fields")
+        read += 1
         yield word, vector
+    if read < count:
+        raise ValueError(f"{file} ends after {read} of {count} words")
 
 
 def _read_binary(stream: BinaryIO, file: Path) -> Iterator[tuple[str, np.ndarray]]:

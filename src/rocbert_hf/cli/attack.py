@@ -92,16 +92,25 @@ def _check_outputs(options: AttackOptions, form: str) -> None:
     for name, file in (("output", options.output), ("html", options.html)):
         if file is not None and not file.parent.is_dir():
             raise OSError(f"--{name}: the folder of {file} does not exist")
+    if options.html is not None and options.output is not None and options.html.resolve() == options.output.resolve():
+        raise ValueError(f"--output and --html must be two files, got {options.output} for both")
     if options.output is not None and table_format(options.output) not in (None, form):
         raise ValueError(f"--output must end in {form}, the format that is written, got {options.output}")
 
 
 def _synthesizer(options: AttackOptions) -> AdversarialSynthesizer:
     from ..attacks import AdversarialSynthesizer, read_attacks
+    from ..attacks.config import is_language_model
 
     given = {"ratio": options.ratio, "scorer": options.scorer, "protect": options.protect or None}
     settings = {name: value for name, value in given.items() if value is not None}
-    return AdversarialSynthesizer({**read_attacks(options.attacks), **settings})
+    config = read_attacks({**read_attacks(options.attacks), **settings})
+    if not is_language_model(config["scorer"]):
+        return AdversarialSynthesizer(config)
+    from ..checkpoints import loading
+
+    with loading("the scorer", config["scorer"]):
+        return AdversarialSynthesizer(config)
 
 
 def _attacked(
