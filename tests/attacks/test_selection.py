@@ -225,3 +225,13 @@ def test_a_model_that_reads_both_ways_is_no_scorer(language_model, tmp_path):
     language_model[1].save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="both directions"):
         CausalLMScorer.from_pretrained(str(tmp_path))
+
+
+def test_a_classifier_is_no_scorer(language_model, tmp_path):
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForSequenceClassification(LlamaConfig(vocab_size=30, pad_token_id=0, **sizes)).save_pretrained(tmp_path)
+    language_model[1].save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"trained causal language model, .* lacks lm_head\.weight"):
+        CausalLMScorer.from_pretrained(str(tmp_path))

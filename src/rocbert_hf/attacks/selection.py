@@ -224,16 +224,19 @@ class CausalLMScorer:
         """Load model and tokenizer by the name or path that transformers' Auto classes take.
 
         Raises:
-            OSError, ValueError: as these; a folder whose model reads both ways is refused too (a BERT whose config does
-                not say `is_decoder`): it would see the word that it is to predict.
+            OSError, ValueError: as these; refused are also a model that reads both ways (a BERT whose config does not say
+                `is_decoder`), since it would see the word that it is to predict, and one that lacks weights, in whose
+                place transformers draws random ones (a classifier).
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        model = AutoModelForCausalLM.from_pretrained(name)
+        model, found = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True)
         if getattr(model.config, "is_decoder", None) is False and _reads_both_ways(model):
             raise ValueError(
                 f"scorer must be a causal language model, {name} reads in both directions (is_decoder=False)"
             )
+        if missing := sorted(key for key in found["missing_keys"] if key.endswith("weight")):
+            raise ValueError(f"scorer must be a trained causal language model, {name} lacks {', '.join(missing[:3])}")
         scorer = cls(model, AutoTokenizer.from_pretrained(name), **options)
         scorer.source = str(name)
         return scorer

@@ -8,7 +8,9 @@ Where Chinese or the paper leaves a choice, or we deviate:
   opposite meaning, which other vectors have among a word's neighbours, are left out by `NoOpposites`.
 - Part of speech: the first letter of jieba's tag, or the thesaurus's; one tag in common is enough.
 - Sentence similarity: by default the cosine of bags of characters and pairs, which works offline (`character_bags`).
-  The paper takes the Universal Sentence Encoder. Threshold and window are those of the authors' code.
+  The paper takes the Universal Sentence Encoder. Threshold and window are those of the authors' code, which moves the
+  window inwards near the ends of a text and has nearly no threshold (0.1) for texts of fewer words than the window; here
+  the window ends with the text, and the threshold holds for all texts.
 - The attacked text is compared with the source, not with the draft before the change, so that small steps do not add
   up to a large one.
 - At most `max_share` of the characters are attacked. The paper has no limit.
