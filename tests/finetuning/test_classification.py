@@ -299,6 +299,7 @@ def test_an_interrupted_run_ends_in_the_same_weights(tmp_path, files, monkeypatc
         finetune(recipe_of(files), FinetuningOptions(output_dir=cut))
     results = finetune(recipe_of(files), FinetuningOptions(output_dir=cut, resume=True))
     assert results["test"] == expected["test"]
+    assert results["training"]["loss"] == pytest.approx(expected["training"]["loss"], rel=1e-6)
     first, second = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not (cut / "checkpoints").exists()

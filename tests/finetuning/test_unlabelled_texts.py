@@ -5,7 +5,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from rocbert_hf import RoCBertTokenizer
+from rocbert_hf.data.tokenized import tokenized
 from rocbert_hf.finetuning.esimcse import GradedNegative
+from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
+from rocbert_hf.finetuning.tagger import token_offsets
 from rocbert_hf.finetuning.text_augmentation import EasyDataAugmentation, WordRepetition
 from rocbert_hf.finetuning.unlabelled_texts import SemiSupervisedCollator, SemiSupervisedTexts
 from rocbert_hf.resources import demo_sentences
@@ -75,6 +78,20 @@ def test_tokenized_rows_are_padded_and_left_as_they_are():
     batch = SemiSupervisedCollator(tokenizer)(rows)
     assert batch["input_ids"].shape == (2, 5)
     assert batch["labels"].tolist() == [1, 1]
+
+
+def test_half_of_a_character_is_one_clear_error():
+    ours, other, broken = RoCBertTokenizer(model_max_length=16), character_level_bert_tokenizer(), "好\ud83d"
+    other.model_max_length = 16
+    readers = (
+        lambda tokenizer: tokenized([broken], [0], tokenizer),
+        lambda tokenizer: SemiSupervisedCollator(tokenizer).encoded([broken]),
+        lambda tokenizer: token_offsets(tokenizer, broken),
+    )
+    for read in readers:
+        assert read(ours)
+        with pytest.raises(ValueError, match=r"whole characters for this tokenizer, got half of one in '好\\ud83d'"):
+            read(other)
 
 
 def test_wrong_arguments_are_named():

@@ -23,7 +23,7 @@ from ..data.tokenized import tokenized
 from ..defences import augmented, augmented_against
 from ..files import read_json, write_json
 from ..options import check_choices, option
-from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
+from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint, mean_loss
 from .processes import in_first_process, is_first_process
 from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json, save_history
 from .starting_point import StartOptions
@@ -217,7 +217,7 @@ class ClassificationRecipe(FinetuningRecipe):
             "training": {
                 "examples": len(examples),
                 "epochs": trainer.state.epoch,
-                "loss": training.training_loss,
+                "loss": mean_loss(trainer.state),
                 "seconds": training.metrics["train_runtime"],
             },
             "dev": measured_on(trainer, rows.dev, tokenizer),

@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..configuration_rocbert import RoCBertConfig
@@ -191,6 +192,13 @@ def learning_rate_of(model: nn.Module, learning_rate: float, others: Mapping[str
         return others[max(fitting, key=len)] if fitting else learning_rate
 
     return rate
+
+
+def mean_loss(state: TrainerState) -> float:
+    """Of the steps that a training has logged, those before an interruption too, which a Trainer's own mean leaves out."""
+    rows = [(row["step"], row["loss"]) for row in state.log_history if "loss" in row]
+    steps = [after - before for before, after in pairwise([0, *(step for step, _ in rows)])]
+    return sum(count * loss for count, (_, loss) in zip(steps, rows, strict=True)) / max(sum(steps), 1)
 
 
 def last_checkpoint(folder: Path) -> str | None:

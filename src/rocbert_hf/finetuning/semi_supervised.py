@@ -29,7 +29,7 @@ from .classification import ClassificationRecipe, RowOptions, checksum, measured
 from .consistency import ANNEALINGS, CONSISTENCY_LOSSES, TARGETS, ConsistencyTarget, make_target
 from .esimcse import ESimCSE, GradedNegative, queue_size_for
 from .label_hierarchy import HierarchicalLoss, LabelHierarchy
-from .optimization import OptimizationOptions, last_checkpoint
+from .optimization import OptimizationOptions, last_checkpoint, mean_loss
 from .recipe import CHECKPOINTS, options_as_json, save_history
 from .representation_hooks import encoder_of
 from .semi_supervised_trainer import SemiSupervisedObjective, SemiSupervisedTrainer
@@ -319,7 +319,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
                 "largest_class": share,
                 "collapsed": share > limit,
                 "epochs": trainer.state.epoch,
-                "loss": training.training_loss,
+                "loss": mean_loss(trainer.state),
                 "seconds": training.metrics["train_runtime"],
             },
             "dev": measured_on(trainer, rows.dev, tokenizer, self._scores),

@@ -10,6 +10,7 @@ import torch
 from ..checkpoints import text_length
 from ..data.entities import Entity, EntityText, cut, entities_of, label_names
 from ..data.entity_metrics import entity_scores
+from ..data.tokenized import whole_characters
 
 IGNORED = -100
 LONGEST_PIECE = 512  # tokens of a piece of text, if nothing else is asked for
@@ -19,11 +20,14 @@ def token_offsets(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     """The (start, end) characters of each token of the text, without special tokens.
 
     Raises:
-        ValueError: the tokenizer cannot tell.
+        ValueError: the tokenizer cannot tell, or cannot read half of a character that the text has.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError("the tokenizer must be a fast one, which tells where in the text its tokens are")
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False)
+    with whole_characters([text]):
+        encoded = tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+        )
     return [tuple(span) for span in encoded["offset_mapping"]]
 
 

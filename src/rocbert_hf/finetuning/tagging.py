@@ -33,7 +33,7 @@ from ..modeling_rocbert import RoCBertForTokenClassification
 from ..options import REQUIRED, check_choices, option
 from ..tokenization_rocbert import RoCBertTokenizer
 from .adversarial import ADVERSARIAL_METHODS, AdversarialMethod, AdversarialTrainer, make_adversarial
-from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint
+from .optimization import HeadTrainer, OptimizationOptions, last_checkpoint, mean_loss
 from .recipe import CHECKPOINTS, FinetuningRecipe, options_as_json, save_history
 from .starting_point import StartOptions
 from .tagger import LONGEST_PIECE, EntityTagger, scores_of_rows, tagged_rows
@@ -236,7 +236,7 @@ class TaggingRecipe(FinetuningRecipe):
             },
             "training": {
                 "epochs": trainer.state.epoch,
-                "loss": training.training_loss,
+                "loss": mean_loss(trainer.state),
                 "seconds": training.metrics["train_runtime"],
             },
             "dev": measured_tags(tagger, texts.dev),

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ..data.tokenized import whole_characters
+
 
 @dataclass
 class TextCollator(ABC):
@@ -35,4 +37,7 @@ class TextCollator(ABC):
     def encoded(self, texts: list[str], pairs: list[str] | None = None) -> dict[str, torch.Tensor]:
         """What a model takes for these texts."""
         limit = self.tokenizer.model_max_length
-        return dict(self.tokenizer(texts, pairs, truncation=True, max_length=limit, padding=True, return_tensors="pt"))
+        with whole_characters(texts, pairs or ()):
+            return dict(
+                self.tokenizer(texts, pairs, truncation=True, max_length=limit, padding=True, return_tensors="pt")
+            )
