@@ -1,5 +1,8 @@
 """What the report on unlabelled text says: doubts, collapse, the verdict, and accuracy under perturbation."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from rocbert_hf import RoCBertTokenizer
 from rocbert_hf.attackers import Example
+from rocbert_hf.evaluation import unlabelled_gain
 from rocbert_hf.evaluation.embedding_attacks import right_under_perturbation
 from rocbert_hf.evaluation.gain_report import draw_points, first_lines, gain_sections
 from rocbert_hf.evaluation.report.html import page
@@ -20,7 +24,7 @@ def a_report(**changes) -> dict:
         "scores": {"accuracy": 0.8, "f1": 0.7},
         "unlabelled_used": 0.5,
         "largest_class": 0.4,
-        "collapsed": False,
+        "collapsed": [],
         "doubted": [{"text": "<b>好</b>", "label": "坏", "model": "好", "probability": 0.97}],
         "robust": {"SA": 0.8, "FGM": 0.5, "PGD": 0.4, "adv": 0.6},
     }
@@ -53,10 +57,32 @@ def test_the_verdict_is_that_of_the_interval(gain, verdict):
 
 
 def test_a_collapse_and_unused_texts_are_said_first():
-    lines = list(first_lines(a_report(with_={"collapsed": True, "largest_class": 0.99, "unlabelled_used": 0.0})))
+    collapsed = {"collapsed": [0], "largest_class": 0.99, "unlabelled_used": 0.0}
+    lines = list(first_lines(a_report(with_=collapsed)))
     assert lines[0].startswith("Collapsed: the model gives 99% of the unlabelled texts one label.")
     assert lines[1].startswith("No unlabelled text counted")
     assert not any("Collapsed" in line or "counted" in line for line in first_lines(a_report()))
+    line = next(iter(first_lines(a_report(with_={**collapsed, "collapsed": [7]}, seeds=[5, 6, 7]))))
+    assert line.startswith("Collapsed: the model of seed 7 gives 99%")
+
+
+def test_what_is_of_one_of_several_seeds_says_of_which(tmp_path):
+    notes = [table.note for section in gain_sections(a_report(seeds=[5, 6])) for table in section.tables]
+    assert [note.endswith("Of the models of seed 5.") for note in notes] == [False, True, True]
+    assert not any("seed 0." in table.note for section in gain_sections(a_report()) for table in section.tables)
+
+
+def test_a_collapse_of_any_seed_is_found(tmp_path, monkeypatch):
+    for seed, collapsed in ((3, False), (4, True)):
+        (tmp_path / f"seed-{seed}").mkdir()
+        training = {"unlabelled_used": seed / 10, "largest_class": 0.5 + collapsed / 2, "collapsed": collapsed}
+        (tmp_path / f"seed-{seed}" / "all_results.json").write_text(json.dumps({"training": training}))
+    monkeypatch.setattr(unlabelled_gain, "ModelClassifier", lambda folder: lambda texts: np.eye(2)[[0] * len(texts)])
+    examples = [Example("好", 0), Example("坏", 1)]
+    rows = SimpleNamespace(labels=("a", "b"), train=examples)
+    recipe = SimpleNamespace(rows=rows, positive=None, hierarchy=None)
+    found = unlabelled_gain._measured_folder(recipe, tmp_path, [3, 4], examples, GainOptions(attacked_texts=0))
+    assert (found["collapsed"], found["largest_class"], found["unlabelled_used"]) == ([4], 1.0, pytest.approx(0.35))
 
 
 def test_the_page_shows_other_peoples_text_as_text():

@@ -59,6 +59,7 @@ def write_gain_report(
 def gain_sections(report: Mapping[str, Any]) -> Iterable[Section]:
     models = report["models"]
     yield Section(TITLE, 1, text=list(first_lines(report)))
+    of_seed = f"Of the models of seed {report['seeds'][0]}." if len(report["seeds"]) > 1 else ""
     names = list(models["with"]["scores"])
     rows = [
         [NAMES[name], *(Measured(f"{100 * model['scores'][score]:.1f}") for score in names)]
@@ -73,13 +74,14 @@ def gain_sections(report: Mapping[str, Any]) -> Iterable[Section]:
             [NAMES[name], *(Measured(f"{100 * model['robust'][a]:.1f}") for a in attacks)]
             for name, model in models.items()
         ]
-        yield Section("Standard and robust accuracy", tables=[Table(["", *attacks], rows, ROBUST_NOTE)])
+        yield Section(
+            "Standard and robust accuracy", tables=[Table(["", *attacks], rows, f"{ROBUST_NOTE} {of_seed}".strip())]
+        )
     if "siblings" in models["with"]:
-        yield _siblings(models["with"]["siblings"])
-    yield _doubts(models["with"]["doubted"])
-    yield Section(
-        "Representations", charts=[(POINTS, "t-SNE of the texts' representations, before and after training")]
-    )
+        yield _siblings(models["with"]["siblings"], of_seed)
+    yield _doubts(models["with"]["doubted"], of_seed)
+    caption = f"t-SNE of the texts' representations, before and after training. {of_seed}"
+    yield Section("Representations", charts=[(POINTS, caption.removesuffix(". "))])
 
 
 ROBUST_NOTE = (
@@ -94,8 +96,9 @@ def first_lines(report: Mapping[str, Any]) -> Iterable[str]:
     ours = models["with"]
     if ours["collapsed"]:
         also = ", and so does the one trained on the labelled texts alone" if _also_collapsed(models) else ""
+        which = f" of seed {', '.join(map(str, ours['collapsed']))}" if len(report["seeds"]) > 1 else ""
         yield (
-            f"Collapsed: the model gives {ours['largest_class']:.0%} of the unlabelled texts one label{also}. Do not use "
+            f"Collapsed: the model{which} gives {ours['largest_class']:.0%} of the unlabelled texts one label{also}. Do not use "
             "it; train longer, label more texts, or raise confidence and warm_up."
         )
     if report["learns_from_answers"] and not ours["unlabelled_used"]:
@@ -119,13 +122,13 @@ def _also_collapsed(models: Mapping[str, Any]) -> bool:
     return "without" in models and models["without"]["collapsed"]
 
 
-def _siblings(found: Mapping[str, Any]) -> Section:
+def _siblings(found: Mapping[str, Any], of_seed: str) -> Section:
     rows = [[right, said, str(count)] for right, said, count in found["pairs"]]
-    text = f"Of {found['errors']:,} errors {found['among']:,} are between labels below one parent."
+    text = f"Of {found['errors']:,} errors {found['among']:,} are between labels below one parent. {of_seed}".strip()
     return Section("Confused siblings", text=[text], tables=[Table(["right label", "model", "how often"], rows)])
 
 
-def _doubts(doubted: Sequence[Mapping[str, Any]]) -> Section:
+def _doubts(doubted: Sequence[Mapping[str, Any]], of_seed: str) -> Section:
     if not doubted:
         return Section("Labels that the model doubts", text=["None."])
     rows = [
@@ -133,7 +136,7 @@ def _doubts(doubted: Sequence[Mapping[str, Any]]) -> Section:
         for row in doubted[:SHOWN_DOUBTS]
     ]
     left = len(doubted) - len(rows)
-    note = "Train rows that the model gives another label with confidence, though it was trained on them."
+    note = f"Train rows that the model gives another label with confidence, though it was trained on them. {of_seed}".strip()
     return Section(
         "Labels that the model doubts",
         tables=[

@@ -90,7 +90,8 @@ def finetune_and_compare(
     first = _folder_of(run.output_dir, run.seeds, run.seeds[0])
     log = read_json(first / "trainer_state.json")["log_history"]
     plotted = _sample(examples, options.plotted_texts)
-    points = {"before": _representations(*_start(recipe), plotted)}
+    torch.manual_seed(0)
+    points = {"before": _representations(*recipe.start_model(), plotted)}
     classifier = ModelClassifier(first)
     points["after"] = _representations(classifier.model, classifier.tokenizer, plotted)
     write_json(run.output_dir / "report.json", report)
@@ -108,8 +109,14 @@ def _measured_folder(
 ) -> dict[str, Any]:
     """Scores of each seed's model and their means; what it takes for wrong, and how robust it is, of the first seed."""
     labels, rights, scores, first = [example.label for example in examples], [], [], {}
-    for seed in seeds:
-        place = _folder_of(folder, seeds, seed)
+    places = [_folder_of(folder, seeds, seed) for seed in seeds]
+    trainings = [read_json(place / RESULTS)["training"] for place in places]
+    training = {
+        "unlabelled_used": float(np.mean([each["unlabelled_used"] for each in trainings])),
+        "largest_class": max(each["largest_class"] for each in trainings),
+        "collapsed": [seed for seed, each in zip(seeds, trainings, strict=True) if each["collapsed"]],
+    }
+    for seed, place in zip(seeds, places, strict=True):
         classifier = ModelClassifier(place)
         predictions = classifier([example.text for example in examples]).argmax(-1)
         confusion = confusion_matrices(np.array(labels), predictions, len(recipe.rows.labels))
@@ -119,9 +126,7 @@ def _measured_folder(
         rights.append((predictions == labels).tolist())
         if first:
             continue
-        training = read_json(place / RESULTS)["training"]
         first = {
-            **{name: training[name] for name in ("unlabelled_used", "largest_class", "collapsed")},
             "doubted": doubted_labels(classifier, recipe.rows.train, recipe.rows.labels),
             "robust": _robust(classifier, _sample(examples, options.attacked_texts), options, seed),
         }
@@ -133,7 +138,7 @@ def _measured_folder(
                 "pairs": [[*p, n] for p, n in pairs.most_common(10)],
             }
     means = {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}
-    return {"scores": means, "by_seed": scores, "right": rights, **first}
+    return {"scores": means, "by_seed": scores, "right": rights, **training, **first}
 
 
 def _gain(models: dict[str, Any]) -> dict[str, float]:
@@ -176,11 +181,6 @@ def _robust(classifier: ModelClassifier, examples: list[Example], options: GainO
         outcomes = spec.build().attack_batch(classifier, examples, seed)
         found[str(spec)] = float(np.mean([outcome.status == "failed" for outcome in outcomes]))
     return found
-
-
-def _start(recipe: SemiSupervisedRecipe) -> tuple[Any, Any]:
-    torch.manual_seed(0)
-    return recipe.start.make("SequenceClassification", recipe.rows.labels)
 
 
 def _sample(examples: Sequence[Example], number: int) -> list[Example]:

@@ -226,6 +226,11 @@ class ClassificationRecipe(FinetuningRecipe):
             results["test"] = measured_on(trainer, rows.test, tokenizer)
         return trainer.model, tokenizer, results
 
+    def start_model(self) -> tuple[Any, Any]:
+        """(model, tokenizer) before training; the head is drawn from torch's global generator."""
+        task_length = task_of(self.row_options.task).max_length if self.row_options.task else 128
+        return self.start.make("SequenceClassification", self.rows.labels, task_length)
+
     def _attacked_against(self, examples: list[Example], seed: int, folder: Path, resume: bool) -> list[Example]:
         """The examples, and what the attackers find against a classifier that is trained on them; kept in `folder`."""
         kept = folder / "found.json"
@@ -244,8 +249,7 @@ class ClassificationRecipe(FinetuningRecipe):
         """(trainer, what its training returned), with the checkpoints in `folder`."""
         set_seed(seed)
         rows = self.rows
-        task_length = task_of(self.row_options.task).max_length if self.row_options.task else 128
-        model, tokenizer = self.start.make("SequenceClassification", rows.labels, task_length)
+        model, tokenizer = self.start_model()
         arguments = self.optimization.training_arguments(
             folder, seed, self.start, model.config.hidden_size, self.row_options.metric
         )

@@ -332,8 +332,7 @@ class SemiSupervisedRecipe(ClassificationRecipe):
         """The trainer of one run, with checkpoints in `folder`."""
         set_seed(seed)
         rows, options = self.rows, self.unlabelled_options
-        task_length = task_of(self.row_options.task).max_length if self.row_options.task else 128
-        model, tokenizer = self.start.make("SequenceClassification", rows.labels, task_length)
+        model, tokenizer = self.start_model()
         uses = options.recipe.needs_unlabelled
         texts = SemiSupervisedTexts(
             [example.text for example in rows.train],
