@@ -74,6 +74,12 @@ def test_every_head_is_exported(tmp_path, head):
 
 
 @pytest.mark.slow
+def test_a_model_with_one_kind_of_segment_is_exported(tmp_path):
+    model = tiny_head(RoCBertModel, type_vocab_size=1, fusion="none")
+    assert export_onnx(model, tmp_path / "model.onnx") < 1e-4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["crf", "bilstm_crf"])
 def test_the_decoder_makes_a_taggers_best_paths_of_what_its_exported_graph_gives(tmp_path, head):
     model = tiny_head(RoCBertForTokenClassification, classifier_head=head, num_labels=5).eval()

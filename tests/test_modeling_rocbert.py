@@ -923,6 +923,16 @@ def test_the_last_layer_at_some_positions_equals_the_whole_layer(
     assert torch.allclose(some.pooler_output, whole.pooler_output, atol=1e-5)
 
 
+def test_chosen_positions_heed_a_mask_of_their_own(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes)
+    model = add_noise(RoCBertModel(config)).eval()
+    inputs = make_inputs(config) | {"attention_mask": torch.ones(3, 1, 11, 11, dtype=torch.bool).tril()}
+    positions = torch.tensor([[0, 5], [3, 1], [10, 8]])
+    whole, some = model(**inputs), model(**inputs, output_positions=positions)
+    expected = whole.last_hidden_state[torch.arange(3)[:, None], positions]
+    torch.testing.assert_close(some.last_hidden_state, expected)
+
+
 def test_dropout_keeps_the_share_and_the_scale_of_torchs():
     dropout = RoCBertDropout(0.1).train()
     inputs = torch.rand(1001, 999, dtype=torch.float64) + 0.5

@@ -345,7 +345,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 return self.tables.fuse(hidden_states, ids, self.embeddings, self.fusion)
             return self.fusion(hidden_states, vectors)
 
-        skips = past_key_values is None and self._may_skip_positions(kwargs)
+        skips = past_key_values is None and self._may_skip_positions(padding_mask, kwargs)
         hidden_states, fusion_weights = self.encoder(
             embedded,
             attention_mask,
@@ -395,8 +395,10 @@ class RoCBertModel(RoCBertPreTrainedModel):
             return ids
         return ids.masked_fill(input_ids == self.config.mask_token_id, mask_id)
 
-    def _may_skip_positions(self, options: dict) -> bool:
+    def _may_skip_positions(self, attention_mask: torch.Tensor | None, options: dict) -> bool:
         """Whether the last layer may be computed for some positions alone, with the same result."""
+        if attention_mask is not None and attention_mask.ndim > 2:  # it may let each token see others
+            return False
         names = ("output_hidden_states", "output_attentions")
         recorded = any(options.get(name, getattr(self.config, name)) for name in names)
         fused_last = self.fusion is not None and self.fusion.layer == self.config.num_hidden_layers

@@ -245,6 +245,9 @@ class RoCBertConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`{field}` must be one of {', '.join(map(str, allowed))}; got {getattr(self, field)!r}."
                 )
+        for field, least in (("hidden_size", 1), ("num_attention_heads", 1), ("num_hidden_layers", 0)):
+            if getattr(self, field) < least:
+                raise ValueError(f"`{field}` must be at least {least}; got {getattr(self, field)}.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "

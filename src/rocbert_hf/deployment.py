@@ -130,7 +130,8 @@ def _random_inputs(model: RoCBertPreTrainedModel, batch: int, length: int) -> di
     mask[-1, ..., length // 2 + 1 :] = 0
     ids = [channel * mask for channel in ids]
     device = next(model.parameters()).device
-    inputs = (*ids, mask, (torch.arange(length) > length // 2).long().expand(shape).contiguous())
+    segments = (torch.arange(length) > length // 2).long().clamp(max=config.type_vocab_size - 1)
+    inputs = (*ids, mask, segments.expand(shape).contiguous())
     return {name: tensor.to(device) for name, tensor in zip(INPUTS, inputs, strict=True)}
 
 
