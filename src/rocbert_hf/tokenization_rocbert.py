@@ -82,19 +82,24 @@ def load_channel(argument: str, file: str | os.PathLike, tokens: Collection[str]
     return ids
 
 
-def character_pipeline(do_lower_case: bool, strip_accents: bool):
-    """Normalizer and pre-tokenizer of the character level: BERT's, so that `word_ids()` are BERT's words."""
-    bert = normalizers.BertNormalizer(strip_accents=strip_accents, lowercase=do_lower_case)
-    # the only character whose lower case is two code points; one character must stay one token
-    steps = [normalizers.Replace("İ", "i"), bert] if do_lower_case else [bert]
-    return normalizers.Sequence(steps), pre_tokenizers.BertPreTokenizer()
-
-
 CASED = r"[\p{Cased}&&[^\p{Case_Ignorable}]]"
 FINAL_SIGMA = rf"{CASED}\p{{Case_Ignorable}}*\KΣ(?!\p{{Case_Ignorable}}*{CASED})"
 CHINESE = (
     r"\x{3400}-\x{4dbf}\x{4e00}-\x{9fff}\x{f900}-\x{faff}\x{20000}-\x{2a6df}\x{2a700}-\x{2ceaf}\x{2f800}-\x{2fa1f}"
 )
+
+
+def character_pipeline(do_lower_case: bool, strip_accents: bool):
+    """Normalizer and pre-tokenizer of the character level: BERT's, so that `word_ids()` are BERT's words.
+
+    BERT's normalizer makes Chinese characters words by spaces around them, which an added token such as 微信 would keep, and
+    show when it is decoded; here the pre-tokenizer does it.
+    """
+    bert = normalizers.BertNormalizer(strip_accents=strip_accents, lowercase=do_lower_case, handle_chinese_chars=False)
+    # the only character whose lower case is two code points; one character must stay one token
+    steps = [normalizers.Replace("İ", "i"), bert] if do_lower_case else [bert]
+    words = [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(f"[{CHINESE}]"), "isolated")]
+    return normalizers.Sequence(steps), pre_tokenizers.Sequence(words)
 
 
 @cache

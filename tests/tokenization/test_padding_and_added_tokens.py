@@ -127,6 +127,17 @@ def test_added_tokens_match_as_in_any_tokenizer():
     assert len(tokenizer(["我<sp>的"])["input_ids"][0]) == 8
 
 
+def test_an_added_chinese_word_is_decoded_without_spaces(tmp_path):
+    tokenizer = RoCBertTokenizer()
+    tokenizer.add_tokens(["微信支付", "A股"])
+    tokenizer.save_pretrained(tmp_path)
+    for one in (tokenizer, RoCBertTokenizer.from_pretrained(tmp_path)):
+        encoded = one("用微信支付买A股吗")
+        assert one.tokenize("用微信支付买A股吗") == ["用", "微信支付", "买", "a股", "吗"]
+        assert one.decode(encoded["input_ids"], skip_special_tokens=True) == "用微信支付买a股吗"
+        assert encoded.word_ids() == [None, 0, 1, 2, 3, 4, None]
+
+
 def test_hundreds_of_tokens_can_be_added_one_at_a_time():
     tokenizer = RoCBertTokenizer()
     for index in range(300):
