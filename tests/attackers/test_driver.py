@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,6 +153,11 @@ def test_misclassified_examples_are_skipped(name):
     assert (outcome.status, outcome.queries, outcome.attacked.edits) == ("skipped", 1, ())
 
 
+def test_a_label_may_be_a_bool_or_of_numpy():
+    outcomes = [ArgotAttacker().attack(BagOfWords(), Example(HOTEL, label)) for label in (1, True, np.int64(1))]
+    assert len({(outcome.status, outcome.attacked) for outcome in outcomes}) == 1
+
+
 def test_only_the_text_of_a_pair_is_attacked():
     seen = []
 
@@ -285,6 +291,7 @@ def test_familiar_characters_decide_argot():
         (lambda texts: np.full(len(texts), 0.5), "one row"),
         (lambda texts: np.full((len(texts), 2), 3.0), "between 0 and 1"),
         (lambda texts: "no", "array|one row"),
+        (lambda texts: torch.full((len(texts), 2), 0.5, requires_grad=True), "array .* grad"),
     ],
 )
 def test_a_broken_victim_is_one_clear_error_and_what_was_finished_stays(answer, message):

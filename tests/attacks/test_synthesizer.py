@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -229,6 +230,7 @@ def test_one_of_several_ratios_is_drawn_for_each_text():
     chosen = {len(synthesizer.attack(text, seed).edits) for seed in range(40)}
     alone = [AdversarialSynthesizer({**synthesizer.config, "ratio": ratio}).attack(text).edits for ratio in (0.1, 0.5)]
     assert chosen == {len(edits) for edits in alone}
+    assert synthesizer.attack_batch([text], np.int64(1)) == [synthesizer.attack(text, 1)]
     assert synthesizer.attack_batch([text] * 3, [1, 2, 3]) == [synthesizer.attack(text, seed) for seed in (1, 2, 3)]
 
 

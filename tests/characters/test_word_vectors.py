@@ -47,6 +47,7 @@ SOURCES = {
     "words.vector": binary(),
     "words.bin": binary(),
     "words": text(),
+    "with a mark of byte order.txt": b"\xef\xbb\xbf" + text(),
     "words.txt": text().partition(b"\n")[2],
     "words.vector.gz": gzip.compress(binary()),
     "words.txt.gz": gzip.compress(text()),

@@ -44,6 +44,12 @@ class ThreeLabels:
         return word_counter(queries)
 
 
+class LabelsFromOne(ThreeLabels):
+    """Numbers its two labels 1 and 2."""
+
+    model = SimpleNamespace(config=BertConfig(id2label={1: "a", 2: "b"}))
+
+
 def evaluate(models, tasks, folder, attackers=("adv", "argot"), **options):
     if not isinstance(attackers, dict):
         attackers = list(map(AttackerSpec.parse, attackers))
@@ -489,6 +495,9 @@ def test_similarity_is_by_the_encoder_that_was_given(tmp_path, folders, reviews)
             "all have a text_pair or none .* 0 and 1 differ",
         ),
         ({"tasks": {"x": [Example("好", 1), Example(None, 1)]}}, r"texts must be strings, got \[None\] in example 1"),
+        ({"tasks": {"x": ["好", "坏"]}}, "x must hold Examples, got '好' as number 0"),
+        ({"attackers": ["adv"]}, "attackers must be AttackerSpecs, or attackers by name in a dict, got 'adv'"),
+        ({"models": {"x": LabelsFromOne()}}, "x: a classifier's config must number its labels from 0"),
         ({"models": {"x": ThreeLabels()}}, r"x gives 2 probabilities per text, but its config has 3 labels"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"num_workers": 0}, "num_workers must be at least 1"),

@@ -26,7 +26,7 @@ class Untargeted:
     """
 
     def __init__(self, label: int):
-        self.label = label
+        self.label = int(label)
 
     def is_reached(self, probabilities: np.ndarray) -> bool:
         return int(probabilities.argmax()) != self.label

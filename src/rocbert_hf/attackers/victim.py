@@ -37,7 +37,7 @@ def probabilities_of(classifier: Classifier, queries: Sequence[Query]) -> np.nda
     answer = classifier(list(queries))
     try:
         probabilities = np.asarray(answer, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of a tensor with a gradient
         raise ValueError(f"classifier must return an array (queries, labels) of probabilities: {error}") from error
     if probabilities.ndim != 2 or len(probabilities) != len(queries):
         raise ValueError(

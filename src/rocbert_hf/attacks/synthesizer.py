@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import accumulate, chain, islice, repeat
+from numbers import Integral
 from typing import Any
 
 from ..characters.words import segment
@@ -121,7 +122,7 @@ class AdversarialSynthesizer:
         """
         if not isinstance(texts, str):
             texts = list(texts)
-            if not isinstance(seed, int) and len(seed) != len(texts):
+            if not isinstance(seed, Integral) and len(seed) != len(texts):
                 raise ValueError(f"seed must be one number, or one for each of the {len(texts)} texts, got {len(seed)}")
         attacked = self.attack_stream(texts, seed, num_workers)
         if progress:
@@ -143,7 +144,7 @@ class AdversarialSynthesizer:
                 f"num_workers must be 0 with the scorer {self.scorer.name!r}, which cannot be copied to other processes,"
                 f" got {num_workers}"
             )
-        seeds = repeat(seed) if isinstance(seed, int) else seed
+        seeds = repeat(seed) if isinstance(seed, Integral) else seed
         return self._stream(zip(texts, seeds, strict=False), num_workers, chunk_size)
 
     def _stream(self, rows: Iterator[Row], num_workers: int, chunk_size: int) -> Iterator[AttackedText]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -177,6 +178,8 @@ def _member_with_vectors(names: list[str], file: Path) -> str:
 
 def _rows(stream: BinaryIO, file: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(word, vector) in the order of the file, whatever format its first bytes show."""
+    if stream.peek(3)[:3] == codecs.BOM_UTF8:
+        stream.read(3)
     start = stream.peek(1 << 12)[: 1 << 12]
     if start[8:9] == b"{":
         return _read_safetensors(stream, file)

@@ -94,6 +94,9 @@ class RobustnessEvaluator:
                 raise ValueError(f"{argument} must not be empty")
         self.bootstrap = Bootstrap(seed, resamples)
         if not isinstance(attackers, Mapping):
+            for spec in attackers:
+                if not isinstance(spec, AttackerSpec):
+                    raise ValueError(f"attackers must be AttackerSpecs, or attackers by name in a dict, got {spec!r}")
             attackers = {spec: spec.build() for spec in attackers}
         self.specs = {str(key): key if isinstance(key, AttackerSpec) else None for key in attackers}
         if CLEAN in self.specs:

@@ -35,10 +35,16 @@ class NamedClassifier:
 
 
 def label_names_of(classifier: Classifier) -> tuple[str, ...] | None:
-    """The names of a classifier's labels by number; "0", "1" ... if they have no names, None if it does not say."""
+    """The names of a classifier's labels by number; "0", "1" ... if they have no names, None if it does not say.
+
+    Raises:
+        ValueError: its config does not number them from 0.
+    """
     config = getattr(getattr(classifier, "model", None), "config", None)
     if config is None:
         return None
+    if sorted(config.id2label) != list(range(config.num_labels)):
+        raise ValueError(f"a classifier's config must number its labels from 0, got id2label={config.id2label}")
     names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
     if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
         return tuple(map(str, range(max(len(names), 2))))

@@ -59,9 +59,10 @@ def victim_of(name: str, model: Any, task: str, loaded: dict[str, Classifier]) -
         raise ValueError(f"models: {name} must be a folder, a Hub id or callable, got {type(model).__name__}")
     try:
         model = as_victim(model)
+        labels = label_names_of(model)
     except ValueError as error:
         raise ValueError(f"models: {name}: {error}") from error
-    return NamedClassifier(name, model, label_names_of(model), fingerprint_of(model))
+    return NamedClassifier(name, model, labels, fingerprint_of(model))
 
 
 def prepare(
@@ -104,6 +105,9 @@ def prepare(
 
 def _checked_texts(task: str, examples: Sequence[Example]) -> list[Example]:
     """The examples, all single texts or all pairs."""
+    for number, example in enumerate(examples):
+        if not isinstance(example, Example):
+            raise ValueError(f"tasks: {task} must hold Examples, got {example!r} as number {number}")
     paired = examples[0].text_pair is not None
     for number, example in enumerate(examples):
         texts = [example.text] if example.text_pair is None else [example.text, example.text_pair]

@@ -176,7 +176,9 @@ class EvaluationAttackers:
         separator=",",
     )
     ratio: list[float] = option(
-        [], "also every attacker with each of these shares of the characters, with commas between", separator=","
+        [],
+        "also every one of --attackers with each of these shares of the characters, with commas between",
+        separator=",",
     )
     max_share: float = option(0.2, "share of the characters that may be attacked; one character always may be")
     query_budget: int = option(2000, "queries per text, at most")
