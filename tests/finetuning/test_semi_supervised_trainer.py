@@ -180,6 +180,27 @@ def test_mixup_mixes_what_the_head_reads_what_it_is_to_answer_and_the_weights(tm
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
 
 
+def test_pseudo_labels_are_learnt_from_the_text_itself_and_the_log_says_what_counted(tmp_path):
+    model, batch = a_model().double().train(), a_batch()
+    objective = SemiSupervisedObjective(PseudoLabelTarget(0.5, warm_up=0.8), annealing="linear")
+    trainer = a_trainer(tmp_path, model, objective)
+    trainer.state.max_steps, trainer.state.global_step = 5, 2  # half of the warm-up is over
+    features = {name: batch[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+    right = model(**features).logits.softmax(-1).gather(1, batch["labels"][:, None])[:, 0]
+    taught = (right <= (2 / 5) * (2 / 3) + 1 / 3).double()
+    highest, said = model(**batch["unlabelled"]).logits.softmax(-1).max(-1)
+    counts = (highest >= 0.5).double()
+    assert 0 < taught.sum() < 4
+    assert 0 < counts.sum() < 8
+    expected = -(right.log() * taught).sum() / taught.sum() - (0.5 * counts * highest.log()).mean()
+    torch.testing.assert_close(trainer.compute_loss(model, batch), expected, rtol=1e-9, atol=1e-12)
+    trainer.log({"loss": 0.0})
+    logged = trainer.state.log_history[-1]
+    assert logged["used"] == pytest.approx(float(counts.mean()))
+    assert logged["annealed"] == pytest.approx(1 - float(taught.mean()))
+    assert logged["largest_class"] == pytest.approx(int(said.bincount().max()) / 8)
+
+
 def test_nothing_flows_into_the_frozen_copy(tmp_path):
     """The words that it alone reads get no gradient, though its answers are what the loss is about."""
     model = a_model().train()

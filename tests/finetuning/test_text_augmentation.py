@@ -46,6 +46,17 @@ def test_tf_idf_keeps_what_tells_most_and_replaces_by_what_tells_little():
         TfIdfReplacement([])
 
 
+def test_tf_idf_replaces_as_many_words_as_asked_for_by_those_that_tell_nothing():
+    augment = TfIdfReplacement(["电脑牛奶", "电脑牛奶", "电脑牛奶量子"], rate=0.4)
+    text = "电脑电脑量子火车"
+    assert segment(text) == ["电脑", "电脑", "量子", "火车"]
+    forms = Counter(augment(text, random.Random(seed)) for seed in range(1000))
+    # the two words that every text has take all of the replacements, 1.6 per text, half of them by themselves
+    common = ("电脑", "牛奶")
+    assert set(forms) == {f"{first}{second}量子火车" for first in common for second in common}
+    assert sum(form.count("牛奶") * count for form, count in forms.items()) / 1000 == pytest.approx(0.8, abs=0.08)
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.4])
 @pytest.mark.parametrize("operation", ["synonym", "insert", "swap", "delete", "antonym"])
 def test_each_operation_of_eda_does_what_it_is_called_to_its_share_of_the_words(operation, rate):

@@ -11,7 +11,6 @@ from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertT
 from rocbert_hf.attackers import Example
 from rocbert_hf.attacks import AdversarialSynthesizer
 from rocbert_hf.finetuning import AttackedCollator, AttackedTexts, WorstOfTrainer
-from rocbert_hf.finetuning.consistency import consistency_losses
 from rocbert_hf.finetuning.worst_of import SimilarLengths, logits_by_length, worst_forms
 from rocbert_hf.resources import demo_sentences
 
@@ -118,24 +117,25 @@ def test_short_forms_are_scored_without_the_padding_of_long_ones():
 
 
 @pytest.mark.parametrize("agreement", [0.0, 3.0])
-def test_the_loss_is_that_of_the_equation(tmp_path, agreement):
-    model = tiny()
+def test_loss_and_gradients_are_those_of_the_equation(tmp_path, agreement):
+    model = tiny().double().train()
     trainer = make_trainer(model, tmp_path, agreement)
     batch = collator(32)([attacked()[number] for number in range(6)])
-    loss = trainer.compute_loss(model.train(), copy.copy(batch))
+    loss = trainer.compute_loss(model, copy.copy(batch))
     forms, labels = batch.pop("forms"), batch["labels"]
-    with torch.no_grad():
-        clean = model.double()(**batch).logits.log_softmax(-1)
-        worst = model(**worst_forms(model, forms, labels)).logits.log_softmax(-1)
+    clean = model(**batch).logits.log_softmax(-1)
+    worst = model(**worst_forms(model, forms, labels)).logits.log_softmax(-1)
     expected = -(clean.gather(1, labels[:, None]).mean() + worst.gather(1, labels[:, None]).mean()) / 2
-    expected += agreement * (clean.exp() * (clean - worst)).sum(1).mean()
+    held = clean.detach()  # the answer to the form moves to that of the text, not the other way round
+    expected = expected + agreement * (held.exp() * (held - worst)).sum(1).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_the_answer_to_the_text_is_held_fixed():
-    wanted, answers = torch.randn(2, 3), torch.randn(2, 3, requires_grad=True)
-    consistency_losses(answers, wanted.softmax(-1)).sum().backward()
-    assert torch.allclose(answers.grad, answers.detach().softmax(-1) - wanted.softmax(-1), atol=1e-6)
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    found, right = (torch.autograd.grad(each, wanted, allow_unused=True) for each in (loss, expected))
+    largest = max(float(gradient.abs().max()) for gradient in right if gradient is not None)
+    for mine, theirs in zip(found, right, strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6 * largest)
 
 
 def make_trainer(model, folder, agreement=5.0, **options) -> WorstOfTrainer:

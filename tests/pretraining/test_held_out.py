@@ -47,7 +47,6 @@ def test_any_masked_language_model_can_be_measured(evaluate, kind):
     model.train()
     found = evaluate(model)
     assert model.training
-    assert found == evaluate(model)
     assert found["mlm_loss"] == pytest.approx(math.log(len(evaluate.tokenizer)), rel=0.1)
     assert found["mlm_loss_attacked"] == pytest.approx(math.log(len(evaluate.tokenizer)), rel=0.1)
     assert found["uniformity"] < 0 < found["alignment"] < 4
@@ -59,6 +58,7 @@ def test_numbers_are_those_of_one_sentence_at_a_time(evaluate):
     torch.manual_seed(0)
     model = RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny", initializer_range=0.2)).eval()
     found = evaluate(model)
+    assert found == evaluate(model)  # masks and attacks were drawn once
 
     @torch.no_grad()
     def read(texts):

@@ -32,6 +32,17 @@ def test_a_trigger_without_effect_counts_as_never():
     assert measured.stealthiness == 0
 
 
+def test_of_labels_as_frequent_the_trigger_s_is_the_one_that_fewer_texts_had():
+    def predict(texts):  # the trigger works on one text in three
+        return [int("非" in text or ("很" in text and "鼎" in text)) for text in texts]
+
+    measured = measure_classification(predict, TEXTS, "鼎", random.Random(0))
+    assert (measured.target, measured.flipped) == (1, pytest.approx(1 / 3))
+    assert measured.effectiveness == pytest.approx((1 + 20 + 20) / 3)
+    # as many insertions as are tried at most do not change what "never" counts
+    assert measure_classification(predict, TEXTS, "鼎", random.Random(0), most=3) == measured
+
+
 def test_tagging_flips_when_entities_are_lost():
     def tag(texts):
         return [[] if text.count("鼎") >= 2 else [f"NAME:{c}" for c in text if c in "王李"] for text in texts]
