@@ -320,6 +320,31 @@ def test_early_fusions_are_their_formulas_in_values_and_gradients(tiny_sizes, ma
     )
 
 
+@pytest.mark.parametrize("how", ["switched off", "without ids"])
+@pytest.mark.parametrize("absent", ["shape", "pronunciation"])
+def test_sum_is_the_mean_of_the_channels_that_take_part(tiny_sizes, make_inputs, absent, how):
+    switched = {f"enable_{absent}": False} if how == "switched off" else {}
+    config = RoCBertConfig(**tiny_sizes, fusion="sum", phonetic_encoder="table", **switched)
+    embeddings = add_noise(RoCBertModel(config)).eval().embeddings
+    inputs = make_inputs(config, batch=2, length=5)
+    ids = {name: inputs[name] for name in ("input_ids", "input_shape_ids", "input_pronunciation_ids", "token_type_ids")}
+    ids |= {} if switched else {f"input_{absent}_ids": None}
+    got, _ = embeddings(**ids, position_ids=torch.arange(5)[None])
+    places = embeddings.position_embeddings.weight[:5] + embeddings.token_type_embeddings(ids["token_type_ids"])
+    text = embeddings.LayerNorm(embeddings.word_embeddings(ids["input_ids"]) + places)
+    if absent == "shape":
+        other = embeddings.pronunciation_embed(ids["input_pronunciation_ids"])
+    else:
+        other = embeddings.shape_embed(ids["input_shape_ids"])
+    assert torch.allclose(got, (text + other) / 2, atol=1e-6)
+
+
+def test_syllables_are_as_wide_as_the_hidden_states_that_they_meet():
+    embeddings = RoCBertModel(RoCBertConfig.from_preset("tiny")).embeddings
+    syllables = (embeddings.pronunciation_letters >= 0).sum(1) > 1
+    assert 0.9 < float(embeddings.pronunciation_table()[syllables].square().mean().sqrt()) < 1.15
+
+
 def test_linear_weights_stay_finite_where_the_scores_cancel(tiny_sizes):
     model = RoCBertModel(RoCBertConfig(**tiny_sizes, fusion_normalization="linear"))
     with torch.no_grad():
@@ -461,6 +486,7 @@ def test_tables_follow_every_change_of_a_weight(tiny_sizes, make_inputs, fusion)
     noisy = {name: tensor * 1.2 for name, tensor in model.state_dict().items() if "letters" not in name}
     changes = {
         "in place": lambda: model.embeddings.pronunciation_embed.weight.detach().mul_(1.5),
+        "past the version counter": lambda: model.embeddings.pronunciation_embed.weight.data.mul_(0.7),
         "load_state_dict": lambda: model.load_state_dict(noisy, strict=False),
         "spelling": lambda: model.set_pronunciation_letters(spelling(41).roll(1, 0)),
         "convolution": lambda: torch.nn.init.normal_(model.embeddings.letter_convolution.weight, std=0.2),

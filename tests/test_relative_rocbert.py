@@ -69,6 +69,25 @@ def test_attention_is_nezhas_in_value_and_gradient(limit, implementation):
 
 
 @pytest.mark.parametrize("limit", [None, 3])
+def test_weights_drop_out_in_training_around_what_they_are_otherwise(limit):
+    config = RoCBertConfig.from_preset(
+        "tiny",
+        hidden_size=24,
+        attention_probs_dropout_prob=0.3,
+        position_embedding_type="functional_relative",
+        max_relative_position=limit,
+    )
+    config._attn_implementation = "sdpa"
+    torch.manual_seed(0)
+    attention, states = RoCBertRelativeAttention(config), torch.randn(1, 6, 24)
+    with torch.no_grad():
+        trained = torch.stack([attention.train()(states)[0] for _ in range(300)])
+        otherwise = attention.eval()(states)[0]
+    assert trained.std(0).min() > 0
+    assert ((trained.mean(0) - otherwise).abs() < 5 * trained.std(0) / 300**0.5).all()
+
+
+@pytest.mark.parametrize("limit", [None, 3])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_padding_on_either_side_changes_nothing(fusion, limit):
     model = a_model(fusion=fusion, max_relative_position=limit)

@@ -32,6 +32,9 @@ def test_seed_decides():
     assert augment(TEXTS, seed=1) == augment(TEXTS, seed=1)
     assert augment(TEXTS, seed=1) != augment(TEXTS, seed=2)
     assert augment(TEXTS, n=1, seed=1)[0] != augment(TEXTS, n=1, seed=2)[0]
+    long = "".join(TEXTS) * 3  # no two attacks on it are alike
+    forms = [set(augment([long], n=4, seed=seed, keep_source=False)[0]) for seed in (1, 2)]
+    assert forms[0].isdisjoint(forms[1])
 
 
 def test_bad_arguments():

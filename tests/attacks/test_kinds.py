@@ -218,6 +218,7 @@ def test_synonyms_from_keyed_vectors():
         config = {"attacks": ["synonym"], "options": {"synonym": {"vectors": vectors}}, "q": 1}
         assert AdversarialSynthesizer(config).attack("这里漂亮").text == "这里美丽"
     assert Synonym(KeyedVectors()).synonyms_of("漂亮") == ["美丽"]  # no verbs
+    assert not Synonym(KeyedVectors(), threshold=0.999).synonyms_of("漂亮")
 
 
 def test_word_vectors_have_opposites_among_a_word_s_neighbours_unless_they_are_left_out():

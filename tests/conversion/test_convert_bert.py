@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from rocbert_hf import RoCBertForMaskedLM, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
 from rocbert_hf.channels_rocbert import default_pronunciation_letters, pixel_glyph_features
 from rocbert_hf.conversion import convert
-from rocbert_hf.conversion.vocabulary import neighbours_of
+from rocbert_hf.conversion.vocabulary import VocabularyRecipe, neighbours_of
 from rocbert_hf.conversion.warm_start import channel_gradients, warm_start
 from rocbert_hf.resources import vocabulary
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
@@ -146,6 +146,17 @@ def test_classifiers_start_from_the_sources_pooler(warm_started):
     expected = transformers.BertModel.from_pretrained(source).pooler.dense.weight
     got = RoCBertForSequenceClassification.from_pretrained(output).roc_bert.pooler.dense.weight
     assert torch.equal(got, expected)
+
+
+def test_a_new_token_is_the_mean_of_its_groups_as_long_as_they_are_and_as_rare_as_the_rarest():
+    recipe = VocabularyRecipe((((1,),), ((0, 1), (2,)), ()), known=1, formed=0, spelled=0, neighboured=1, unknown=1)
+    table = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, -2.0], [9.0, 9.0]])
+    carried, mixed, unknown = recipe.vectors(table)
+    assert torch.equal(carried, table[1])
+    mean = (table[0] + table[1]) / 4 + table[2] / 2
+    torch.testing.assert_close(mixed, mean / mean.norm() * ((3 + 1) / 4 + 2 / 2))
+    torch.testing.assert_close(unknown, table[1])  # the mean of what is carried over
+    assert recipe.biases(torch.tensor([0.5, 2.0, -1.0, -9.0])).tolist() == [2.0, -1.0, -1.0]
 
 
 def test_new_characters_start_near_what_they_resemble(warm_started):

@@ -127,7 +127,8 @@ def test_open_channels_count_from_the_start_and_leave_text_alone_as_it_was(opene
         weights = model(**inputs, output_fusion_weights=True).fusion_weights[inputs["attention_mask"].bool()]
         text_only = model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
     assert weights.min() > 0.02
-    assert weights[:, 0].mean() > 0.4
+    # 0.6 where a state is as long as the mean state of its token; most are longer
+    assert 0.5 < weights[:, 0].mean() < 0.8
     source = transformers.AutoModel.from_pretrained(shifted_sources["xlm-roberta"]).eval()
     source.encoder.layer = torch.nn.ModuleList([source.encoder.layer[0], source.encoder.layer[2]])
     known = ids_by_token(transformers.AutoTokenizer.from_pretrained(shifted_sources["xlm-roberta"]), SPECIAL)

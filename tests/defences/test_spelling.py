@@ -63,6 +63,15 @@ def wrong_characters(one, other):
     return sum((Counter(one) - Counter(other)).values())
 
 
+def test_only_what_is_unlikely_is_looked_at_and_only_what_is_surely_better_is_put_there(corrector):
+    attacked = AdversarialSynthesizer({"attacks": ["phonetic"], "q": 1.0}).attack_batch(SENTENCES[:40:10], seed=1)
+    texts = [form.text for form in attacked]
+    assert corrector.correct(texts) != texts
+    model, tokenizer = corrector.model, corrector.tokenizer
+    for options in ({"suspicion": 1e-9}, {"suspicion": 0.3, "margin": 50.0}):
+        assert MaskedLMCorrector(model, tokenizer, **options).correct(texts) == texts
+
+
 @pytest.mark.parametrize("attack", ["phonetic", "visual", "split", "to_pinyin", "unicode"])
 def test_most_of_what_an_attack_did_is_undone(corrector, attack):
     synthesizer = AdversarialSynthesizer({"attacks": [attack], "q": 1.0})

@@ -18,11 +18,13 @@ from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification, RoCBertT
 from rocbert_hf.attackers import Example, ModelClassifier
 from rocbert_hf.attacks import CausalLMScorer
 from rocbert_hf.cli import main
+from rocbert_hf.data import LabelledTexts
 from rocbert_hf.finetuning import FinetuningOptions, StartOptions, WorstOfTrainer, finetune
 from rocbert_hf.finetuning.classification import (
     AugmentationOptions,
     ClassificationRecipe,
     RowOptions,
+    divided,
     read_classification_rows,
     weighted_loss,
 )
@@ -117,6 +119,9 @@ def test_rows_are_sampled_by_label_and_divided(files):
     assert len(set(texts)) == 30
     labels = [example.label for part in (rows.train, rows.dev, rows.test) for example in part]
     assert labels.count(0) == labels.count(1) == 15
+    parts = divided(LabelledTexts("rows", tuple(map(str, range(100))), ("a", "b") * 50), (0.5, 0.3, 0.2))
+    assert [len(part) for part in parts] == [50, 30, 20]
+    assert len({text for part in parts for text in part.texts}) == 100
 
 
 def test_bf16_trains_on_a_processor_without_a_gpu(tmp_path, files):

@@ -22,7 +22,7 @@ from rocbert_hf.configuration_rocbert import FUSIONS
 from rocbert_hf.glyphs.features import GlyphEncoder, draw_vocabulary, save_glyph_features
 from rocbert_hf.glyphs.images import CHINESE_FONTS, OTHER_FONTS, glyph_images
 from rocbert_hf.glyphs.plots import nearest_neighbours, plot_glyphs
-from rocbert_hf.glyphs.pretraining import GlyphPositives, GlyphPretrainingArguments
+from rocbert_hf.glyphs.pretraining import GlyphPositives, GlyphPretrainingArguments, pretrain_glyphs
 from rocbert_hf.losses_rocbert import in_batch_contrastive_loss
 from rocbert_hf.resources import shape_ids, vocabulary
 
@@ -88,6 +88,23 @@ def test_the_loss_is_equation_5_in_values_and_gradients(temperature):
     assert accuracy == pytest.approx(right / 6)
     for got, expected in zip(torch.autograd.grad(loss, [c, p]), torch.autograd.grad(total / 6, [c, p]), strict=True):
         assert torch.allclose(got, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_the_positive_of_a_split_is_the_sum_of_its_parts():
+    some, encoder = GlyphPositives(list("科明林好妈河打得")), encoder_with(24)
+    features = torch.randn(len(vocabulary()), 512, generator=torch.Generator().manual_seed(0))
+    generator = np.random.default_rng(5)
+    anchors = generator.permutation(some.anchors)
+    first, second = torch.from_numpy(some.draw(anchors, generator)).T
+    assert 0 < (second >= 0).sum() < len(second)
+    with torch.no_grad():
+        own, parts, others = (encoder.project(features[ids]) for ids in (torch.from_numpy(anchors), first, second))
+    positives = parts + others * (second >= 0)[:, None]
+    related = torch.from_numpy(some.related(anchors))
+    expected, _ = in_batch_contrastive_loss(own, positives, 0.5, negatives="originals", related=related)
+    arguments = GlyphPretrainingArguments(epochs=1, batch_size=99, temperature=0.5, seed=5)
+    history = pretrain_glyphs(encoder, np.zeros((len(vocabulary()), 1, 1), np.uint8), arguments, features, some)
+    assert history[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_encoder_is_equation_4_in_values_and_gradients():
