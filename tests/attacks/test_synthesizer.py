@@ -1,5 +1,6 @@
 """The algorithm as a whole: the same everywhere, distributed as the paper says, safe for any string."""
 
+import itertools
 import json
 import os
 import pickle
@@ -348,6 +349,9 @@ def test_a_batch_with_a_seed_for_each_text_asks_the_scorer_once():
     batch = synthesizer.attack_batch(TEXTS, seeds)
     assert scorer.asked == [len(TEXTS)]
     assert batch == [synthesizer.attack(text, seed) for text, seed in zip(TEXTS, seeds, strict=True)]
+    assert list(synthesizer.attack_stream(TEXTS, (7 * i for i in itertools.count()))) == batch
+    with pytest.raises(ValueError, match="seed must be one number, or one for each text, got 2"):
+        list(synthesizer.attack_stream(TEXTS, seeds[:2]))
     for wrong in (seeds[1:], [*seeds, 0]):
         with pytest.raises(ValueError, match="seed must be one number, or one for each"):
             synthesizer.attack_batch(TEXTS, wrong)

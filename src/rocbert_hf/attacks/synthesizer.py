@@ -134,7 +134,10 @@ class AdversarialSynthesizer:
     def attack_stream(
         self, texts: Iterable[str], seed: int | Iterable[int] = 0, num_workers: int = 0, chunk_size: int = 256
     ) -> Iterator[AttackedText]:
-        """`attack_batch` as an iterator, for texts that do not fit into memory; the scorer sees `chunk_size` texts at once."""
+        """`attack_batch` as an iterator, for texts that do not fit into memory; the scorer sees `chunk_size` texts at once.
+
+        Of several seeds there may be more than texts. ValueError, on the way, if there are fewer.
+        """
         if isinstance(texts, str):
             raise ValueError("texts must be a list of strings, got one string; attack() takes one")
         if num_workers < 0:
@@ -145,7 +148,7 @@ class AdversarialSynthesizer:
                 f" got {num_workers}"
             )
         seeds = repeat(seed) if isinstance(seed, Integral) else seed
-        return self._stream(zip(texts, seeds, strict=False), num_workers, chunk_size)
+        return self._stream(_rows(texts, seeds), num_workers, chunk_size)
 
     def _stream(self, rows: Iterator[Row], num_workers: int, chunk_size: int) -> Iterator[AttackedText]:
         chunks = iter(lambda: list(islice(rows, chunk_size)), [])
@@ -266,6 +269,14 @@ class AdversarialSynthesizer:
         """An index drawn in proportion to the attacks' weights."""
         sums = list(accumulate(self.config["attacks"][attack.name] for attack in attacks))
         return min(bisect_right(sums, rng.random() * sums[-1]), len(sums) - 1)
+
+
+def _rows(texts: Iterable[str], seeds: Iterable[int]) -> Iterator[Row]:
+    seeds = iter(seeds)
+    for number, text in enumerate(texts):
+        if (seed := next(seeds, None)) is None:
+            raise ValueError(f"seed must be one number, or one for each text, got {number} for more texts than that")
+        yield text, seed
 
 
 def _checked(text: str) -> str:
