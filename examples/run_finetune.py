@@ -67,12 +67,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=scores,
         learning_rates=optimization.learning_rates,
+        average_decay=optimization.average_decay,
         callbacks=[EarlyStoppingCallback(optimization.patience)],
     )
     trainer.train()
 
     # Measure and save. `rocbert evaluate --model FOLDER --data TEST` then tells how robust it is.
-    result = trainer.predict(tokenized(test.texts, test.label_ids(names), tokenizer)).metrics
+    result = trainer.predict(tokenized(test.texts, test.label_ids(names, or_numbers=False), tokenizer)).metrics
     trainer.save_model(str(example.output_dir))
     print({name: round(value, 4) for name, value in result.items()})
     return result
@@ -81,5 +82,5 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")

@@ -101,10 +101,13 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             data_collator=SemiSupervisedCollator(tokenizer),
             compute_metrics=scores,
             learning_rates=optimization.learning_rates,
+            average_decay=optimization.average_decay,
             callbacks=[EarlyStoppingCallback(optimization.patience)],
         )
         trainer.train()
-        results[name] = trainer.predict(tokenized(test.texts, test.label_ids(names), tokenizer)).metrics
+        results[name] = trainer.predict(
+            tokenized(test.texts, test.label_ids(names, or_numbers=False), tokenizer)
+        ).metrics
         trainer.save_model(str(folder))
         print(name, {key: round(value, 4) for key, value in results[name].items()})
     return results
@@ -113,5 +116,5 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")

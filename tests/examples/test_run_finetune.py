@@ -22,7 +22,8 @@ def test_no_option_of_the_training_is_ignored(tmp_path, monkeypatch, name):
 
     rows = tmp_path / "rows.tsv"
     rows.write_text("text\tlabel\n" + "好\t1\n坏\t0\n" * 10, encoding="utf-8")
-    flags = ["--preset", "tiny", "--head-learning-rate", "1e-3", "--patience", "7", "--output-dir", str(tmp_path)]
+    flags = ["--preset", "tiny", "--head-learning-rate", "1e-3", "--patience", "7", "--average-decay", "0.5"]
+    flags += ["--output-dir", str(tmp_path)]
     flags += [f"--{part}={rows}" for part in ("train-file", "test-file")]
     flags += [f"--unlabelled={rows}"] if name == "run_semi_supervised" else []
     monkeypatch.setattr(HeadTrainer, "train", train)
@@ -30,5 +31,6 @@ def test_no_option_of_the_training_is_ignored(tmp_path, monkeypatch, name):
         runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](flags)
     (trainer,) = begun.value.args
     assert trainer.learning_rates == {"": 1e-3}
+    assert trainer.average is not None
     stopping = [one for one in trainer.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
     assert [one.early_stopping_patience for one in stopping] == [7]
