@@ -5,7 +5,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
 
 from rocbert_hf import RoCBertConfig, RoCBertForSequenceClassification
-from rocbert_hf.finetuning.optimization import HeadTrainer
+from rocbert_hf.finetuning.optimization import HeadTrainer, last_checkpoint
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -49,3 +49,13 @@ def test_a_training_that_diverges_ends_in_an_error(tmp_path):
         FloatingPointError, match="diverged: after epoch 1 the loss on the dev rows is nan; lower learn"
     ):
         trained(tmp_path, CLASSIFIERS["bert"](), learning_rate=1e30, eval_strategy="epoch")
+
+
+def test_the_last_checkpoint_is_the_last_whole_one(tmp_path):
+    for step, state in ((5, '{"epoch": 1.0}'), (10, '{"epoch": 2.0, "log_hi'), (15, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["checkpoint-5"]
+    assert last_checkpoint(tmp_path / "checkpoint-5") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..configuration_rocbert import RoCBertConfig
+from ..files import read_json
 from ..options import option
 from ..pretraining.optimizer import parameter_groups
 from .epochs import EpochDependent, FollowEpoch
@@ -206,8 +207,11 @@ def last_checkpoint(folder: Path) -> str | None:
 
     def find() -> str | None:
         while folder.is_dir() and (found := get_last_checkpoint(str(folder))) is not None:
-            if (Path(found) / "trainer_state.json").is_file():  # the Trainer writes it last
-                return found
+            state = Path(found) / "trainer_state.json"  # the Trainer writes it last
+            if state.is_file():
+                with suppress(ValueError):
+                    read_json(state)
+                    return found
             shutil.rmtree(found)
         return None
 
