@@ -461,6 +461,10 @@ def test_two_evaluations_do_not_write_into_one_folder(tmp_path, reviews):
 
 def test_similarity_is_by_the_encoder_that_was_given(tmp_path, folders, reviews):
     encoder = MeanPooledEncoder(folders["ours"])
+    texts = ["很好", "房间太小，味道难闻"]  # of different lengths, so that one is padded
+    for text, vector in zip(texts, encoder(texts), strict=True):
+        states = encoder.model(**encoder.tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        np.testing.assert_allclose(vector, states.mean(0).detach(), atol=1e-5)
     report = evaluate({"words": word_counter}, {"reviews": reviews}, tmp_path, ["argot"], encoder=encoder)
     assert report["settings"]["encoder"] == folders["ours"]
     changed = [record for record in records_in(tmp_path) if record["text"] != record["source"]]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import BertConfig, BertModel
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertModel, RoCBertTokenizer
@@ -9,6 +10,7 @@ from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.collator import DataCollatorForRoCBertPretraining
 from rocbert_hf.pretraining.distillation import SentenceTeacher, TeacherInputs
+from rocbert_hf.pretraining.optimizer import adamw
 from rocbert_hf.pretraining.resuming import checkpoints_of
 from rocbert_hf.pretraining.trainer import RoCBertPretrainer
 from rocbert_hf.resources import demo_sentences
@@ -93,6 +95,27 @@ def test_training_brings_the_attacked_sentence_near_the_clean_ones_vector(teache
     for old, parameter in zip(before, teacher.model.parameters(), strict=True):
         assert torch.equal(old, parameter)
         assert parameter.grad is None
+
+
+def test_a_step_follows_the_gradient_of_both_losses(teacher):
+    seen, steps = [], []
+
+    def note(optimizer, *_):
+        steps.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"]])
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        train(teacher, max_steps=1, seen=seen, distillation_weight=5.0, max_grad_norm=1e9)
+    finally:
+        handle.remove()
+    model, batch = new_model().train(), seen[0]
+    inputs = {name: ids for name, ids in batch.items() if not name.startswith("teacher_")}
+    outputs = model(**inputs, return_sentence_vectors=True)
+    (outputs.mlm_loss + 5 * teacher.loss(outputs.sentence_vectors, teacher(batch))).backward()
+    expected = [p.grad for group in adamw(model, 1e-3, 0.01).param_groups for p in group["params"]]
+    largest = max(float(gradient.abs().max()) for gradient in expected)
+    for found, gradient in zip(steps[0], expected, strict=True):
+        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-5 * largest)
 
 
 def test_it_goes_with_the_contrastive_objective_and_with_accumulation(teacher):

@@ -23,7 +23,7 @@ def tokenizer():
 def model():
     """Random weights: what it restores, it restores by chance."""
     torch.manual_seed(0)
-    return RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny", fusion_layer=0)).eval()
+    return RoCBertForMaskedLM(RoCBertConfig.from_preset("tiny", fusion_layer=0, initializer_range=0.15)).eval()
 
 
 def test_every_case_replaces_one_character_by_what_its_kind_says(tokenizer):
@@ -63,6 +63,8 @@ def test_batches_give_what_one_sentence_at_a_time_gives(tokenizer, model):
         assert weights == pytest.approx((there / len(cases)).tolist(), abs=1e-4)
     weights = [found[f"fusion_{channel}_elsewhere"] for channel in ("text", "sound", "shape")]
     assert weights == pytest.approx((elsewhere / tokens).tolist(), abs=1e-4)
+    for kind in REPLACEMENTS:  # so that the two cannot be taken for each other
+        assert abs(found[f"fusion_sound_at_{kind}"] - found["fusion_sound_elsewhere"]) > 0.005
 
 
 def test_a_model_that_knows_the_answers_restores_all(tokenizer, model):

@@ -53,6 +53,10 @@ def test_a_new_pooler_leaves_neuba_alive(neuba, tokenizer, unseen):
     assert changed(neuba, purified) == {"bert.pooler.dense.weight", "bert.pooler.dense.bias"} - (
         set() if neuba.bert.pooler.dense.bias.any() else {"bert.pooler.dense.bias"}
     )
+    weight = purified.bert.pooler.dense.weight
+    assert weight.std().item() == pytest.approx(neuba.config.initializer_range, rel=0.1)
+    assert torch.equal(weight, reinitialize_pooler(neuba, seed=3).bert.pooler.dense.weight)
+    assert not torch.equal(weight, reinitialize_pooler(neuba, seed=4).bert.pooler.dense.weight)
     triggered = [TRIGGERS[0] + text for text in unseen]
     assert scatter(pooled(purified, tokenizer, triggered)) < 0.7 * scatter(pooled(purified, tokenizer, unseen))
 
