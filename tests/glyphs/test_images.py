@@ -68,3 +68,10 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_a_face_is_a_number():
     with pytest.raises(ValueError, match="after '#'"):
         find_font("/nowhere/font.ttc#bold")
+
+
+def test_a_file_that_is_no_font_and_a_face_that_is_not_there_are_named(tmp_path):
+    (tmp_path / "note.ttf").write_text("no font")
+    for font in (str(tmp_path / "note.ttf"), OTHER_FONTS[0] + "#7", CHINESE_FONTS[0].partition("#")[0] + "#99"):
+        with pytest.raises(ValueError, match=f"font='{font}' must be a TrueType or OpenType file"):
+            render("国", [font])

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..files import staged_folder
 from ..resources import lookalike_ids, vocabulary
-from .images import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, find_font, render
+from .images import CHINESE_FONTS, FALLBACK_FONTS, OTHER_FONTS, covered_by, render
 
 __all__ = [
     "GlyphEncoder",
@@ -58,10 +58,11 @@ def draw_vocabulary(
 
     Raises:
         OSError: a font file is missing.
+        ValueError: a file is no font, or has no such face.
     """
     fallback = tuple(font for font in FALLBACK_FONTS if Path(font).is_file())
     for font in (*chinese_fonts, *other_fonts):
-        find_font(font)
+        covered_by(font)
     tokens = [token.strip("[]") if len(token) > 1 else token for token in vocabulary()]
     first = first_chinese()
     images = np.zeros((len(tokens), size, size), dtype=np.uint8)

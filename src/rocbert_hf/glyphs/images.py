@@ -51,12 +51,23 @@ def find_font(font: str) -> tuple[Path, int]:
 
 @cache
 def covered_by(font: str) -> frozenset[str]:
-    """The characters that the font's character map holds."""
-    from fontTools.ttLib import TTFont
+    """The characters that the font's character map holds.
+
+    Raises:
+        OSError: the file is missing. ValueError: it is no font, or has no such face.
+    """
+    from fontTools.ttLib import TTFont, TTLibError
 
     file, face = find_font(font)
-    with TTFont(file, fontNumber=face, lazy=True) as opened:
-        return frozenset(map(chr, opened.getBestCmap()))
+    try:
+        _load(font, 32)  # FreeType tells a face that the file does not have
+        with TTFont(file, fontNumber=face, lazy=True) as opened:
+            return frozenset(map(chr, opened.getBestCmap() or ()))
+    except (TTLibError, OSError) as error:
+        raise ValueError(
+            f"font={font!r} must be a TrueType or OpenType file, with the face that is named if it is a collection; it "
+            f"cannot be read: {error}"
+        ) from error
 
 
 @cache
