@@ -213,6 +213,19 @@ def test_a_compiled_tagger_decodes_too(head):
         torch.testing.assert_close(compiled(ids, attention_mask=mask).logits, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_an_exported_tagger_gives_what_its_decoder_reads():
+    config = RoCBertConfig.from_preset("tiny", classifier_head="crf", num_labels=5, fusion="none")
+    torch.manual_seed(0)
+    model = RoCBertForTokenClassification(config).eval()
+    nn.init.normal_(model.tagger.crf.transitions, std=5)
+    inputs = {"input_ids": torch.randint(10, 1000, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
+    exported = torch.export.export(model, (), kwargs=inputs, strict=False).module()
+    with torch.no_grad():
+        best, emissions = model(**inputs).logits.argmax(-1), exported(**inputs).logits
+    assert torch.equal(model.tagger.crf.decode(emissions, inputs["attention_mask"]), best)
+    assert not torch.equal(emissions.argmax(-1), best)
+
+
 def test_the_loss_is_a_mean_per_label_that_adds_up_over_micro_batches():
     config = RoCBertConfig.from_preset("tiny", classifier_head="crf", num_labels=5, fusion="none")
     model = RoCBertForTokenClassification(config).eval()

@@ -386,9 +386,16 @@ class RoCBertTaggingHead(nn.Module):
             tags = labels.gather(1, order)
             losses = self.crf(emissions, tags.masked_fill(tags < 0, self.outside), mask)
             loss = losses.sum() / ((labels >= 0).sum().clamp(min=1) if num_items is None else num_items)
-        if self.decodes and not self.training and not (torch.compiler.is_exporting() or torch.jit.is_tracing()):
+        if self.decodes and not self.training and not _is_exporting():
             emissions = self.crf.max_marginals(emissions, mask)
         return _at(emissions, back), loss
+
+
+def _is_exporting() -> bool:
+    """Whether a graph is made that can hold no NumPy; one of `torch.compile` ends before it."""
+    # torch.compiler.is_exporting is not in torch 2.6, and is true for torch.compile too up to 2.12
+    exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return exported or torch.jit.is_tracing()
 
 
 def _at(states: torch.Tensor, places: torch.LongTensor) -> torch.Tensor:
