@@ -200,6 +200,25 @@ def test_a_tagger_without_an_encoder_is_trained_and_saved(tmp_path):
     assert "vectors of 100 without an encoder, without sound and shape" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_texts_without_a_token_are_no_rows_and_spoil_no_weight(tmp_path):
+    file = tmp_path / "blank.jsonl"
+    file.write_text(
+        '{"text": "李雷在北京", "entities": [[0, 2, "PER"]]}\n' * 4 + '{"text": "  ", "entities": []}\n' * 8
+    )
+    recipe = TaggingRecipe(
+        StartOptions(preset="bilstm"),
+        EntityRowOptions(train_file=str(file), dev_file=str(file)),
+        optimization=TaggingOptimization(epochs=1, batch_size=2),
+    )
+    finetune(recipe, FinetuningOptions(output_dir=tmp_path / "out"))
+    model = EntityTagger.from_pretrained(str(tmp_path / "out")).model
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    (tmp_path / "dev.jsonl").write_text('{"text": "  ", "entities": []}\n')
+    recipe.row_options.dev_file = str(tmp_path / "dev.jsonl")
+    with pytest.raises(ValueError, match="dev texts must have at least one token, they have spaces alone"):
+        finetune(recipe, FinetuningOptions(output_dir=tmp_path / "blank"))
+
+
 def test_labels_that_are_no_tags_of_the_scheme_are_named(trained):
     model, tokenizer = (part.from_pretrained(trained[0]) for part in (AutoModelForTokenClassification, AutoTokenizer))
     with pytest.raises(ValueError, match="must be tags of BIO, got M-"):

@@ -61,7 +61,8 @@ def tagged_rows(
     """
     Rows for a `Trainer`: what the tokenizer returns, and a label per token, -100 for special tokens.
 
-    Texts that are too long are cut; see `rocbert_hf.data.entities.cut`.
+    Texts that are too long are cut; see `rocbert_hf.data.entities.cut`. Those without a token, such as of spaces alone, have
+    no row: the loss of a batch of such is no number.
     """
     ids = {label: number for number, label in enumerate(labels)}
     rows = []
@@ -71,7 +72,8 @@ def tagged_rows(
             offsets = [tuple(span) for span in row.pop("offset_mapping")]
             tags = piece.tags(scheme, offsets)
             row["labels"] = [ids[tag] if a < b else IGNORED for tag, (a, b) in zip(tags, offsets, strict=True)]
-            rows.append(row)
+            if any(label != IGNORED for label in row["labels"]):
+                rows.append(row)
     return rows
 
 

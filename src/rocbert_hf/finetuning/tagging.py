@@ -207,6 +207,8 @@ class TaggingRecipe(FinetuningRecipe):
             name: tagged_rows(part, tokenizer, labels, texts.scheme, tokenizer.model_max_length)
             for name, part in (("train", texts.train), ("dev", texts.dev))
         }
+        if blank := [name for name, part in rows.items() if not part]:
+            raise ValueError(f"{blank[0]} texts must have at least one token, they have spaces alone")
         trainer = TaggingTrainer(
             model,
             arguments,
