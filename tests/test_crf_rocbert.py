@@ -213,6 +213,15 @@ def test_a_compiled_tagger_decodes_too(head):
         torch.testing.assert_close(compiled(ids, attention_mask=mask).logits, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_tokens_without_a_label_are_words_of_their_own_if_there_are_words_alone():
+    labels = ("B", "M", "E", "S")
+    config = RoCBertConfig.from_preset(
+        "tiny", classifier_head="crf", tagging_scheme="BMES", id2label=dict(enumerate(labels)), fusion="none"
+    )
+    outside = RoCBertForTokenClassification(config).tagger.outside
+    check_tags([labels[outside], "B", "E", "S", labels[outside]], "BMES", [""] * 5)
+
+
 def test_an_exported_tagger_gives_what_its_decoder_reads():
     config = RoCBertConfig.from_preset("tiny", classifier_head="crf", num_labels=5, fusion="none")
     torch.manual_seed(0)

@@ -344,7 +344,9 @@ class RoCBertTaggingHead(nn.Module):
         super().__init__()
         labels = tuple(config.id2label[number] for number in range(config.num_labels))
         size = config.hidden_size
-        self.outside = labels.index("O") if "O" in labels else 0
+        # of tokens without a label; tags of words have no "O", but S may stand beside any whole word too
+        alone = [number for kind in "OS" for number, label in enumerate(labels) if label.partition("-")[0] == kind]
+        self.outside = alone[0] if alone else 0
         self.decodes = True
         self.bilstm = None
         if config.classifier_head == "bilstm_crf":
@@ -364,8 +366,8 @@ class RoCBertTaggingHead(nn.Module):
         Args:
             states: (batch, sequence, hidden), after dropout.
             attention_mask: (batch, sequence), padding on either side; None for no padding.
-            labels: (batch, sequence). Tokens with -100, such as [CLS] and [SEP], are outside every entity ("O") in the
-                path, and do not count in the mean.
+            labels: (batch, sequence). Tokens with -100, such as [CLS] and [SEP], are outside every entity ("O", or S if
+                there is no "O") in the path, and do not count in the mean.
             num_items: what the sum over all sentences is divided by; default: the number of labels.
 
         Returns:
