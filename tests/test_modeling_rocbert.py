@@ -773,6 +773,22 @@ def test_three_views_give_transformers_pretraining_loss(tmp_path, make_inputs):
             assert (parameter.grad - theirs_gradients[name]).abs().max() < 1e-4 * scale, name
 
 
+def test_what_the_third_view_does_not_have_is_read_as_padding(tiny_sizes, make_inputs):
+    model = RoCBertForPreTraining(RoCBertConfig(**tiny_sizes, initializer_range=0.2)).eval()
+    sentences, attacked, clean = (make_inputs(model.config, seed=seed) for seed in range(3))
+    del clean["attention_mask"]
+    batch = {**sentences, **{f"attack_{name}": ids for name, ids in attacked.items()}}
+    batch |= {f"labels_{name}": ids for name, ids in clean.items()} | {"labels": sentences["input_ids"]}
+    losses = {}
+    for filling in (-100, model.config.pad_token_id, 7):
+        ids = clean["input_ids"].clone()
+        ids[:, -3:] = filling
+        with torch.no_grad():
+            losses[filling] = model(**{**batch, "labels_input_ids": ids}).contrastive_loss
+    assert torch.equal(losses[-100], losses[model.config.pad_token_id])
+    assert not torch.allclose(losses[-100], losses[7])
+
+
 def test_the_third_view_is_the_clean_sentence_against_the_same_attacked_one(tiny_sizes, make_inputs):
     config = RoCBertConfig(**tiny_sizes)
     model = add_noise(RoCBertForPreTraining(config)).eval()

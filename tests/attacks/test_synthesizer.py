@@ -225,6 +225,17 @@ def test_no_edit_stands_for_its_own_source(text, seed):
         assert attacked.source[start:end] != attacked.text[text_start:text_end]
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_no_reader_sees_is_left_alone(preset):
+    synthesizer = AdversarialSynthesizer({"preset": preset, "ratio": 1.0})
+    text = "科 比\u200b的\n精神\ufeff 值得\u3000学习"
+    for seed in range(60):
+        attacked = synthesizer.attack(text, seed)
+        changed = "".join(text[start:end] for (start, end), _, _ in attacked.edits)
+        assert changed
+        assert CHINESE.fullmatch(changed)
+
+
 def test_one_of_several_ratios_is_drawn_for_each_text():
     synthesizer = AdversarialSynthesizer({"ratio": [0.1, 0.5], "noise": 0, "attacks": ["phonetic"], "q": 1})
     text = "今天天气很好我们去公园散步吧明天再去" * 2

@@ -14,7 +14,7 @@ from rocbert_hf.evaluation import unlabelled_gain
 from rocbert_hf.evaluation.embedding_attacks import right_under_perturbation
 from rocbert_hf.evaluation.gain_report import draw_points, first_lines, gain_sections
 from rocbert_hf.evaluation.report.html import page
-from rocbert_hf.evaluation.unlabelled_gain import GainOptions, doubted_labels
+from rocbert_hf.evaluation.unlabelled_gain import GainOptions, _gain, doubted_labels
 from rocbert_hf.finetuning.adversarial import FGM, PGD
 from rocbert_hf.resources import demo_sentences, vocabulary
 
@@ -54,6 +54,13 @@ def a_report(**changes) -> dict:
 def test_the_verdict_is_that_of_the_interval(gain, verdict):
     report = a_report(gain=dict(zip(("value", "low", "high"), gain, strict=True)))
     assert any(verdict in line for line in first_lines(report))
+
+
+def test_the_gain_is_the_accuracy_with_less_that_without_seeds_averaged():
+    right = {"with": [[1, 1, 0, 1], [1, 1, 1, 1]], "without": [[0, 1, 0, 1], [1, 1, 0, 0]]}
+    gain = _gain({name: {"right": rows} for name, rows in right.items()})
+    assert gain["value"] == pytest.approx(7 / 8 - 4 / 8)
+    assert gain["low"] <= gain["value"] <= gain["high"]
 
 
 def test_a_collapse_and_unused_texts_are_said_first():

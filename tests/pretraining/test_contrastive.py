@@ -7,7 +7,13 @@ import torch
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining
 from rocbert_hf.losses_rocbert import NEGATIVES, in_batch_contrastive_loss, views_contrastive_loss
-from rocbert_hf.pretraining.contrastive import GradientCache, carried_back, global_contrastive_loss, replayed
+from rocbert_hf.pretraining.contrastive import (
+    GradientCache,
+    carried_back,
+    global_contrastive_loss,
+    random_states,
+    replayed,
+)
 
 SIZES = {"vocab_size": 97, "shape_vocab_size": 61, "pronunciation_vocab_size": 41, "shape_embed_dim": 24}
 SIZES |= {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -103,6 +109,15 @@ def test_eight_chunks_have_the_gradients_of_one_batch(make_inputs):
     assert abs(loss - output.contrastive_loss) < 1e-10
     assert accuracy == output.contrastive_accuracy
     assert_same(expected, gradients(model))
+
+
+def test_replayed_numbers_change_nothing_that_comes_later():
+    states, first = random_states(torch.device("cpu")), torch.rand(3)
+    torch.rand(5)
+    now = torch.get_rng_state()
+    with replayed(states):
+        assert torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), now)
 
 
 def test_in_one_process_the_global_loss_is_the_batch_s():
