@@ -243,8 +243,11 @@ def test_one_string_is_not_taken_for_many_texts(trained):
 def test_the_card_of_another_model_names_its_task(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForTokenClassification"]}')
     types = tuple(f"机构类型{number}" for number in range(20))  # longer than a file's name may be
-    card = card_of(tmp_path, {"arguments": {"types": types}})
+    arguments = {"types": types, "model": str(tmp_path / "encoder"), "train_file": str(tmp_path / "train.txt")}
+    card = card_of(tmp_path, {"arguments": arguments})
     assert "pipeline_tag: token-classification" in card
+    assert "| model | encoder |" in card
+    assert "| train_file | train.txt |" in card
     assert str(types) in card
 
 

@@ -23,7 +23,14 @@ CONFIG = {
 
 def test_card_is_filled_from_the_run(tmp_path):
     save(tmp_path)
-    arguments = {"learning_rate": 3e-4, "attacks": "paper", "train_file": ["/data/corpus.txt.gz"], "held_out": 200}
+    arguments = {
+        "learning_rate": 3e-4,
+        "attacks": "paper",
+        "train_file": ["/data/corpus.txt.gz"],
+        "held_out": 200,
+        "model": "/data/encoders/small",
+        "data_dir": "shared/data",
+    }
     results = {
         "arguments": arguments,
         "rocbert": {"before": {"mlm_loss": 9.7}, "after": {"mlm_loss": 5.123456, "retrieval_cls": 0.93}},
@@ -39,7 +46,9 @@ def test_card_is_filled_from_the_run(tmp_path):
     assert 'AutoModelForMaskedLM.from_pretrained("someone/rocbert-tiny", trust_remote_code=True)' in text
     assert "| learning_rate | 0.0003 |" in text
     assert "`corpus.txt.gz`" in text
-    assert "/data" not in text
+    assert "| model | small |" in text
+    assert "| data_dir | shared/data |" in text  # a folder of the project
+    assert "/data/" not in text
     assert "200 sentences were held out" in text
     assert "- `phonetic`: 科 → 颗" in text
     assert "|  | rocbert before | rocbert after | bert after |" in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -223,7 +222,7 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
     """The model card: a RoCBERT's own, or one that says of another model how it was made and how good it is."""
     from huggingface_hub import ModelCardData
 
-    from ..hub.model_card import PIPELINES, model_card
+    from ..hub.model_card import PIPELINES, model_card, without_folders
 
     config = read_json(folder / "config.json")
     if config["model_type"] == "rocbert":
@@ -231,7 +230,8 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
     architecture = config["architectures"][0]
     task = next((task for head, task in PIPELINES.items() if architecture.endswith(head)), None)
     data = ModelCardData(language="zh", library_name="transformers", pipeline_tag=task)
-    chosen = {name: value for name, value in results["arguments"].items() if value and not name.endswith("_dir")}
+    given = {name: value for name, value in results["arguments"].items() if value and not name.endswith("_dir")}
+    chosen = {name: without_folders(value) for name, value in given.items()}
     tables = {"Options": chosen} | {f"Scores on {part}": results[part] for part in ("dev", "test") if part in results}
     blocks = [
         f"---\n{data.to_yaml()}\n---",
@@ -245,9 +245,7 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    # a long list of types is no path that `Path.is_file` would take
-    return Path(text).name if os.path.isfile(text) else text.replace("|", "\\|")
+    return (f"{value:.4g}" if isinstance(value, float) else str(value)).replace("|", "\\|")
 
 
 def _show(results: Mapping[str, Any]) -> None:

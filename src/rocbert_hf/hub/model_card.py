@@ -141,7 +141,8 @@ def _architecture_section(described: dict[str, Any]) -> str:
 
 
 def _training_section(arguments: dict, state: dict) -> str:
-    rows = {name: value for name, value in arguments.items() if name not in ("train_file", "output_dir", "attacks")}
+    left_out = ("train_file", "output_dir", "attacks")
+    rows = {name: without_folders(value) for name, value in arguments.items() if name not in left_out}
     kept = ("global_step", "num_train_epochs", "train_batch_size", "best_metric")
     rows |= {name: state[name] for name in kept if state.get(name) is not None}
     if not rows:
@@ -224,6 +225,13 @@ def _limits_section(config: dict, described: dict[str, Any]) -> str:
 def _table(header: list[str], rows: list[list]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def without_folders(value: Any) -> Any:
+    """An argument for a card: of absolute paths, alone or in a list, the last part; who reads the card has no more of them."""
+    if isinstance(value, list):
+        return [without_folders(each) for each in value]
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _cell(value: Any) -> str:
