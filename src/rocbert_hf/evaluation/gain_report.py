@@ -59,7 +59,7 @@ def write_gain_report(
 def gain_sections(report: Mapping[str, Any]) -> Iterable[Section]:
     models = report["models"]
     yield Section(TITLE, 1, text=list(first_lines(report)))
-    of_seed = f"Of the models of seed {report['seeds'][0]}." if len(report["seeds"]) > 1 else ""
+    of_seed = f" Of the models of seed {report['seeds'][0]}." if len(report["seeds"]) > 1 else ""
     names = list(models["with"]["scores"])
     rows = [
         [NAMES[name], *(Measured(f"{100 * model['scores'][score]:.1f}") for score in names)]
@@ -74,14 +74,12 @@ def gain_sections(report: Mapping[str, Any]) -> Iterable[Section]:
             [NAMES[name], *(Measured(f"{100 * model['robust'][a]:.1f}") for a in attacks)]
             for name, model in models.items()
         ]
-        yield Section(
-            "Standard and robust accuracy", tables=[Table(["", *attacks], rows, f"{ROBUST_NOTE} {of_seed}".strip())]
-        )
+        yield Section("Standard and robust accuracy", tables=[Table(["", *attacks], rows, ROBUST_NOTE + of_seed)])
     if "siblings" in models["with"]:
         yield _siblings(models["with"]["siblings"], of_seed)
     yield _doubts(models["with"]["doubted"], of_seed)
-    caption = f"t-SNE of the texts' representations, before and after training. {of_seed}"
-    yield Section("Representations", charts=[(POINTS, caption.removesuffix(". "))])
+    caption = "t-SNE of the texts' representations, before and after training"
+    yield Section("Representations", charts=[(POINTS, f"{caption}.{of_seed}" if of_seed else caption)])
 
 
 ROBUST_NOTE = (
@@ -124,7 +122,7 @@ def _also_collapsed(models: Mapping[str, Any]) -> bool:
 
 def _siblings(found: Mapping[str, Any], of_seed: str) -> Section:
     rows = [[right, said, str(count)] for right, said, count in found["pairs"]]
-    text = f"Of {found['errors']:,} errors {found['among']:,} are between labels below one parent. {of_seed}".strip()
+    text = f"Of {found['errors']:,} errors {found['among']:,} are between labels below one parent.{of_seed}"
     return Section("Confused siblings", text=[text], tables=[Table(["right label", "model", "how often"], rows)])
 
 
@@ -136,7 +134,7 @@ def _doubts(doubted: Sequence[Mapping[str, Any]], of_seed: str) -> Section:
         for row in doubted[:SHOWN_DOUBTS]
     ]
     left = len(doubted) - len(rows)
-    note = f"Train rows that the model gives another label with confidence, though it was trained on them. {of_seed}".strip()
+    note = f"Train rows that the model gives another label with confidence, though it was trained on them.{of_seed}"
     return Section(
         "Labels that the model doubts",
         tables=[

@@ -222,7 +222,7 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
     """The model card: a RoCBERT's own, or one that says of another model how it was made and how good it is."""
     from huggingface_hub import ModelCardData
 
-    from ..hub.model_card import PIPELINES, model_card, without_folders
+    from ..hub.model_card import PIPELINES, model_card, table, without_folders
 
     config = read_json(folder / "config.json")
     if config["model_type"] == "rocbert":
@@ -239,13 +239,8 @@ def card_of(folder: Path, results: Mapping[str, Any]) -> str:
         f"`{architecture}`, finetuned with `rocbert finetune`.",
     ]
     for title, values in tables.items():
-        rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]
-        blocks += [f"## {title}", "\n".join(["| | |", "|---|---|", *rows])]
+        blocks += [f"## {title}", table(["", ""], values.items())]
     return "\n\n".join(blocks) + "\n"
-
-
-def _cell(value: Any) -> str:
-    return (f"{value:.4g}" if isinstance(value, float) else str(value)).replace("|", "\\|")
 
 
 def _show(results: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -137,7 +137,7 @@ def _architecture_section(described: dict[str, Any]) -> str:
         rows["parameters"] = f"{described['weights']['parameters']:,}"
         rows["dtype of the weights"] = ", ".join(described["weights"]["dtypes"])
     rows |= {f"tokenizer: {name}": value for name, value in described["tokenizer"].items()}
-    return _table(["", ""], [[name, value] for name, value in rows.items()])
+    return table(["", ""], [[name, value] for name, value in rows.items()])
 
 
 def _training_section(arguments: dict, state: dict) -> str:
@@ -147,7 +147,7 @@ def _training_section(arguments: dict, state: dict) -> str:
     rows |= {name: state[name] for name in kept if state.get(name) is not None}
     if not rows:
         return "The training arguments were not recorded in this folder."
-    return _table(["argument", "value"], [[name, value] for name, value in rows.items()])
+    return table(["argument", "value"], [[name, value] for name, value in rows.items()])
 
 
 def _data_section(arguments: dict, results: dict) -> str:
@@ -195,7 +195,7 @@ def _results_section(results: dict) -> str:
     metrics = list(dict.fromkeys(metric for _, metric, _ in leaves))
     cells = {(place, metric): value for place, metric, value in leaves}
     rows = [[metric, *(cells.get((place, metric), "") for place in columns)] for metric in metrics]
-    return _table(["", *(place or "value" for place in columns)], rows)
+    return table(["", *(place or "value" for place in columns)], rows)
 
 
 def _leaves(results: dict, place: tuple[str, ...] = ()):
@@ -222,7 +222,8 @@ def _limits_section(config: dict, described: dict[str, Any]) -> str:
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def _table(header: list[str], rows: list[list]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table whose cells cannot break it."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
