@@ -27,19 +27,19 @@ def teacher() -> SentenceTeacher:
     return SentenceTeacher(model, TeacherInputs(tokenizer, "query: ", 40), SENTENCES)
 
 
-def new_model() -> RoCBertForPreTraining:
+def new_model(dropout=0.0) -> RoCBertForPreTraining:
     torch.manual_seed(0)
     return RoCBertForPreTraining(
-        RoCBertConfig(**SIZES, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, fusion_layer=0)
+        RoCBertConfig(**SIZES, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, fusion_layer=0)
     )
 
 
-def train(teacher, objective="correction", output_dir=None, seen=None, **options):
+def train(teacher, objective="correction", output_dir=None, seen=None, dropout=0.0, **options):
     arguments = PretrainingArguments(
         **{"max_steps": 6, "batch_size": 8, "learning_rate": 1e-3, "max_length": 48, "report_to": "none"} | options,
         objective=objective,
     )
-    model = new_model()
+    model = new_model(dropout)
     collator = DataCollatorForRoCBertPretraining(
         RoCBertTokenizer(),
         max_length=48,
@@ -95,6 +95,24 @@ def test_training_brings_the_attacked_sentence_near_the_clean_ones_vector(teache
     for old, parameter in zip(before, teacher.model.parameters(), strict=True):
         assert torch.equal(old, parameter)
         assert parameter.grad is None
+
+
+def test_the_gradient_cache_repeats_the_dropout_of_its_first_pass(teacher):
+    """Else the gradients of the representations would be those of other representations."""
+    seen = []
+
+    def note(module, arguments, outputs):
+        if isinstance(module, RoCBertForPreTraining):
+            seen.append(outputs.representations.detach().clone())
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        train(teacher, "multimodal", dropout=0.1, max_steps=1, gradient_accumulation_steps=2, gradient_cache=True)
+    finally:
+        hook.remove()
+    assert len(seen) == 4
+    for first, second in zip(seen[:2], seen[2:], strict=True):
+        assert torch.equal(first, second)
 
 
 def test_a_step_follows_the_gradient_of_both_losses(teacher):

@@ -325,8 +325,7 @@ class RoCBertPretrainer:
         """One pass: its share of the step's losses by name (detached), `representations` and `sentence_vectors` where
         they are needed, and the sum to minimize."""
         labels = {"mlm_loss": "labels", "correction_loss": f"{ATTACKED}labels"}
-        asked = {"return_representations": self.contrasts, "return_sentence_vectors": self.teacher is not None}
-        outputs = self.wrapped(**batch, **{name: True for name, needed in asked.items() if needed})
+        outputs = self.wrapped(**batch, **self._asked())
         parts: dict[str, torch.Tensor] = {}
         objective = 0
         for name, key in labels.items():
@@ -345,6 +344,12 @@ class RoCBertPretrainer:
             parts["sentence_vectors"] = outputs.sentence_vectors
         return parts, objective
 
+    def _asked(self) -> dict[str, bool]:
+        """What the model is asked to return. Both passes of the gradient cache must ask for the same: with sentence vectors
+        the last layer is computed at every token, and dropout draws more numbers."""
+        asked = {"return_representations": self.contrasts, "return_sentence_vectors": self.teacher is not None}
+        return {name: True for name, needed in asked.items() if needed}
+
     def _targets(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """The teacher's vectors of the clean sentences, (batch, hidden)."""
         if self.teacher is None:
@@ -353,7 +358,7 @@ class RoCBertPretrainer:
             return self.teacher({n: t.to(self.accelerator.device) for n, t in batch.items() if n.startswith(TEACHER)})
 
     def _represent(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.wrapped(**batch, return_representations=True).representations
+        return self.wrapped(**batch, **self._asked()).representations
 
     def _contrast(self, representations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         arguments = self.arguments
