@@ -119,3 +119,26 @@ def test_the_side_of_the_padding_changes_nothing():
         for side in ("right", "left")
     )
     assert left == pytest.approx(right, rel=1e-3)
+
+
+def test_text_of_unknown_characters_alone_is_an_error():
+    with pytest.raises(ValueError, match=r"none, such as '안녕'"):
+        HeldOutEvaluation(RoCBertTokenizer(), ["안녕", "반갑습니다"])
+
+
+def test_a_batch_without_a_known_token_does_not_spoil_the_mean():
+    known = SENTENCES[:3]
+    unknown = ["안" * (100 + i) for i in range(3)]  # sorted by length, they are a batch of their own
+    torch.manual_seed(0)
+    tokenizer = RoCBertTokenizer()
+    model = BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+        )
+    )
+    alone, mixed = (HeldOutEvaluation(tokenizer, texts, batch_size=3)(model) for texts in (known, [*known, *unknown]))
+    assert mixed["mlm_loss"] == pytest.approx(alone["mlm_loss"])

@@ -106,3 +106,17 @@ def test_a_model_without_one_channel_has_the_weights_of_the_others(tokenizer, wi
     assert {name.split("_")[1] for name in found if name.startswith("fusion_")} == {"text", left}
     for where in (*(f"at_{kind}" for kind in REPLACEMENTS), "elsewhere"):
         assert found[f"fusion_text_{where}"] + found[f"fusion_{left}_{where}"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("max_length", [3, 6])
+def test_replacements_behind_the_longest_length_are_left_out(tokenizer, model, max_length):
+    """Batches of one: in some nothing is left to ask."""
+    gauge = Restoration(tokenizer, SENTENCES, max_length=max_length, batch_size=1)
+    read = {
+        kind: [place < max_length - 2 for _, place, _ in gauge.cases[kind]] for kind in ("homophone", "lookalike")
+    }
+    found = gauge(model)
+    for kind, asked in read.items():
+        assert not all(asked)
+        assert (f"restored_{kind}" in found) == (f"fusion_sound_at_{kind}" in found) == any(asked)
+    assert all(0 <= value <= 1 for value in found.values())  # no NaN

@@ -21,7 +21,7 @@ from rocbert_hf.pretraining.corpus.text_source import TextSource
 from rocbert_hf.pretraining.devices import check_attention, choose_precision, make_accelerator, peak_flops
 from rocbert_hf.pretraining.optimizer import adamw
 from rocbert_hf.pretraining.reporting import read_log
-from rocbert_hf.pretraining.resuming import checkpoints_of
+from rocbert_hf.pretraining.resuming import checkpoints_of, find_checkpoint
 from rocbert_hf.pretraining.trainer import RoCBertPretrainer, learning_rate_factor, save_run
 from rocbert_hf.resources import demo_sentences
 
@@ -338,6 +338,18 @@ def test_the_last_checkpoints_are_kept_and_each_loads(tokenizer, tmp_path):
     assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
     with pytest.raises(ValueError, match="is later than"):
         train(tokenizer, output_dir=tmp_path, resume_from_checkpoint=str(kept[0]))
+
+
+def test_damaged_later_checkpoints_do_not_push_out_whole_ones(tokenizer, tmp_path):
+    options = {"output_dir": tmp_path, "save_steps": 1, "save_total_limit": 1}
+    train(tokenizer, max_steps=1, **options)
+    for step in (5, 6):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    train(tokenizer, max_steps=3, resume_from_checkpoint="last", **options)
+    assert find_checkpoint("last", tmp_path).name == "checkpoint-3"
+    train(tokenizer, max_steps=6, resume_from_checkpoint="last", **options)
+    assert [path.name for path in checkpoints_of(tmp_path)] == ["checkpoint-6"]
+    assert find_checkpoint("last", tmp_path).name == "checkpoint-6"
 
 
 def test_checkpoints_by_the_clock(tokenizer, tmp_path):

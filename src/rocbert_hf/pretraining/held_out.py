@@ -10,6 +10,7 @@ from ..attacks import AdversarialSynthesizer
 from ..encoder_rocbert import first_token
 from ..losses_rocbert import in_batch_contrastive_loss
 from .collator import DataCollatorForRoCBertPretraining
+from .masking import IGNORED_LABEL
 from .restoration import Restoration, taken_inputs
 
 POOLINGS = ("cls", "mean")
@@ -25,6 +26,9 @@ class HeldOutEvaluation:
         seed: of masks and attacks.
         max_length: tokens.
         batch_size: sentences a forward pass.
+
+    Raises:
+        ValueError: there are fewer than two different sentences, or the tokenizer knows no token of any.
 
     Calling it with a model gives
         mlm_loss, mlm_loss_attacked: mean cross-entropy of the masked tokens of the whole sentences, and of their attacked
@@ -70,6 +74,11 @@ class HeldOutEvaluation:
         mask = DataCollatorForRoCBertPretraining(tokenizer, synthesizer=None, max_length=max_length, seed=seed)
         self.masked = [mask(batch) for batch in self._batches(self.sentences)]
         self.masked_attacked = [mask(batch) for batch in self._batches(self.attacked[0])]
+        if not all(any(map(_masked_tokens, batches)) for batches in (self.masked, self.masked_attacked)):
+            raise ValueError(
+                f"held-out sentences must have tokens of the vocabulary that can be masked, and these have none, such as "
+                f"{self.sentences[0][:20]!r}"
+            )
 
     @torch.inference_mode()
     def __call__(self, model) -> dict[str, float]:
@@ -101,8 +110,9 @@ class HeldOutEvaluation:
     def _mlm_loss(self, model, batches: Sequence[dict[str, torch.Tensor]]) -> float:
         total, count = 0.0, 0
         for batch in batches:
+            if not (masked := _masked_tokens(batch)):
+                continue  # other models' mean over no token is not a number
             outputs = model(**taken_inputs(model, batch, model.device))
-            masked = int((batch["labels"] != -100).sum())
             total += float(outputs.get("mlm_loss", outputs.loss)) * masked
             count += masked
         return total / count
@@ -122,6 +132,10 @@ class HeldOutEvaluation:
 
     def _batches(self, texts: Sequence[str]) -> list[list[str]]:
         return [list(texts[i : i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
+
+
+def _masked_tokens(batch: Mapping[str, torch.Tensor]) -> int:
+    return int((batch["labels"] != IGNORED_LABEL).sum())
 
 
 def nearest_is_own(attacked: torch.Tensor, originals: torch.Tensor) -> float:

@@ -30,7 +30,7 @@ class Restoration:
         tokenizer: a `RoCBertTokenizer`.
         sentences: texts that the model was not trained on.
         seed: of places and replacements.
-        max_length: tokens; a replacement behind them is left out.
+        max_length: tokens; a replacement behind them is left out, and a kind without any other has no result.
         batch_size: sentences per forward pass.
 
     Calling it with a model that has BERT's head for masked tokens, `cls`, gives, for every kind of `REPLACEMENTS`,
@@ -77,8 +77,9 @@ class Restoration:
                 restored, asked = restored + int(right.sum()), asked + len(right)
                 if weights is not None:
                     there, elsewhere, others = there + weights.sum(0), elsewhere + outside.sum(0), others + len(outside)
-            if asked:
-                results[f"restored_{kind}"] = restored / asked
+            if not asked:
+                continue
+            results[f"restored_{kind}"] = restored / asked
             if torch.is_tensor(there):
                 results |= {f"fusion_{c}_at_{kind}": float(there[n] / asked) for c, n in channels.items()}
         if others:
@@ -98,13 +99,14 @@ class Restoration:
             return_tensors="pt",
         )
         tokens = [inputs.char_to_token(row, place) for row, (_, place, _) in enumerate(cases)]
-        rows = torch.tensor([row for row, token in enumerate(tokens) if token is not None])
-        places = torch.tensor([tokens[row] for row in rows.tolist()])
+        # integers also if there are none: all are behind `max_length`
+        rows = torch.tensor([row for row, token in enumerate(tokens) if token is not None], dtype=torch.long)
+        places = torch.tensor([tokens[row] for row in rows.tolist()], dtype=torch.long)
         weighs = getattr(model.config, "fusion", None) in WEIGHING_FUSIONS
         of_model = taken_inputs(model.base_model, inputs, model.device)
         states = model.base_model(**of_model, **({"output_fusion_weights": True} if weighs else {}))
         guesses = model.cls(states.last_hidden_state[rows.to(model.device), places.to(model.device)]).argmax(-1).cpu()
-        right = guesses == torch.tensor([cases[row][2] for row in rows.tolist()])
+        right = guesses == torch.tensor([cases[row][2] for row in rows.tolist()], dtype=torch.long)
         if not weighs:
             return right, None, None
         weights = states.fusion_weights.float().cpu()

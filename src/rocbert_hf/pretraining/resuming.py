@@ -66,7 +66,11 @@ NOT_OF_THE_MODEL = frozenset(["transformers_version", "dtype", "architectures", 
 def checkpoints_of(output_dir: str | os.PathLike) -> list[Path]:
     """The finished checkpoints in a folder, oldest first."""
     found = [path for path in Path(output_dir).glob("checkpoint-*") if NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: int(NAME.fullmatch(path.name)[1]))
+    return sorted(found, key=_step_of)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(NAME.fullmatch(checkpoint.name)[1])
 
 
 def find_checkpoint(resume_from: str | None, output_dir: str | os.PathLike | None) -> Path | None:
@@ -85,7 +89,7 @@ def find_checkpoint(resume_from: str | None, output_dir: str | os.PathLike | Non
         chosen = Path(resume_from)
         if not (chosen / "trainer_state.json").is_file():
             raise ValueError(f"resume_from_checkpoint: {resume_from} is no checkpoint (it has no trainer_state.json)")
-        if existing and int(NAME.fullmatch(existing[-1].name)[1]) > read_state(chosen)["step"]:
+        if existing and _step_of(existing[-1]) > read_state(chosen)["step"]:
             raise ValueError(
                 f"{output_dir} holds {existing[-1].name}, which is later than {chosen}: resume from the last, or choose "
                 "another output_dir"
@@ -187,9 +191,11 @@ def check_same_model(checkpoint: Path, config: PreTrainedConfig) -> None:
 def save_checkpoint(
     output_dir: str | os.PathLike, accelerator: Accelerator, model, optimizer, run: dict, data: dict, keep: int
 ) -> Path:
-    """Write `checkpoint-<step>` of `run`, and delete all but the last `keep`.
+    """Write `checkpoint-<step>` of `run`, and delete all but the last `keep` of those up to it.
 
-    It is written under another name and renamed when it is whole. Every process calls this; they share the folder.
+    Later ones are damaged, or the run would not have begun before them: they are not counted, and stay until the run has
+    come so far. It is written under another name and renamed when it is whole. Every process calls this; they share the
+    folder.
 
     Args:
         model: as `accelerator.prepare` gave it; `optimizer` likewise.
@@ -226,7 +232,8 @@ def save_checkpoint(
         if final.exists():
             os.replace(final, replaced)
         os.replace(staging, final)
-        for old in [replaced, *checkpoints_of(output_dir)[:-keep]]:
+        whole = [path for path in checkpoints_of(output_dir) if _step_of(path) <= run["step"]]
+        for old in [replaced, *whole[:-keep]]:
             shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
     return final
