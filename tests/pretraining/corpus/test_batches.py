@@ -15,7 +15,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from rocbert_hf.data.tables import table_text
-from rocbert_hf.files import write_whole
+from rocbert_hf.files import OPENERS, write_whole
 from rocbert_hf.pretraining.corpus.batches import SentenceBatches, Texts, sample_sentences
 from rocbert_hf.pretraining.corpus.readers import TextFiles
 from rocbert_hf.pretraining.corpus.text_source import TextSource
@@ -170,6 +170,15 @@ def test_batches_hold_like_lengths():
     assert padded < 1.15 * tokens  # of batches drawn at random half is padding
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_of_a_small_corpus_no_batch_holds_a_sentence_of_several_epochs_if_it_need_not(tmp_path, in_memory):
+    texts = [text for text in SENTENCES if len(text) < 60][:48]
+    sources = texts if in_memory else [TextSource(plain(tmp_path, "a.txt", texts))]
+    batches = first(SentenceBatches(sources, 16, seed=0), 30)
+    for number in range(0, 30, 3):
+        assert sorted(texts_of(batches[number : number + 3])) == sorted(texts)
+
+
 def test_bad_arguments_are_named():
     for options, message in (
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
@@ -265,6 +274,31 @@ def test_every_source_goes_on_where_it_stopped(sources, shard_by):
         resumed = SentenceBatches(sources, **options)
         resumed.load_state_dict(state)
         assert first(resumed, 30) == expected[consumed : consumed + 30]
+
+
+def test_a_packed_file_is_unpacked_once_an_epoch(tmp_path, monkeypatch):
+    opened = []
+
+    def noted(*given):
+        opened.append(given)
+        return gzip.open(*given)
+
+    monkeypatch.setitem(OPENERS, ".gz", noted)
+    source = TextSource(plain(tmp_path, "a.txt.gz", LINES, gzip.open))
+    batches = SentenceBatches([source], batch_size=8, seed=0, shuffle_buffer=50)
+    opened.clear()
+    assert {example["epoch"] for batch in first(batches, 140) for example in batch} == {0, 1, 2}
+    assert len(opened) <= 3
+
+
+def test_small_sources_that_are_mixed_are_counted_together(tmp_path):
+    sources = [TextSource(plain(tmp_path, f"{n}.txt", LINES[20 * n : 20 * n + 20]), weight=1 + n) for n in range(2)]
+    assert SentenceBatches(sources, 40, seed=0).pool_batches == 1
+    assert SentenceBatches(sources, 13, seed=0).pool_batches == 3
+    with pytest.raises(ValueError, match="40 sentences to train on, fewer than"):
+        SentenceBatches(sources, 41, seed=0)
+    with pytest.raises(ValueError, match="37 sentences to train on, fewer than"):
+        SentenceBatches(sources, 40, seed=0, exclude=LINES[18:21])
 
 
 def test_what_describes_the_files_of_a_folder_is_not_their_text(tmp_path):
@@ -393,8 +427,10 @@ def test_held_out_sentences_are_not_trained_on(sources):
     assert len(set(held_out)) == 30
     texts = texts_of(first(SentenceBatches(sources, **SMALL_BUFFER, exclude=held_out), 120))
     assert set(texts) == set(LINES) - set(held_out)
-    with pytest.raises(ValueError, match="between 1 and"):
+    with pytest.raises(ValueError, match=r"between 1 and 399 of .*, got 401"):
         sample_sentences(sources, 401, seed=0, shuffle_buffer=1000)
+    with pytest.raises(ValueError, match=r"of the 90 that shuffle_buffer allows to draw from, got 200"):
+        sample_sentences(sources, 200, seed=0, shuffle_buffer=90)
 
 
 def test_thuctc_is_its_unpacked_folder(tmp_path, monkeypatch):

@@ -42,15 +42,16 @@ class SentenceBatches(Sampler):
         seed: of the order.
         rank, world_size: this process's number, and how many there are.
         max_length: characters at which `TextSource`s' sentences are cut.
-        pool_batches: global batches that are sorted by length together.
+        pool_batches: global batches that are sorted by length together; fewer if an epoch has fewer, so that a batch does
+            not hold the copies of a sentence from several epochs, which have one length.
         epochs: stop after this many; default, never. Every epoch has every sentence exactly once, and without a stop
             a batch may hold the end of one epoch and the beginning of the next. The last batch of all is smaller, and
             the same number of sentences in every process, for which up to `world_size - 1` sentences are left out.
         shard_by: how the sources are shared. "sentences": every process reads everything and keeps its share, so
             that the global batches do not depend on the number of processes; good for one machine. "files": every
             process reads its own files, or its own lines (or sentences in memory) where there are fewer files than
-            processes; for corpora that one process cannot read as fast as all of them train, and its position is its
-            own.
+            processes; of a `DatasetRows`, its own files where their number is a multiple of `world_size`, else its own
+            rows. For corpora that one process cannot read as fast as all of them train; its position is its own.
         shuffle_buffer: sentences of `TextSource`s that are shuffled together; about 400 bytes of memory each.
         exclude: sentences to leave out: those held out for evaluation.
 
@@ -91,7 +92,7 @@ class SentenceBatches(Sampler):
             raise ValueError(f"epochs must be at least 1, or None for no end, got {epochs}")
         if shard_by not in ("sentences", "files"):
             raise ValueError(f"shard_by must be 'sentences' or 'files', got {shard_by!r}")
-        self.run = {"seed": seed, "global_batch": batch_size * world_size, "pool_batches": pool_batches}
+        self.run = {"seed": seed, "global_batch": batch_size * world_size}
         self.seed: tuple[int, ...] = (seed,)
         if shard_by == "files":
             self.run |= {"rank": rank, "world_size": world_size}
@@ -101,7 +102,6 @@ class SentenceBatches(Sampler):
             share = {}
         self.rank, self.world_size = rank, world_size
         self.global_batch = batch_size * world_size
-        self.pool_batches = pool_batches
         self.source = _open(sources, max_length=max_length, seed=seed, **share)
         if epochs is not None and isinstance(self.source, Mixture):
             raise ValueError("epochs must be None for several sources: each has epochs of its own length")
@@ -115,6 +115,11 @@ class SentenceBatches(Sampler):
         self.shuffled = _ShuffledSentences(
             self.source, self.seed, shuffle_buffer, self.global_batch, epochs, frozenset(exclude)
         )
+        whole_epoch = self.shuffled.sentences_of_epoch
+        self.pool_batches = pool_batches
+        if whole_epoch is not None:
+            self.pool_batches = max(1, min(pool_batches, whole_epoch // self.global_batch))
+        self.run["pool_batches"] = self.pool_batches
         self.start = {"shuffled": self.shuffled.state_dict(), "pool": 0, "before": 0, "skip": 0}
         self.marks: deque[dict] = deque(maxlen=MARKS_KEPT)
         self.epoch = self.sentences = 0
@@ -196,7 +201,8 @@ def sample_sentences(
         found += read[1]
     sentences = list(dict.fromkeys(found))
     if not 1 <= count < len(sentences):
-        raise ValueError(f"held-out sentences must be between 1 and {len(sentences) - 1} of this corpus, got {count}")
+        of = f"the {shuffle_buffer:,} that shuffle_buffer allows to draw from" if len(found) >= limit else "this corpus"
+        raise ValueError(f"held-out sentences must be between 1 and {len(sentences) - 1} of {of}, got {count}")
     return [sentences[i] for i in np.random.default_rng((seed, 2)).permutation(len(sentences))[:count]]
 
 
@@ -219,6 +225,11 @@ class Mixture:
             pass  # its next epoch begins; an empty source is an error of its own
         self.given[behind] += len(found[1])
         return found
+
+    @property
+    def epoch(self) -> int:
+        """How often every one of them has been read."""
+        return min(source.epoch for source in self.sources)
 
     def state_dict(self) -> dict:
         return {"given": list(self.given), "sources": [source.state_dict() for source in self.sources]}
@@ -259,6 +270,10 @@ class _ShuffledSentences:
 
     A buffer ends with the epoch, so that every sentence of an epoch comes before all of the next. Its position is where
     the source stood when the buffer was begun, and how many sentences of the buffer are used.
+
+    Attributes:
+        sentences_of_epoch: how many there are to train on, if the first buffer holds a whole epoch (of several sources, an
+            epoch of each); else None.
     """
 
     def __init__(self, source, seed, buffer_size: int, at_least: int, epochs: int | None, exclude: frozenset[str]):
@@ -267,6 +282,7 @@ class _ShuffledSentences:
         self.number = self.used = 0
         self.position = source.state_dict()
         self.buffer: list[tuple[int, str]] | None = None
+        self.sentences_of_epoch: int | None = None
         self._fill()
 
     def take(self, count: int) -> list[tuple[int, str]]:
@@ -274,6 +290,7 @@ class _ShuffledSentences:
         taken = []
         while len(taken) < count:
             if self.buffer is None:
+                self.source.load_state_dict(self.position)
                 self._fill()
             elif self.used == len(self.buffer):
                 if not self.buffer:
@@ -295,8 +312,7 @@ class _ShuffledSentences:
         self.number, self.used = state["buffer"], state["used"]
 
     def _fill(self) -> None:
-        """Read a buffer: empty if all epochs are over."""
-        self.source.load_state_dict(self.position)
+        """Read a buffer from where the source stands, which is at `position`: empty if all epochs are over."""
         found: list[tuple[int, str]] = []
         epoch_ends = 0
         while len(found) < self.buffer_size and (self.epochs is None or self.source.epoch < self.epochs):
@@ -308,10 +324,14 @@ class _ShuffledSentences:
             else:
                 epoch, sentences = read
                 found += [(epoch, sentence) for sentence in sentences if sentence not in self.exclude]
-        if self.number == 0 and epoch_ends and len(found) < self.at_least:
-            raise ValueError(
-                f"the corpus has {len(found)} sentences to train on, fewer than batch_size times the number of "
-                f"processes ({self.at_least}): give more text or a smaller batch"
-            )
+        if self.number == 0 and (epoch_ends or self.source.epoch):
+            # of several sources, the shorter ones have come more than once
+            count = len(found) if epoch_ends else len({sentence for _, sentence in found})
+            if count < self.at_least:
+                raise ValueError(
+                    f"the corpus has {count} sentences to train on, fewer than batch_size times the number of processes "
+                    f"({self.at_least}): give more text or a smaller batch"
+                )
+            self.sentences_of_epoch = count
         order = np.random.default_rng((*self.seed, 0, self.number)).permutation(len(found)).tolist()
         self.buffer = [found[i] for i in order]
