@@ -88,7 +88,7 @@ def damage_named(name: str | os.PathLike) -> Iterator[None]:
 
 
 def text_lines(
-    stream: IO[bytes], name: str | os.PathLike, max_bytes: int = MAX_LINE_BYTES
+    stream: IO[bytes], name: str | os.PathLike, max_bytes: int = MAX_LINE_BYTES, forgiving: bool = False
 ) -> Iterator[tuple[int, str]]:
     """The lines of UTF-8 text, with their ends, and their numbers from 1.
 
@@ -99,6 +99,8 @@ def text_lines(
         stream: is read line by line, so that no more than one line is in memory.
         name: of the file, for errors.
         max_bytes: of a line.
+        forgiving: leave out what is too long of a line, and give bytes that are not UTF-8 as halves of surrogate pairs
+            (`surrogateescape`), instead of an error.
 
     Raises:
         ValueError: a line is longer, or not UTF-8, or over a million lines in a row are blank.
@@ -111,13 +113,20 @@ def text_lines(
             line = stream.readline(max_bytes + 1)
         if not line:
             return
-        if len(line) > max_bytes:
+        if len(line) > max_bytes and forgiving:
+            with damage_named(name):
+                rest = line
+                while rest and not rest.endswith(b"\n"):
+                    rest = stream.readline(max_bytes + 1)
+            line = line[:max_bytes].decode("utf-8", "ignore").encode()  # not cut within a character
+        elif len(line) > max_bytes:
             raise ValueError(f"{name} line {number} is longer than {max_bytes:,} bytes, which is no text to work on")
         blank = blank + 1 if line.isspace() else 0
         if blank > MAX_BLANK_LINES:
             raise ValueError(f"{name} line {number}: over {MAX_BLANK_LINES:,} lines in a row are blank")
         try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            encoding, errors = "utf-8-sig" if number == 1 else "utf-8", "surrogateescape" if forgiving else "strict"
+            yield number, line.decode(encoding, errors)
         except UnicodeDecodeError as error:
             raise ValueError(f"{name} line {number} is not UTF-8: {error.reason}") from error
 

@@ -69,6 +69,12 @@ def test_quoted_fields_hold_line_ends(tmp_path):
         ("x.tsv", "text\tlabel\n\n好\n", "x.tsv line 3 must have 2 fields, got 1"),
         ("x.csv", 'text,label\n"好\n吃",1\n坏\n', "x.csv line 4 must have 2 fields, got 1"),
         ("x.csv", 'text\n"好"吃\n', "x.csv line 2 is not a row of a table"),
+        (
+            "x.csv",
+            'text,label\n好,1\n"不,0\n吃,0\n',
+            "x.csv lines 3 to 4 are not a row of a table: unexpected end of data",
+        ),
+        ("x.csv", b"text\n\xff\n", "x.csv line 2 is not UTF-8"),
         ("x.csv", "text,text\n好,坏\n", "columns of different names"),
         ("x.tsv", "\n", "x.tsv is empty"),
         ("x.csv", "text,label\n", "x.csv is empty: it must have a header and at least one row"),

@@ -112,9 +112,7 @@ def test_a_model_without_one_channel_has_the_weights_of_the_others(tokenizer, wi
 def test_replacements_behind_the_longest_length_are_left_out(tokenizer, model, max_length):
     """Batches of one: in some nothing is left to ask."""
     gauge = Restoration(tokenizer, SENTENCES, max_length=max_length, batch_size=1)
-    read = {
-        kind: [place < max_length - 2 for _, place, _ in gauge.cases[kind]] for kind in ("homophone", "lookalike")
-    }
+    read = {kind: [place < max_length - 2 for _, place, _ in gauge.cases[kind]] for kind in ("homophone", "lookalike")}
     found = gauge(model)
     for kind, asked in read.items():
         assert not all(asked)

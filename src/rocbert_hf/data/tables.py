@@ -18,13 +18,24 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ..files import OPENERS, damage_named, json_object, json_value, open_packed, text_lines, unpacked_name
+from ..files import (
+    OPENERS,
+    damage_named,
+    is_damage,
+    json_object,
+    json_value,
+    open_packed,
+    text_lines,
+    unpacked_name,
+)
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".txt")
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # as `text_lines` gives such bytes
 MAX_JSON_BYTES = 256_000_000  # a JSON list must be in memory as a whole
 
 
@@ -38,6 +49,20 @@ class Row(NamedTuple):
 
     where: str
     values: dict[str, Any]
+
+
+class BadRow(NamedTuple):
+    """What is in the place of a row that cannot be read.
+
+    Attributes:
+        where: file and line, for errors.
+        reason: short, and the same for all rows of its kind.
+        detail: what is wrong, to be read after `where`.
+    """
+
+    where: str
+    reason: str
+    detail: str
 
 
 def table_format(source: str | os.PathLike) -> str | None:
@@ -64,6 +89,26 @@ def read_rows(source: str | os.PathLike, keep_blank: bool = False) -> Iterator[R
         raise ValueError(f"a file must end in {', '.join(FORMATS)} (or these with {', '.join(OPENERS)}), got {path}")
     with open_packed(path) as stream:
         yield from _rows(stream, form, str(path), keep_blank)
+
+
+def rows_and_faults(source: str | os.PathLike) -> Iterator[Row | BadRow]:
+    """The rows of a `.csv` or `.tsv` as `read_rows` gives them, and a `BadRow` where that would stop; then the next ones.
+
+    Nothing follows a header that cannot be read, nor the place where a packed file is damaged. A file without rows gives
+    none.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: over a million lines in a row are blank.
+    """
+    name = str(source)
+    try:
+        with open_packed(source) as stream:
+            yield from _table_rows(text_lines(stream, name, forgiving=True), table_format(source), name)
+    except OSError as error:
+        if not is_damage(error.__cause__):
+            raise
+        yield BadRow(name, "damaged file", f"cannot be decompressed from here on ({error.__cause__})")
 
 
 def text_of(row: Row, column: str = "text") -> str:
@@ -140,7 +185,14 @@ def _rows(stream: IO[bytes], form: str, name: str, keep_blank: bool) -> Iterator
             if keep_blank or line.strip():
                 yield Row(f"{name} line {number}", {"text": line.rstrip("\r\n")})
     else:
-        yield from _table_rows(lines, form, name)
+        empty = True
+        for row in _table_rows(lines, form, name):
+            if isinstance(row, BadRow):
+                raise ValueError(f"{row.where} {row.detail}")
+            empty = False
+            yield row
+        if empty:
+            raise ValueError(f"{name} is empty: it must have a header and at least one row")
 
 
 def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row]:
@@ -163,35 +215,55 @@ def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row]:
         yield Row(f"{name} entry {number}", record)
 
 
-def _table_rows(lines: Iterable[tuple[int, str]], form: str, name: str) -> Iterator[Row]:
+def _table_rows(lines: Iterable[tuple[int, str]], form: str, name: str) -> Iterator[Row | BadRow]:
     header: list[str] | None = None
-    empty = True
-    for number, fields in _tsv_fields(lines) if form == ".tsv" else _csv_fields(lines, name):
+    for record in _tsv_fields(lines, name) if form == ".tsv" else _csv_fields(lines, name):
+        if isinstance(record, BadRow):
+            yield record
+            if header is None:
+                return
+            continue
+        where, fields = record
         if not any(field.strip() for field in fields):
             continue
         if header is None:
             header = fields
             if len(set(header)) < len(header):
-                raise ValueError(f"{name} must have columns of different names, got {', '.join(header)}")
+                yield BadRow(
+                    name, "columns of one name", f"must have columns of different names, got {', '.join(header)}"
+                )
+                return
         elif len(fields) != len(header):
-            raise ValueError(f"{name} line {number} must have {len(header)} fields, got {len(fields)}")
+            yield BadRow(where, "not the header's fields", f"must have {len(header)} fields, got {len(fields)}")
         else:
-            empty = False
-            yield Row(f"{name} line {number}", dict(zip(header, fields, strict=True)))
-    if empty:
-        raise ValueError(f"{name} is empty: it must have a header and at least one row")
+            yield Row(where, dict(zip(header, fields, strict=True)))
 
 
-def _tsv_fields(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
-    return ((number, line.rstrip("\r\n").split("\t")) for number, line in lines)
+def _tsv_fields(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[str, list[str]] | BadRow]:
+    """(where it is, fields) of each line."""
+    for number, line in lines:
+        fields = line.rstrip("\r\n").split("\t")
+        yield _not_utf8(fields, f"{name} line {number}") or (f"{name} line {number}", fields)
 
 
-def _csv_fields(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of its last line, fields) of each record."""
+def _csv_fields(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[str, list[str]] | BadRow]:
+    """(where its last line is, fields) of each record."""
     # line ends inside quoted fields are the csv module's to see
     table = csv.reader((line for _, line in lines), strict=True)
-    try:
-        for fields in table:
-            yield table.line_num, fields
-    except csv.Error as error:
-        raise ValueError(f"{name} line {table.line_num} is not a row of a table: {error}") from error
+    while True:
+        begin = table.line_num + 1
+        try:
+            fields = next(table)
+        except StopIteration:
+            return
+        except csv.Error as error:  # the next record begins on the next line
+            several = begin < table.line_num
+            where = f"{name} lines {begin} to {table.line_num}" if several else f"{name} line {begin}"
+            yield BadRow(where, "not a row", f"{'are' if several else 'is'} not a row of a table: {error}")
+            continue
+        yield _not_utf8(fields, f"{name} line {table.line_num}") or (f"{name} line {table.line_num}", fields)
+
+
+def _not_utf8(fields: Iterable[str], where: str) -> BadRow | None:
+    found = next((found for field in fields if (found := NOT_UTF8.search(field))), None)
+    return found and BadRow(where, "not UTF-8", f"is not UTF-8 (byte 0x{ord(found[0]) - 0xDC00:02x})")

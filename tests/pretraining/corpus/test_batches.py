@@ -386,6 +386,55 @@ def test_rows_without_text_are_counted_and_skipped(tmp_path):
     assert batches.report["skipped"] == {"no text": 1, "control characters": 1}
 
 
+BAD_ROWS = {
+    "not the header's fields": b"1\n",
+    "not UTF-8": "1,坏的\n".encode("gb18030"),
+    "too long": f"1,{'长' * 1_000_001}\n".encode(),
+    "control characters": "1,\x01\x02\x03好\n".encode(),
+}
+
+
+@pytest.mark.parametrize("form", [".csv", ".tsv"])
+def test_bad_rows_of_tables_are_counted_and_skipped(tmp_path, caplog, form):
+    comma = b"," if form == ".csv" else b"\t"
+    good = [f"{number},{line}\n".encode() for number, line in enumerate(LINES)]
+    rows = [row for pair in itertools.zip_longest(good, BAD_ROWS.values()) for row in pair if row]
+    if form == ".csv":
+        rows += [b'9,"a"b\n', b'9,"never closed\n', b"9,lost\n"]
+    lines = [row.replace(b",", comma, 1) for row in (b"id,text\n", *rows)]
+    for name, content in (
+        ("a", lines),
+        ("b", [b"id,id\n".replace(b",", comma), *good]),
+        ("c", [b"id,text\n"]),
+        ("d", [lines[0], lines[1]]),
+    ):
+        (tmp_path / f"{name}{form}").write_bytes(b"".join(content))
+    (tmp_path / f"e{form}.gz").write_bytes(gzip.compress(b"".join([lines[0], *lines[-200:]]))[:-100])
+    batches = SentenceBatches([TextSource(str(tmp_path))], 8, 0, epochs=1)
+    assert set(texts_of(list(batches))) == set(LINES)
+    expected = dict.fromkeys(BAD_ROWS, 1) | {"columns of one name": 1, "damaged file": 1}
+    if form == ".csv":  # the csv module itself takes no longer field than 131,072 characters
+        expected |= {"not a row": 3}
+        del expected["too long"]
+    assert batches.report["skipped"] == expected
+    assert f"a{form} line 3: must have 2 fields, got 1; skipped" in caplog.text
+
+
+def test_a_run_goes_on_behind_a_bad_row_and_counts_it_once(tmp_path):
+    lines = [f"{number}\t{line}" for number, line in enumerate(LINES)]
+    lines[20::50] = ["bad"] * len(lines[20::50])
+    sources = [TextSource(plain(tmp_path, "a.tsv", ["id\ttext", *lines]))]
+    expected = SentenceBatches(sources, **SMALL_BUFFER)
+    batches = first(expected, 100)
+    for world_size in (1, 2):
+        options = SMALL_BUFFER | {"batch_size": 6 // world_size, "world_size": world_size}
+        resumed = SentenceBatches(sources, **options)
+        resumed.load_state_dict(json.loads(json.dumps(expected.state_dict(40))))
+        assert first(resumed, 60) == [batch[::world_size] for batch in batches[40:]]
+        assert resumed.report["skipped"] == expected.report["skipped"]
+    assert expected.report["skipped"]["not the header's fields"] >= 8
+
+
 def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
     plain(tmp_path, "few.txt", LINES[:5])
     (tmp_path / "blank.txt").write_text("\n \n")
@@ -395,7 +444,8 @@ def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
     data, mixed = parquet(tmp_path / "data", LINES), parquet(tmp_path / "mixed", LINES)
     plain(tmp_path / "mixed", "urls.txt", ["http://a.cn"] * 400)
     table = plain(tmp_path, "table.xlsx", LINES)
-    (tmp_path / "wrong.csv").write_text("text,label\n好,1\n坏\n", encoding="utf-8")
+    (tmp_path / "wrong.csv").write_text("text,label\n坏\n", encoding="utf-8")
+    (tmp_path / "twice.tsv").write_text("text\ttext\n好\t坏\n", encoding="utf-8")
     for source, error, message in (
         (TextSource(str(tmp_path / "nowhere.txt")), FileNotFoundError, "nowhere.txt does not exist"),
         (TextSource("nobody/no-such-dataset"), OSError, "nobody/no-such-dataset"),
@@ -408,7 +458,9 @@ def test_what_cannot_be_read_at_all_is_an_error_at_once(tmp_path):
         (TextSource(mixed), ValueError, "must be of one kind, got .*parquet and .*urls.txt"),
         (TextSource(f"{mixed}/*"), ValueError, "must be of one kind"),
         (TextSource(table), ValueError, r"must end in \.txt, .* or in \.parquet, .* got .*table.xlsx"),
-        (TextSource(str(tmp_path / "wrong.csv")), ValueError, "wrong.csv line 3 must have 2 fields, got 1"),
+        (TextSource(str(tmp_path / "wrong.csv")), ValueError, "is empty .*skipped: not the header's fields: 1"),
+        (TextSource(str(tmp_path / "twice.tsv")), ValueError, "is empty .*skipped: columns of one name: 1"),
+        (TextSource(str(tmp_path / "twice.tsv"), column="words"), ValueError, "columns of one name: 1"),
     ):
         with pytest.raises(error, match=message):
             SentenceBatches([source], 8, 0)

@@ -1,7 +1,8 @@
 """Sentences from text files and datasets, read lazily, one line or row at a time.
 
-`TextFiles` reads plain text and JSON lines, packed or not, always UTF-8; `DatasetRows` whatever the `datasets` library can
-stream, from the Hub or a disk; `SentencesInMemory` a list. All three have what `SentenceBatches` needs of a source:
+`TextFiles` reads plain text and JSON lines, packed or not, always UTF-8; `TableRows` tables, likewise; `DatasetRows` whatever
+the `datasets` library can stream, from the Hub or a disk; `SentencesInMemory` a list. All have what `SentenceBatches` needs
+of a source:
 
 - `next_sentences()`: the epoch and the sentences of the next line or row that has any, or None once at the end of each
   epoch; the call after that begins the next epoch;
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.tables import BadRow, Row, rows_and_faults
 from ...files import DECOMPRESSION_ERRORS, MAX_BLANK_LINES, MAX_LINE_BYTES, OPENERS, is_damage
 from .splitter import split_sentences
 
@@ -347,15 +349,22 @@ class DatasetRows(_Documents):
             self._rows = iter(self.dataset)
         for row in self._rows:
             self.row += 1
+            where, values = self._place_and_values(row)
             try:
-                if sentences := self._sentences(_text_of(row, self.column)):
+                if isinstance(values, BadRow):
+                    raise _BadLine(values.reason, values.detail)
+                if sentences := self._sentences(_text_of(values, self.column)):
                     self.given += 1
                     return self.epoch, sentences
             except _BadLine as error:
-                self._skip(error, f"{self.name}, row {self.row}")
+                self._skip(error, where)
         self._end_epoch()
         self._rows, self.position, self.row = None, self.beginning, 0
         return None
+
+    def _place_and_values(self, row: dict) -> tuple[str, dict | BadRow]:
+        """Where a row of the stream is, for messages, and what it holds."""
+        return f"{self.name}, row {self.row}", row
 
     def state_dict(self) -> dict:
         position = self.position if self._rows is None else self.dataset.state_dict()
@@ -367,6 +376,24 @@ class DatasetRows(_Documents):
 
     def fingerprint(self) -> str:
         return f"{self.name}, {self.dataset.num_shards} shards, column {self.column}"
+
+
+class TableRows(DatasetRows):
+    """The sentences of `.csv` or `.tsv` files, streamed through the `datasets` library, which shares them and keeps the
+    position; see `DatasetRows` for the other arguments."""
+
+    def __init__(self, files: Sequence[str], name: str, **options):
+        from datasets import IterableDataset
+
+        super().__init__(IterableDataset.from_generator(_table_rows, gen_kwargs={"files": files}), name, **options)
+
+    def _place_and_values(self, row: dict) -> tuple[str, dict | BadRow]:
+        found: Row | BadRow = row["row"]
+        return found.where, found if isinstance(found, BadRow) else found.values
+
+
+def _table_rows(files: Sequence[str]) -> Iterator[dict]:
+    return ({"row": row} for file in files for row in rows_and_faults(file))
 
 
 def _unpack_up_to(offset: int, stream) -> None:

@@ -3,14 +3,13 @@
 import glob
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from ...data.tables import read_rows
 from ...files import OPENERS
-from .readers import TEXT_SUFFIXES, DatasetRows, TextFiles, check_suffix, suffix_of
+from .readers import TEXT_SUFFIXES, DatasetRows, TableRows, TextFiles, check_suffix, suffix_of
 
 # Tables by suffix: of which kind they are. `ROWS` are read by this package, others by the `datasets` library.
 ROWS = "rows"
@@ -91,7 +90,7 @@ SOURCES = {
 
 
 def open_source(source: TextSource, max_length: int = 126, seed: int = 0, rank: int = 0, world_size: int = 1):
-    """A `TextFiles` or `DatasetRows` for a source; bad lines are skipped and counted.
+    """A `TextFiles`, `TableRows` or `DatasetRows` for a source; bad lines are skipped and counted.
 
     Args:
         max_length: characters of a sentence at most.
@@ -130,16 +129,8 @@ def _open_files(files: list[str], source: TextSource, seed: int, share: dict):
     if kind is None:
         return TextFiles(files, on_error="skip", shuffle_seed=seed, **share)
     if kind == ROWS:
-        from datasets import IterableDataset
-
-        return DatasetRows(
-            IterableDataset.from_generator(_rows_of_tables, gen_kwargs={"files": files}), source.name, **share
-        )
+        return TableRows(files, source.name, **share)
     return DatasetRows(_load_dataset(kind, data_files=files, split=source.split), source.name, **share)
-
-
-def _rows_of_tables(files: Sequence[str]) -> Iterator[dict]:
-    return (row.values for file in files for row in read_rows(file))
 
 
 def _format(files: Sequence[str]) -> str | None:
