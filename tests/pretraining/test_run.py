@@ -26,6 +26,7 @@ from rocbert_hf.hub import model_card
 from rocbert_hf.options import CONFIGS, parse_options
 from rocbert_hf.pretraining import PretrainingArguments, read_log
 from rocbert_hf.pretraining.run import RunOptions
+from rocbert_hf.pretraining.trainer import RoCBertPretrainer
 from rocbert_hf.resources import demo_sentences
 
 from ..command_line import rocbert
@@ -124,6 +125,10 @@ def test_packaged_configs_are_found_by_name_and_by_path(name):
         (["--glyph-features", "nowhere"], "nowhere"),
         (["--model", "/nope"], "/nope"),
         (["--resume", "--overwrite"], "not both"),
+        (
+            ["--resume", "--resume-from-checkpoint", "run/checkpoint-1"],
+            "resume_from_checkpoint run/checkpoint-1, not both",
+        ),
         (["--held-out", "1"], "held_out must be at least 2"),
         (["--channels", "open"], "channels is for a model that is converted"),
         (["--config-overrides", "hidden_act=glu"], "hidden_act, which must be one of gelu"),
@@ -158,6 +163,31 @@ def test_a_finished_model_is_not_replaced_without_overwrite(copied):
     results = pretrained(copied, "--overwrite", "--seed", 7)
     assert results["arguments"]["seed"] == 7
     assert not list(copied.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("chosen", ["last", "checkpoint-1"])
+def test_overwrite_does_not_delete_the_checkpoint_to_go_on_from(copied, chosen):
+    before = files_of(copied)
+    chosen = chosen if chosen == "last" else copied / chosen
+    assert "overwrite would delete" in refused(copied, "--overwrite", "--resume-from-checkpoint", chosen)
+    assert files_of(copied) == before
+
+
+def test_a_plain_bert_that_sigterm_cuts_short_is_no_baseline(tmp_path, monkeypatch):
+    loader = RoCBertPretrainer._loader
+
+    def terminated(self):
+        if self.description == "plain BERT":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loader(self)
+
+    monkeypatch.setattr(RoCBertPretrainer, "_loader", terminated)
+    long = "max_position_embeddings=600"  # for which BERT must have positions too
+    overrides = ["--config-overrides", f"{SMALL},{long}", "--max-length", 600]
+    results = pretrained(tmp_path / "model", "--baseline", *overrides)
+    assert "bert" not in results
+    assert "after" in results["rocbert"]
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path / "model").config.max_position_embeddings == 600
 
 
 def test_a_finished_run_resumes_to_itself(copied):

@@ -83,6 +83,7 @@ def pretrain(run: RunOptions, arguments: PretrainingArguments) -> dict[str, Any]
         ValueError, OSError: something given does not fit or cannot be read; nothing was trained then.
         FloatingPointError: the training diverged.
     """
+    _check_resuming(run, arguments)
     if run.dry_run:
         config = starting_config(run)
         Console().print(estimate(config, arguments, run.dry_run_devices.count, run.dry_run_devices.kind))
@@ -147,7 +148,11 @@ def _train(
         return results
     results["rocbert"]["after"] = measure(model)
     if run.baseline:
-        results["bert"] = _train_baseline(model.config, tokenizer, trainer, measure, training["seconds"])
+        of_bert = _train_baseline(model.config, tokenizer, trainer, measure, training["seconds"])
+        if of_bert["training"]["interrupted"]:
+            console.print("stopped by SIGTERM while the plain BERT was trained: it is left out, and RoCBERT is saved")
+        else:
+            results["bert"] = of_bert
     if accelerator.is_main_process:
         for reason, count in training["skipped_lines"].items():
             console.print(f"lines of the text that were skipped, {reason}: {count:,}")
@@ -178,6 +183,24 @@ def collator_for(
     )
 
 
+def _check_resuming(run: RunOptions, arguments: PretrainingArguments) -> None:
+    """
+    Raises:
+        ValueError: options say of two checkpoints that the run goes on from them, or `overwrite` would delete it.
+    """
+    chosen = arguments.resume_from_checkpoint
+    if run.resume and chosen not in (None, "last"):
+        raise ValueError(
+            f"give resume (go on from the last checkpoint of output_dir) or resume_from_checkpoint {chosen}, not both"
+        )
+    if run.overwrite and chosen is not None:
+        folder = run.output_dir.resolve()
+        if chosen == "last" or Path(chosen).resolve().is_relative_to(folder):
+            raise ValueError(
+                f"overwrite would delete the checkpoint that resume_from_checkpoint {chosen} names: give one of the two"
+            )
+
+
 def recorded(run: Setup, arguments: PretrainingArguments, config: RoCBertConfig) -> dict[str, Any]:
     """The options of a run as `all_results.json` has them: JSON values, and what the glyph features are."""
     record = {**as_plain(run), **as_plain(arguments)}
@@ -192,7 +215,8 @@ def _no_measurement(model) -> dict[str, float]:
 def _train_baseline(
     config: RoCBertConfig, tokenizer, of_rocbert: RoCBertPretrainer, measure: Callable, seconds: float
 ) -> dict[str, Any]:
-    """Train a plain BERT of the same size on the same sentences for as many seconds; gives its results."""
+    """Train a plain BERT of the same size on the same sentences for as many seconds; gives its results, without "after" if
+    SIGTERM ended the training."""
     arguments = replace(
         of_rocbert.arguments,
         objective="mlm_only",
@@ -213,14 +237,18 @@ def _train_baseline(
     )
     accelerator = of_rocbert.accelerator
     set_seed(arguments.seed)
-    bert = BertForMaskedLM(BertConfig(**{name: getattr(config, name) for name in SHARED_WITH_BERT}))
+    shared = {name: getattr(config, name) for name in SHARED_WITH_BERT}
+    # relative positions have no end
+    positions = max(config.max_position_embeddings, arguments.max_length)
+    bert = BertForMaskedLM(BertConfig(**shared, max_position_embeddings=positions))
     bert.to(accelerator.device)
     results = {"before": measure(bert)}
     collator = collator_for(arguments, tokenizer, accelerator.mixed_precision)
     results["training"] = RoCBertPretrainer(
         bert, of_rocbert.sources, collator, arguments, accelerator, "plain BERT", exclude=of_rocbert.exclude
     ).train()
-    results["after"] = measure(bert)
+    if not results["training"]["interrupted"]:
+        results["after"] = measure(bert)
     return results
 
 
