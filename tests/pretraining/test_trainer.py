@@ -295,6 +295,22 @@ def test_sentences_longer_than_the_model_reads_are_an_error_before_any_work(toke
         RoCBertPretrainer(model, demo_sentences(), collator_of(tokenizer, arguments), arguments)
 
 
+def test_one_sentence_alone_cannot_be_contrasted(tokenizer):
+    one = {"batch_size": 1, "gradient_accumulation_steps": 4, "max_steps": 1}
+    with pytest.raises(ValueError, match="batch_size must be at least 2 for the contrastive loss"):
+        train(tokenizer, **one)
+    assert train(tokenizer, **one, gradient_cache=True)[1]["contrastive_loss"] > 0.5
+    assert train(tokenizer, **one, objective="mlm_only")[1]["loss"] > 0
+
+
+def test_epochs_are_those_of_the_sentences_that_are_trained_on(tokenizer):
+    arguments = PretrainingArguments(max_steps=5, batch_size=8, max_length=48, report_to="none")
+    corpus, model = demo_sentences()[:40], RoCBertForPreTraining(RoCBertConfig(**SMALL, fusion_layer=0))
+    collator = collator_of(tokenizer, arguments)
+    results = RoCBertPretrainer(model, corpus, collator, arguments, exclude=corpus[:20]).train()
+    assert results["epochs"] == 2
+
+
 def test_simcse_without_dropout_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="dropout"):
         train(tokenizer, objective="simcse", dropout=0.0)
@@ -328,6 +344,14 @@ def test_a_resumed_run_ends_with_the_same_weights(tokenizer, tmp_path, options):
     assert_same_weights(expected, found)
     assert resumed["steps"] == results["steps"] == 7
     assert resumed["loss"] == results["loss"]
+
+
+def test_a_step_that_is_cut_otherwise_is_named(tokenizer, tmp_path):
+    """The order of the sentences depends on how many a pass takes."""
+    train(tokenizer, output_dir=tmp_path, max_steps=1, save_steps=1)
+    other = {"batch_size": 4, "gradient_accumulation_steps": 2, "resume_from_checkpoint": "last"}
+    with pytest.raises(ValueError, match="other options: sentences_per_pass was 8, now 4"):
+        train(tokenizer, output_dir=tmp_path, **other)
 
 
 def test_the_last_checkpoints_are_kept_and_each_loads(tokenizer, tmp_path):

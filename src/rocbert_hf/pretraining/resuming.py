@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"checkpoint-(\d+)")
 UNFINISHED = ".unfinished-"
 # Options that may differ when a run goes on: its length, what it reports and keeps, and what changes speed and memory
-# alone. How a step is cut into passes may change too, if its number of sentences stays the same.
+# alone. The last three may, as long as `sentences_per_pass` and `sentences_per_step`, which checkpoints note, do not.
 MAY_CHANGE = frozenset(
     [
         "max_steps",

@@ -111,8 +111,9 @@ class RoCBertPretrainer:
 
     def _settings(self) -> dict:
         """What a checkpoint notes of the options, to compare when the run goes on."""
-        passes, processes = self.accelerator.gradient_accumulation_steps, self.accelerator.num_processes
-        return as_plain(self.arguments) | {"sentences_per_step": self.arguments.batch_size * passes * processes}
+        sentences = self.arguments.batch_size * self.accelerator.num_processes
+        passes = self.accelerator.gradient_accumulation_steps
+        return as_plain(self.arguments) | {"sentences_per_pass": sentences, "sentences_per_step": sentences * passes}
 
     def _check(self) -> None:
         arguments = self.arguments
@@ -125,6 +126,12 @@ class RoCBertPretrainer:
             raise ValueError(
                 f"the accelerator accumulates {self.accelerator.gradient_accumulation_steps} passes per step and the "
                 f"arguments say {passes}: use make_accelerator(arguments)"
+            )
+        contrasted = arguments.batch_size * self.accelerator.num_processes * (passes if arguments.gradient_cache else 1)
+        if self.contrasts and contrasted < 2:
+            raise ValueError(
+                "batch_size must be at least 2 for the contrastive loss, which tells a sentence apart from the others of a "
+                "forward pass, got 1; with gradient_cache, from those of the optimizer step"
             )
         scorer = getattr(getattr(self.collator, "synthesizer", None), "scorer", None)
         if arguments.num_workers and scorer is not None and not scorer.parallel:
@@ -468,8 +475,10 @@ class RoCBertPretrainer:
         return max(by_steps, by_time)
 
     def _epochs(self, sentences: int) -> float:
-        in_memory = len(self.sources) and isinstance(self.sources[0], str)
-        return sentences / len(self.sources) if in_memory else self.batches.report["epoch"]
+        if not isinstance(self.sources[0], str):
+            return self.batches.report["epoch"]
+        excluded = set(self.exclude)
+        return sentences / sum(sentence not in excluded for sentence in self.sources)
 
     def _loss_scale(self) -> float | None:
         accelerator = self.accelerator
