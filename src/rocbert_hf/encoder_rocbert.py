@@ -161,7 +161,8 @@ class RoCBertPreTrainedModel(PreTrainedModel):
     def _init_channels(self, embeddings: RoCBertEmbeddings, std: float) -> None:
         inserted = embeddings.fusion in WEIGHING_FUSIONS
         if embeddings.has_pronunciation and inserted:
-            # Ph meets H, which a LayerNorm has just brought to unit variance; char_sum sums three letters a syllable
+            # Ph meets H, which a LayerNorm has just brought to unit variance; char_sum sums three letters a syllable.
+            # "table" sums nothing, and begins with that third of the variance all the same
             summed = embeddings.letter_convolution is None
             init.normal_(embeddings.pronunciation_embed.weight, std=3**-0.5 if summed else 1.0)
         if embeddings.letter_convolution is not None:

@@ -14,7 +14,9 @@ from ..tokenization_rocbert import RoCBertTokenizer
 
 # Standard deviation of V2 and V3: w2 / w1 is then below 1e-7 at every width, and float16 can still hold it.
 CLOSED = 1e-7
-TEXT_SHARE = 0.6  # weight of the text when the channels start open; sound and shape share the rest
+# Weight of the text when the channels start open, where a state is as long as tokens' mean states are on average; sound and
+# shape share the rest.
+TEXT_SHARE = 0.6
 SEEN_ENOUGH = 5  # occurrences from which a token's mean state is taken, not predicted
 LENGTH = 64  # tokens of a sentence that are read
 # For a score of the fusion to begin at about 0 and yet pass gradients on.
@@ -57,8 +59,9 @@ def open_channels(model: RoCBertForPreTraining, tokenizer: RoCBertTokenizer, sen
     - A glyph's features are, in the `shape_embed_dim` directions in which these vary most, the mean of the states of the
       characters that it may stand for: itself, and those that have it among their 20 look-alikes. M is the regression
       that gives the mean back.
-    - `K1`, `V1` are multiples of the identity, `K2`, `V2`, `K3`, `V3` small and random, so that the softmax begins at 0.6
-      for the text and about 0.2 for sound and shape each.
+    - `K1`, `V1` are multiples of the identity, `K2`, `V2`, `K3`, `V3` small and random. So the softmax begins at 0.6 for the
+      text and about 0.2 for sound and shape each, where the square of a state's length is the mean of those of the tokens'
+      mean states, weighted by frequency. Most states are longer than their token's mean, and begin with more text.
 
     Args:
         model: with the source's weights and `layer_insert` fusion of softmax normalisation, a table of pronunciations.
@@ -82,7 +85,8 @@ def open_channels(model: RoCBertForPreTraining, tokenizer: RoCBertTokenizer, sen
         matrix[0].copy_(torch.eye(matrix.shape[-1]) * math.sqrt(text_score / float(length)))
     model.train().eval()  # tables that were derived from the old weights are forgotten
     return [
-        f"channels open: text {TEXT_SHARE:.0%}, sound and shape {(1 - TEXT_SHARE) / 2:.0%} each; the glyph features hold "
+        f"channels open: text {TEXT_SHARE:.0%}, sound and shape {(1 - TEXT_SHARE) / 2:.0%} each, where a state is as long as "
+        f"tokens' mean states are; more text where it is longer, as most are; the glyph features hold "
         f"{explained:.0%} of how the look-alikes' means vary"
     ]
 
