@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     teacher = teacher_for(arguments, held_out)
     collator = DataCollatorForRoCBertPretraining(
         tokenizer,
-        arguments.attacks,
-        mlm_probability=arguments.mlm_probability,
+        arguments.attacks if arguments.attacks_sentences else None,
+        mlm_probability=0.0 if arguments.objective == "contrastive_only" else arguments.mlm_probability,
         whole_word_probability=arguments.whole_word_probability,
         max_length=arguments.max_length,
         seed=arguments.seed,
