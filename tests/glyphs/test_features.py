@@ -360,6 +360,8 @@ def run_script(monkeypatch, capsys):
     [
         (["--batch-size", "1"], "batch_size must be at least 2"),
         (["--hidden-size", "0"], "hidden_size must be at least 1"),
+        (["--device", "abacus"], "device must be one that torch can use here, such as cpu, got 'abacus'"),
+        (["--seed", "-1"], "seed must lie between 0 and 2**32 - 1, got -1"),
         (["--chinese-fonts", "nowhere.ttf"], "nowhere.ttf"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
     ],

@@ -121,6 +121,8 @@ class GlyphPretrainingArguments:
             raise ValueError("epochs and weight_decay must not be negative")
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, for there to be negatives; got {self.batch_size}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie between 0 and 2**32 - 1, got {self.seed}")
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")

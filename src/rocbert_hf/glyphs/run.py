@@ -41,6 +41,18 @@ class GlyphRunOptions:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for font in (*self.chinese_fonts, *self.other_fonts):
             find_font(font)
+        if self.device is not None:
+            _check_device(self.device)
+
+
+def _check_device(device: str) -> None:
+    """As `checkpoints.checked_device`, which imports transformers."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter of a build of torch without that kind of device
+        raise ValueError(f"device must be one that torch can use here, such as cpu, got {device!r}") from error
 
 
 def make_glyph_features(options: GlyphRunOptions, arguments: GlyphPretrainingArguments) -> dict[str, Any]:
