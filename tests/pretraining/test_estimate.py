@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rocbert_hf import RoCBertConfig, RoCBertForPreTraining
+from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.estimate import estimate, example_batch, saved_bytes
 from rocbert_hf.pretraining.optimizer import adamw
+from rocbert_hf.pretraining.run import collator_for
+from rocbert_hf.resources import demo_sentences
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 SMALL |= {"vocab_size": 300, "shape_vocab_size": 300, "pronunciation_vocab_size": 100}
@@ -23,12 +25,38 @@ def model_of(config, attention="sdpa"):
 
 
 @pytest.mark.parametrize("layers", [2, 7])
-@pytest.mark.parametrize("options", [{}, {"anchor": "both"}, {"objective": "mlm_only"}, {"correct_attacked": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"anchor": "both"},
+        {"objective": "mlm_only"},
+        {"correct_attacked": True},
+        {"objective": "correction", "distill_from": "an encoder"},
+    ],
+)
 def test_arithmetic_is_what_torch_counts(layers, options):
     config, arguments = RoCBertConfig(num_hidden_layers=layers, **SMALL), run(**options)
     with FlopCounterMode(display=False) as counter:
         model_of(config, "eager")(**example_batch(config, arguments, 5, 24)).loss.backward()
     assert estimate(config, arguments, device="CPU").flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("objective", ["multimodal", "correction", "mlm_only", "contrastive_only"])
+def test_as_many_tokens_have_labels_as_the_collator_gives(objective):
+    arguments = run(objective=objective, correct_attacked=objective == "multimodal", max_length=128)
+    assumed = example_batch(RoCBertConfig(num_hidden_layers=2, **SMALL), arguments, 2, 128)
+    found = collator_for(arguments, RoCBertTokenizer(), "no")(demo_sentences()[:100])
+    for name in {"labels", "attack_labels"} & found.keys():
+        read = int(found[name.replace("labels", "attention_mask")].sum()) - 2 * len(found[name])
+        share = int((found[name] != -100).sum()) / read
+        assert int((assumed[name] != -100).sum()) / (2 * 126) == pytest.approx(share, rel=0.15)
+
+
+def test_sentence_vectors_take_the_whole_last_layer():
+    config = RoCBertConfig(num_hidden_layers=2, **SMALL)
+    without, distilled = (estimate(config, run(distill_from=encoder)) for encoder in (None, "an encoder"))
+    assert distilled.flops > 1.1 * without.flops
 
 
 @pytest.mark.parametrize("layers", [2, 7])

@@ -32,7 +32,7 @@ DEVICE_MEMORY = {
 }  # fmt: skip
 MFU = 0.4  # share of the peak that training is taken to reach; the progress bar shows what a run does reach
 SENTENCES_A_WORKER = 1500  # of 50 characters, that one core of a Xeon attacks, tokenizes and masks a second
-CORRECTED_SHARE = 0.1  # of the tokens of an attacked sentence have a label with `correct_attacked`
+CORRECTED_SHARE = 0.1  # of the tokens of an attacked sentence are to be corrected
 SETUPS = {  # name -> ZeRO stage, optimizer state in CPU memory
     "plain": (0, False),
     "ZeRO-1": (1, False),
@@ -214,7 +214,7 @@ def step_flops(
 ) -> int:
     """Floating point operations of one forward and backward pass of one process: matrix products, as torch counts them.
 
-    What gradient checkpointing and the gradient cache compute again is included.
+    What gradient checkpointing and the gradient cache compute again is included, the encoder of `distill_from` is not.
 
     Args:
         rows, length: sentences of the batch, tokens of each.
@@ -331,8 +331,9 @@ def saved_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> 
 
 def example_batch(
     config: RoCBertConfig, arguments: PretrainingArguments, rows: int, length: int
-) -> dict[str, torch.Tensor]:
-    """A batch of the objective's views and labels, all sentences of one length; (rows, length) each."""
+) -> dict[str, torch.Tensor | bool]:
+    """A batch of the objective's views and labels, all sentences of one length, (rows, length) each; and, with distillation,
+    that the model is to return sentence vectors, for which it computes the last layer everywhere."""
     sizes = {
         "input_ids": config.vocab_size,
         "input_shape_ids": config.shape_vocab_size,
@@ -349,6 +350,8 @@ def example_batch(
         batch |= {f"labels_{name}": ids for name, ids in view.items()}
     if arguments.correct_attacked:
         batch["attack_labels"] = _labelled(view["input_ids"], round(CORRECTED_SHARE * (length - 2)))
+    if arguments.distill_from is not None:
+        batch["return_sentence_vectors"] = True
     return batch
 
 
@@ -365,7 +368,12 @@ def _labelled(ids: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _labels_a_row(arguments: PretrainingArguments, length: int) -> int:
-    return 0 if arguments.objective == "contrastive_only" else round(arguments.mlm_probability * (length - 2))
+    if arguments.objective == "contrastive_only":
+        return 0
+    share = arguments.mlm_probability
+    if arguments.objective == "correction":  # what was masked, and of the others what was attacked
+        share += (1 - share) * CORRECTED_SHARE
+    return round(share * (length - 2))
 
 
 def _views(arguments: PretrainingArguments) -> int:
