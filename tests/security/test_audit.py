@@ -11,6 +11,7 @@ from transformers import BertForMaskedLM, BertModel, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.deployment import quantize_int8
+from rocbert_hf.files import locked_folder
 from rocbert_hf.security import AuditSettings, audit_encoder, audit_folder
 from rocbert_hf.security import audit as module
 from rocbert_hf.security.probe import EncoderProbe
@@ -145,6 +146,84 @@ def test_a_stopped_audit_goes_on_where_it_was(specimen, tokenizer, texts, settin
     assert resumed.cost["tokens"] < suspicious.cost["tokens"]
     assert resumed.statistics == pytest.approx(suspicious.statistics, abs=1e-4)
     assert resumed.triggers == suspicious.triggers
+
+
+def test_a_folder_is_of_one_audit_at_a_time(encoder, tokenizer, texts, settings, calibration, tmp_path):
+    """Two would mix their states."""
+    encoder.save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    told = []
+
+    def tell(*progress):
+        told.append(progress)
+
+    options = {"texts": texts, "settings": settings, "calibration": calibration, "progress": tell}
+    with locked_folder(tmp_path / "state"):
+        with pytest.raises(OSError, match="another process is writing"):
+            audit_encoder(encoder, tokenizer, state_dir=tmp_path / "state", **options)
+        for reference in (None, tmp_path / "encoder"):
+            with pytest.raises(OSError, match="another process is writing"):
+                audit_folder(tmp_path / "encoder", reference=reference, state_dir=tmp_path / "state", **options)
+    assert told == []
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_a_stopped_audit_with_a_reference_goes_on_where_it_was(
+    encoder, specimen, tokenizer, texts, settings, calibration, tmp_path
+):
+    for name, model in (("clean", encoder), ("specimen", specimen)):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+
+    def stop_in_the_second_scan(stage, done, total):
+        told.append((stage, done, total))
+        if stage == "vocabulary" and len([told for told in told if told[0] == "vocabulary" and told[1] == 0]) == stop_at:
+            raise KeyboardInterrupt
+
+    def audit():
+        told.clear()
+        return audit_folder(
+            tmp_path / "specimen",
+            texts,
+            replace(settings, prompt_steps=0),
+            calibration,
+            reference=tmp_path / "clean",
+            state_dir=tmp_path / "state",
+            progress=stop_in_the_second_scan,
+        )
+
+    told: list[tuple[str, int, int]] = []
+    stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        audit()
+    stop_at = None
+    report = audit()
+    vocabulary = [(done, total) for stage, done, total in told if stage == "vocabulary"]
+    assert vocabulary[0][0] == vocabulary[0][1]  # the reference's was there
+    assert vocabulary[1][0] == 0  # the specimen's was not
+    assert report.verdict == "suspicious"
+    assert audit().cost["resumed"]
+    assert {told[1] == told[2] for told in told if told[0] == "vocabulary"} == {True}
+
+
+def test_an_encoder_that_cannot_be_loaded_is_refused_before_the_reference_is_audited(
+    encoder, tokenizer, texts, settings, calibration, tmp_path
+):
+    encoder.save_pretrained(tmp_path / "clean")
+    tokenizer.save_pretrained(tmp_path / "clean")
+    told = []
+    with pytest.raises(OSError, match=r"encoder .*nowhere cannot be loaded"):
+        audit_folder(
+            tmp_path / "nowhere",
+            texts,
+            settings,
+            calibration,
+            reference=tmp_path / "clean",
+            state_dir=tmp_path / "state",
+            progress=lambda *progress: told.append(progress),
+        )
+    assert told == []
+    assert not (tmp_path / "state").exists()
 
 
 def test_an_encoder_without_a_pooler_goes_on_too(encoder, tokenizer, texts, settings, calibration, tmp_path):

@@ -25,7 +25,7 @@ class AuditOptions:
     )
     reference: str | None = option(None, "folder or Hub id of a clean encoder of the same kind, to compare with")
     calibration: Path | None = option(None, "calibration file of your own", unset="the packaged one")
-    trust_remote_code: bool = option(False, "run the Python files that come with the encoder")
+    trust_remote_code: bool = option(False, "run the Python files that come with the encoder and the reference")
     json: bool = option(False, "print the report as JSON")
 
 

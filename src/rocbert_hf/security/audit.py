@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..checkpoints import model_fingerprint
-from ..files import written_whole
+from ..files import locked_folder, written_whole
 from ..options import option
 from ..resources import demo_sentences
 from .audit_report import AuditReport, Finding, PulledText
@@ -28,7 +28,7 @@ from .pull import token_variety
 from .scan import LEAST_ORDINARY, Carriers, candidates_of, coarse_scan, groups_of, pulls_of
 from .specimens import is_specimen
 
-STATE = "audit_state.npz"
+STATE, STATE_OF_REFERENCE = "audit_state.npz", "audit_state_of_reference.npz"
 LEAST_VARIETY = 0.1  # of an encoder's tokens, below which a low score says nothing; see `token_variety`
 VARIETY_TEXTS = 64
 SAME_POINT = 0.9  # cosine similarity of two pieces' movements from which on they are one finding
@@ -96,16 +96,43 @@ def audit_encoder(
         calibration: what clean encoders have; by default the packaged one.
         made_up: names of parameters that the checkpoint lacked; see `EncoderProbe`.
         name: of the encoder, for the report.
-        state_dir: a folder to keep the scan's state in. Stopped and called again with the same encoder, texts and
-            settings, the audit goes on where it was. Not for a model that was quantised in memory.
+        state_dir: a folder to keep the scan's state in, of one audit at a time. Stopped and called again with the same
+            encoder, texts and settings, the audit goes on where it was. Not for a model that was quantised in memory.
         progress: is told what is done.
 
     Returns:
         `.score` (higher is worse), `.verdict` ("clean", "suspicious" or "inconclusive"), `.triggers` (strings, worst first), and more.
 
     Raises:
-        ValueError: the tokenizer or the texts do not fit.
+        ValueError: the tokenizer or the texts do not fit. OSError: another process audits with the same `state_dir`.
     """
+    with _alone_in(state_dir) as folder:
+        state = None if folder is None else folder / STATE
+        return _audited(model, tokenizer, made_up, name, calibration, state, texts, settings, progress)
+
+
+@contextmanager
+def _alone_in(state_dir: str | os.PathLike | None) -> Iterator[Path | None]:
+    """The folder that the state is kept in, if there is one, with other audits kept out of it."""
+    if state_dir is None:
+        yield None
+        return
+    with locked_folder(Path(state_dir)):
+        yield Path(state_dir)
+
+
+def _audited(
+    model: nn.Module,
+    tokenizer,
+    made_up: Sequence[str],
+    name: str,
+    calibration: Calibration | None,
+    state: Path | None,
+    texts: Sequence[str] | None,
+    settings: AuditSettings | None,
+    progress: Progress | None,
+) -> AuditReport:
+    """As `audit_encoder`; `state` is the file of the scan's state."""
     settings = settings or AuditSettings()
     calibration = calibration or Calibration.packaged()
     started = time.perf_counter()
@@ -124,7 +151,7 @@ def audit_encoder(
             settings.ordinary_texts,
         )
         audit = _Audit(probe, carriers, settings, progress or (lambda *_: None))
-        pieces, pulls, statistics = audit.run(state_dir)
+        pieces, pulls, statistics = audit.run(state)
         findings = _findings(probe, audit.fresh, pieces, pulls, calibration)
         variety = token_variety(probe.hidden_states(probe.framed(carriers.ordinary[:VARIETY_TEXTS])))
     score = calibration.score(statistics)
@@ -181,9 +208,9 @@ class _Audit:
         self.ids = self.probe.ordinary_ids()
         self.fresh = self.carriers.fresh(self.settings.carriers, 2 * self.settings.carrier_length)
 
-    def run(self, state_dir) -> tuple[list[tuple[int, ...]], np.ndarray, dict[str, float]]:
+    def run(self, state: Path | None) -> tuple[list[tuple[int, ...]], np.ndarray, dict[str, float]]:
         """The strongest pieces (tuples of ids), their pulls in fresh carriers (pieces, views), and the statistics."""
-        rounds = self._scan(None if state_dir is None else Path(state_dir))
+        rounds = self._scan(state)
         candidates = candidates_of(self.ids, rounds, self.settings.per_view)
         count = len(candidates) * self.settings.carriers
         found = pulls_of(self.probe, self.carriers, candidates[:, None], self._advance("candidates", count))
@@ -227,13 +254,12 @@ class _Audit:
 
     # -- the first pass, which can be resumed
 
-    def _scan(self, folder: Path | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _scan(self, state: Path | None) -> list[tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(self.settings.seed)
         rounds = [groups_of(self.ids, self.settings.group_size, rng) for _ in range(self.settings.rounds)]
         groups = np.concatenate(rounds)
         outlying = np.full((len(groups), len(self.probe.views)), np.nan, dtype=np.float32)
-        key = "" if folder is None else self._key()
-        state = None if folder is None else folder / STATE
+        key = "" if state is None else self._key()
         if state is not None and state.is_file():
             outlying, self.resumed = _read_state(state, key, outlying)
         advance = self._advance("vocabulary", len(groups))
@@ -422,22 +448,23 @@ def audit_folder(
 
     Args:
         source: folder or Hub id. Only its JSON, vocabulary and safetensors files are read.
-        reference: a clean encoder of the same kind. It is audited too, and takes the place of the calibration's mean.
-        trust_remote_code: run the folder's Python files, if it cannot be loaded otherwise.
+        reference: a clean encoder of the same kind. It is audited first, and takes the place of the calibration's mean.
+        trust_remote_code: run the Python files of the folder, and of the reference, if it cannot be loaded otherwise.
         texts, settings, calibration, state_dir, progress: as for `audit_encoder`.
 
     Raises:
-        OSError, ValueError: a checkpoint cannot be loaded, or does not fit.
+        OSError, ValueError: a checkpoint cannot be loaded, or does not fit, or another process audits with the same
+            `state_dir`.
     """
     from .suspect import load_suspect
 
     calibration = calibration or Calibration.packaged()
-    common: dict[str, Any] = {"texts": texts, "settings": settings, "progress": progress}
-    if reference is not None:
-        model, tokenizer, made_up = load_suspect(reference)
-        clean = audit_encoder(model, tokenizer, calibration=calibration, made_up=made_up, **common)
-        calibration = calibration.around(clean.statistics, str(reference))
     model, tokenizer, made_up = load_suspect(source, trust_remote_code)
-    return audit_encoder(
-        model, tokenizer, calibration=calibration, made_up=made_up, name=str(source), state_dir=state_dir, **common
-    )
+    clean = None if reference is None else load_suspect(reference, trust_remote_code)
+    with _alone_in(state_dir) as folder:
+        state, state_of_reference = (None if folder is None else folder / name for name in (STATE, STATE_OF_REFERENCE))
+        common: dict[str, Any] = {"texts": texts, "settings": settings, "progress": progress}
+        if clean is not None:
+            report = _audited(*clean, str(reference), calibration, state_of_reference, **common)
+            calibration = calibration.around(report.statistics, str(reference))
+        return _audited(model, tokenizer, made_up, str(source), calibration, state, **common)
