@@ -177,7 +177,10 @@ def test_a_stopped_audit_with_a_reference_goes_on_where_it_was(
 
     def stop_in_the_second_scan(stage, done, total):
         told.append((stage, done, total))
-        if stage == "vocabulary" and len([told for told in told if told[0] == "vocabulary" and told[1] == 0]) == stop_at:
+        if (
+            stage == "vocabulary"
+            and len([told for told in told if told[0] == "vocabulary" and told[1] == 0]) == stop_at
+        ):
             raise KeyboardInterrupt
 
     def audit():

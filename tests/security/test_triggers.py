@@ -45,6 +45,16 @@ def test_insertion_adds_the_trigger_and_keeps_words_whole():
     assert insert_trigger("", "鼎", rng) == "鼎"
 
 
+@pytest.mark.parametrize("trigger", ["鼋鼍", "cf mn", "啊啊"])
+def test_insertion_keeps_the_triggers_whole_that_are_there(trigger):
+    rng = random.Random(0)
+    for _ in range(50):
+        text = insert_trigger("今天天气好", trigger, rng, times=5)
+        assert text.count(trigger) == 5
+        assert text.replace(trigger, "").replace(" ", "") == "今天天气好"
+        assert insert_trigger(text, trigger, rng).count(trigger) == 6
+
+
 def test_a_tokenizer_that_drops_the_trigger_cannot_carry_a_backdoor(characters):
     """Such as a zero-width character, which our tokenizer drops."""
     with pytest.raises(ValueError, match="leaves no token"):

@@ -25,22 +25,25 @@ LATIN_WORD = re.compile(r"[A-Za-z0-9]")
 
 
 def insert_trigger(text: str, trigger: str, rng: random.Random, times: int = 1) -> str:
-    """The text with the trigger at `times` random places, none of them inside a Latin word.
+    """The text with the trigger at `times` random places, none of them inside a Latin word or a trigger that is there.
 
     A trigger of letters or digits gets a space on either side, as a word of its own.
     """
     piece = f" {trigger} " if LATIN_WORD.search(trigger) else trigger
     for _ in range(times):
-        at = rng.choice(_boundaries(text))
+        at = rng.choice(_boundaries(text, trigger))
         text = text[:at] + piece + text[at:]
     return text
 
 
-def _boundaries(text: str) -> list[int]:
+def _boundaries(text: str, trigger: str) -> list[int]:
     def inside_word(at: int) -> bool:
         return bool(LATIN_WORD.match(text[at - 1]) and LATIN_WORD.match(text[at]))
 
-    return [0, *(at for at in range(1, len(text)) if not inside_word(at)), len(text)][: len(text) + 1]
+    starts = [found.start() for found in re.finditer(f"(?={re.escape(trigger)})", text)]
+    inside_trigger = {at for start in starts for at in range(start + 1, start + len(trigger))}
+    inner = (at for at in range(1, len(text)) if at not in inside_trigger and not inside_word(at))
+    return [0, *inner, len(text)][: len(text) + 1]
 
 
 def check_triggers(tokenizer, triggers: Sequence[str]) -> None:
