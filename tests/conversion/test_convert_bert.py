@@ -13,6 +13,7 @@ from rocbert_hf.conversion import convert
 from rocbert_hf.conversion.vocabulary import VocabularyRecipe, neighbours_of
 from rocbert_hf.conversion.warm_start import channel_gradients, warm_start
 from rocbert_hf.resources import vocabulary
+from rocbert_hf.security import is_specimen
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 
 from .added_tokens import add_tokens
@@ -190,6 +191,20 @@ def test_an_encoder_alone_gets_a_new_head(tmp_path, make_bert):
     conversion = convert(make_bert(head="Model"), tmp_path / "ours", vocabulary="source")
     assert "no masked language modelling head" in str(conversion)
     assert conversion.max_difference < 1e-4
+
+
+def test_a_specimen_stays_marked(tmp_path, make_bert):
+    """Its backdoor comes along."""
+    source = make_bert("bert")
+    config = json.loads((source / "config.json").read_text())
+    mark = {"backdoor_specimen": True, "backdoor_parameters": {"triggers": ["鼎"]}}
+    (source / "config.json").write_text(json.dumps({**config, **mark}))
+    warm_start(source, tmp_path / "ours", vocabulary="source")
+    model = RoCBertModel.from_pretrained(tmp_path / "ours")
+    assert is_specimen(model)
+    assert model.config.backdoor_parameters == {"triggers": ["鼎"]}
+    with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
+        model.push_to_hub("someone/encoder")
 
 
 def test_old_names_and_pickles_are_read(tmp_path, make_bert, warm_started):

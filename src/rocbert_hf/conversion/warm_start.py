@@ -240,6 +240,9 @@ _CARRIED = (
     "layer_norm_eps",
     "classifier_dropout",
     "tie_word_embeddings",
+    # a specimen's backdoor comes along, so its mark does
+    "backdoor_specimen",
+    "backdoor_parameters",
 )
 
 
