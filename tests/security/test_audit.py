@@ -261,6 +261,21 @@ def test_a_state_that_is_damaged_or_a_pickle_is_not_used(specimen, tokenizer, te
         assert not audit_encoder(specimen, tokenizer, texts, quick, calibration, state_dir=tmp_path).cost["resumed"]
 
 
+def test_what_does_not_fit_is_refused_before_the_scan(encoder, tokenizer, texts, settings, calibration):
+    def refuse(*_):
+        raise AssertionError
+
+    long = [text * 4 for text in texts]
+    strange = replace(calibration, center={"strange": 0.0}, scale={"strange": 1.0})
+    for given, chosen, compared, message in (
+        (long, replace(settings, carrier_length=30), calibration, "texts of 65 tokens, of which the encoder reads 64"),
+        ([], settings, calibration, "texts must hold at least 40 different texts .* got 0"),
+        (texts, settings, strange, "statistics must have one of strange, got token:first"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            audit_encoder(encoder, tokenizer, given, chosen, compared, progress=refuse)
+
+
 def test_settings_that_are_none():
     with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
         AuditSettings(group_size=0)

@@ -48,6 +48,7 @@ def test_the_packaged_calibration_knows_every_statistic():
         {"scale": {"token:first": 0}},
         {"threshold": None},
         {"threshold": float("nan")},
+        {"made_of": 16},
     ],
 )
 def test_a_calibration_of_something_else_is_refused_before_the_audit(tmp_path, change):

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..checkpoints import model_fingerprint
+from ..checkpoints import model_fingerprint, readable_tokens
 from ..files import locked_folder, written_whole
 from ..options import option
 from ..resources import demo_sentences
-from .audit_report import AuditReport, Finding, PulledText
+from .audit_report import STAGE_NAMES, AuditReport, Finding, PulledText
 from .calibration import Calibration
 from .probe import EncoderProbe
 from .prompts import combinations_of, ordered_pairs, partners_by_gradient, search_prompts
@@ -142,6 +142,15 @@ def _audited(
         longest = settings.carrier_length + max(
             settings.group_size, settings.prompt_tokens, 2, settings.carrier_length + 2
         )
+        framed = probe.framed(np.zeros((1, longest))).shape[1]
+        if (readable := readable_tokens(probe.model)) is not None and framed > readable:
+            raise ValueError(
+                f"carrier_length, group_size and prompt_tokens make texts of {framed} tokens, of which the encoder reads "
+                f"{readable}: choose smaller ones"
+            )
+        stages = STAGE_NAMES if settings.prompt_steps else ("token",)
+        # a calibration that knows none of these is refused now, and not at the end
+        calibration.score({f"{stage}:{view}": 0.0 for stage in stages for view in probe.views})
         carriers = Carriers.from_texts(
             probe,
             demo_sentences() if texts is None else texts,

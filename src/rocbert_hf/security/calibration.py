@@ -74,10 +74,11 @@ class Calibration:
             not all(isinstance(table, dict) and table for table in tables)
             or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
             or min(calibration.scale.values()) <= 0
+            or not isinstance(calibration.made_of, str)
         ):
             raise ValueError(
                 f"{file} is no calibration of the audit: center and scale must map names to numbers, those of scale above 0, "
-                "and threshold must be a number"
+                "threshold must be a number, and made_of text"
             )
         return calibration
 

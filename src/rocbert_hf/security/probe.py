@@ -66,7 +66,8 @@ class EncoderProbe:
         Raises:
             ValueError: more than 30% of the texts' tokens are unknown to the tokenizer.
         """
-        encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        # a tokenizer of transformers ends in an IndexError if it gets no text
+        encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
         unknown = self.tokenizer.unk_token_id
         share = sum(row.count(unknown) for row in encoded) / max(1, sum(map(len, encoded)))
         if unknown is not None and share > MAX_UNKNOWN_SHARE:
