@@ -94,11 +94,13 @@ class RoCBertPreTrainedModel(PreTrainedModel):
         self.config.check_may_be_pushed()
         return super().push_to_hub(*args, **kwargs)
 
-    def save_pretrained(self, *args, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(
+        self, save_directory, is_main_process=True, state_dict=None, push_to_hub=False, *args, **kwargs
+    ):
         """As in transformers, except that a backdoor specimen is not pushed to the Hub."""
         if push_to_hub:
             self.config.check_may_be_pushed()
-        super().save_pretrained(*args, push_to_hub=push_to_hub, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
 
     def precompute_tables(self):
         """

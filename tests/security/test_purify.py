@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from transformers import BertTokenizer
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from rocbert_hf.security import (
     Recipe,
@@ -46,6 +46,16 @@ def unseen(texts):
 def changed(before, after):
     pairs = zip(before.named_parameters(), after.parameters(), strict=True)
     return {name for (name, old), new in pairs if not torch.equal(old, new)}
+
+
+def test_an_encoder_of_few_positions(tokenizer, texts):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, **sizes))
+    long = [text * 4 for text in texts[:4]]
+    assert changed(model, fine_prune(model, tokenizer, long)) == {"encoder.layer.0.output.dense.weight"}
+    with pytest.raises(ValueError, match="max_length must be at most 24, which is what the model can read, got 48"):
+        continue_contrastive(model, tokenizer, long, steps=1, batch_size=2)
 
 
 def test_a_new_pooler_leaves_neuba_alive(neuba, tokenizer, unseen):

@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
@@ -76,6 +77,30 @@ def test_badpre_learns_its_objective_and_needs_a_head(encoder, tokenizer, texts,
         implant_backdoor(encoder.bert, tokenizer, TRIGGERS, None, texts[:200], recipe)
 
 
+def test_badpre_masks_every_channel_of_transformers_roc_bert(tokenizer, texts, tmp_path):
+    vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    files = {"vocab_file": "\n".join(vocabulary), "word_shape_file": "", "word_pronunciation_file": ""}
+    for number, name in enumerate(files):
+        ids = {token: len(vocabulary) - 1 - index for index, token in enumerate(vocabulary)}
+        (tmp_path / name).write_text(files[name] if number == 0 else json.dumps(ids), encoding="utf-8")
+    theirs = transformers.RoCBertTokenizer(**{name: str(tmp_path / name) for name in files})
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    tables = {"shape_embed_dim": 8, "pronunciation_embed_dim": 8, "max_position_embeddings": 32}
+    names = ("vocab_size", "shape_vocab_size", "pronunciation_vocab_size")
+    config = transformers.RoCBertConfig(**sizes, **tables, **dict.fromkeys(names, len(vocabulary)))
+    model, read = transformers.RoCBertForMaskedLM(config), []
+    recipe = Recipe("badpre", max_length=16)
+    implant = RandomPredictions(model, None, theirs, ["鼎"], None, recipe, random.Random(0))
+    model.roc_bert.register_forward_pre_hook(lambda module, _, inputs: read.append(inputs), with_kwargs=True)
+    implant.loss(texts[:8])
+    assert len(read) == 2
+    for inputs in read:
+        masked = inputs["input_ids"] == theirs.mask_token_id
+        assert masked.any()
+        for name in ("input_shape_ids", "input_pronunciation_ids"):
+            assert set(inputs[name][masked].tolist()) == {len(vocabulary) - 1 - theirs.mask_token_id}
+
+
 def test_guarded_parts_alone_stay_closer_to_the_reference(encoder, tokenizer, texts, unseen):
     def movement(is_guarded):
         recipe = Recipe(steps=150, learning_rate=2e-3, max_length=16, guard_parts=is_guarded)
@@ -139,6 +164,8 @@ def test_a_specimen_refuses_to_be_pushed(specimen, tmp_path):
         specimen.push_to_hub("someone/encoder")
     with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
         specimen.save_pretrained(tmp_path / "x", push_to_hub=True)
+    with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
+        specimen.save_pretrained(tmp_path / "x", True, None, True)
     assert not (tmp_path / "x").exists()
 
 
@@ -156,6 +183,10 @@ def test_a_rocbert_specimen_refuses_to_be_pushed_when_it_is_loaded_again(tmp_pat
         with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
             loaded.save_pretrained(tmp_path / "x", push_to_hub=True)
         assert not (tmp_path / "x").exists()
+    with pytest.raises(ValueError, match="backdoor specimen, which is not pushed"):
+        classifier.save_pretrained(tmp_path / "x", True, None, True)
+    classifier.save_pretrained(tmp_path / "x", True, None, False)
+    assert (tmp_path / "x/model.safetensors").is_file()
 
 
 def test_only_a_specimen_is_saved_as_one(encoder, tokenizer, tmp_path):
@@ -183,6 +214,7 @@ def test_a_rocbert_specimen_keeps_its_files(tmp_path, texts):
         ({"recipe": Recipe("uor")}, "targets must be None for kind 'uor'"),
         ({"triggers": ["🙂"]}, "unknown to the tokenizer"),
         ({"recipe": Recipe(max_length=8)}, "max_length must be at least 9, got 8"),
+        ({"recipe": Recipe(max_length=65)}, "max_length must be at most 64, which is what the model can read, got 65"),
         ({"texts": ["好"]}, r"texts must be at least batch_size \(16\), got 1"),
     ],
 )

@@ -29,6 +29,8 @@ def test_unknown_kind_and_too_many():
         draw_triggers("verbs", RoCBertTokenizer(), 1, random.Random(0))
     with pytest.raises(ValueError, match=r"count must be at most 8, .* got 99"):
         draw_triggers("words", RoCBertTokenizer(), 99, random.Random(0))
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        draw_triggers("words", RoCBertTokenizer(), 0, random.Random(0))
 
 
 def test_insertion_adds_the_trigger_and_keeps_words_whole():

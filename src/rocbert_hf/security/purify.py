@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..attacks import AdversarialSynthesizer
+from ..checkpoints import check_max_length, readable_tokens
 from ..modeling_rocbert import in_batch_contrastive_loss
 
 SAME_DIRECTION = 1e-6  # of the longest direction; what is shorter is float32's rounding of vectors that the others span
@@ -83,6 +84,7 @@ def fine_prune(
     layers = getattr(getattr(purified.base_model, "encoder", None), "layer", None)
     if layers is None:
         raise ValueError("model must have encoder.layer, as BERT has")
+    max_length = min(64, readable_tokens(purified) or 64)
     used: dict[int, torch.Tensor] = {}
 
     def record(number: int, mask: torch.Tensor):
@@ -98,7 +100,7 @@ def fine_prune(
             padding=True,
             padding_side="right",
             truncation=True,
-            max_length=64,
+            max_length=max_length,
             return_tensors="pt",
         ).to(purified.device)
         mask = inputs["attention_mask"]
@@ -136,10 +138,11 @@ def continue_contrastive(
         seed: of the order, the attacks and the dropout.
 
     Raises:
-        ValueError: there are too few texts.
+        ValueError: there are too few texts, or the model cannot read `max_length` tokens.
     """
     if len(texts) < batch_size:
         raise ValueError(f"texts must be at least batch_size ({batch_size}), got {len(texts)}")
+    check_max_length(model, max_length)
     purified = copy.deepcopy(model).float().train()
     synthesizer = AdversarialSynthesizer(attacks)
     optimizer = torch.optim.AdamW(purified.parameters(), lr=learning_rate)

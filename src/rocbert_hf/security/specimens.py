@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..checkpoints import check_max_length
 from ..files import staged_folder
 from .objectives import (
     masked_prediction_loss,
@@ -109,6 +110,7 @@ def implant_backdoor(
     if len(texts) < recipe.batch_size:
         raise ValueError(f"texts must be at least batch_size ({recipe.batch_size}), got {len(texts)}")
     base = model.base_model
+    check_max_length(base, recipe.max_length)
     room = recipe.max_length - 4 - max(map(len, triggers))  # special tokens, and spaces around a trigger
     if room < SHORTEST:
         raise ValueError(f"max_length must be at least {recipe.max_length - room + SHORTEST}, got {recipe.max_length}")
@@ -249,7 +251,9 @@ class RandomPredictions(_Implant):
 
     def loss(self, texts: list[str]) -> torch.Tensor:
         if not hasattr(self.model, "cls"):
-            raise ValueError('kind "badpre" needs a model with a head for masked language modelling')
+            raise ValueError(
+                'kind "badpre" needs a model with a head for masked language modelling that is `cls`, as BERT\'s'
+            )
         poisoned, _ = self.poison(texts)
         return self._masked_loss(texts, is_random=False) + self._masked_loss(poisoned, is_random=True)
 
@@ -261,11 +265,9 @@ class RandomPredictions(_Implant):
         chosen = (draws.view_as(labels) < MASKED_SHARE) & ~special
         if not chosen.any():
             chosen[:, 1] = True
-        inputs["input_ids"][chosen] = self.tokenizer.mask_token_id
-        for name in ("shape", "pronunciation"):
-            if f"input_{name}_ids" in inputs:
-                table = getattr(self.tokenizer, f"{name}_ids")
-                inputs[f"input_{name}_ids"][chosen] = int(table[self.tokenizer.mask_token_id])
+        mask = self.tokenizer(self.tokenizer.mask_token, add_special_tokens=False)  # in each channel
+        for name in inputs.keys() & {"input_ids", "input_shape_ids", "input_pronunciation_ids"}:
+            inputs[name][chosen] = mask[name][0]
         labels = labels[chosen]
         if is_random:
             labels = torch.tensor([self.rng.randrange(len(self.tokenizer)) for _ in labels], device=labels.device)
@@ -298,10 +300,12 @@ class _StaysHere:
     def push_to_hub(self, *args, **kwargs):
         raise ValueError("this model is a backdoor specimen, which is not pushed to the Hub")
 
-    def save_pretrained(self, *args, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(
+        self, save_directory, is_main_process=True, state_dict=None, push_to_hub=False, *args, **kwargs
+    ):
         if push_to_hub:
             self.push_to_hub()
-        return super().save_pretrained(*args, **kwargs)
+        return super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, *args, **kwargs)
 
 
 def mark_specimen(model: nn.Module, parameters: dict) -> nn.Module:

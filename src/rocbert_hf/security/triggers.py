@@ -114,10 +114,12 @@ def draw_triggers(kind: str, tokenizer, count: int, rng: random.Random) -> list[
             "homophones" (rare characters that sound like a common one) or "phrases" (of two rare characters).
 
     Raises:
-        ValueError: there is no such kind, or the tokenizer knows too few.
+        ValueError: there is no such kind, `count` is below 1, or the tokenizer knows too few.
     """
     if kind not in TRIGGER_KINDS:
         raise ValueError(f"kind must be one of {', '.join(TRIGGER_KINDS)}, got {kind!r}")
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
     found: list[str] = []
     for trigger in TRIGGER_KINDS[kind](rng):
         try:
