@@ -20,12 +20,14 @@ COMMAND = re.compile(
 
 
 def texts() -> list[str]:
-    return [page.read_text(encoding="utf-8") for page in PAGES if page.is_file()]
+    pages = [page.read_text(encoding="utf-8") for page in PAGES if page.is_file()]
+    script = ROOT / "conversion" / "convert_bert.py"  # `rocbert convert` under another name, in a string of Python
+    return [*pages, script.read_text(encoding="utf-8").replace(f"python conversion/{script.name}", "rocbert convert")]
 
 
 def shown_commands() -> list[tuple[str, str]]:
     """(name, arguments) of each command that stands on lines of its own and leaves nothing out."""
-    found = (match.groups() for text in texts() for match in COMMAND.finditer(text.replace("\\\n", " ")))
+    found = (match.groups() for text in texts() for match in COMMAND.finditer(re.sub(r"\\+\n", " ", text)))
     return [(name, arguments) for name, arguments in found if "..." not in arguments]
 
 
