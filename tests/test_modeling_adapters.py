@@ -72,6 +72,41 @@ def test_a_learnt_prefix_is_read_in_training_as_in_inference(tiny_sizes, make_in
     assert prefixed.prompt_encoder["default"].embedding.weight.grad.any()
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PromptEncoderConfig"])
+def test_a_learnt_prompt_has_no_sound_and_no_shape(tiny_sizes, make_inputs, fusion, kind):
+    """What peft puts before the text is as if the caller had, with padding in the other channels."""
+    peft = pytest.importorskip("peft")
+    config = RoCBertConfig(**tiny_sizes, fusion=fusion, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model, inputs = noisy(RoCBertForSequenceClassification(config)), make_inputs(config)
+    texts = len(inputs["input_ids"])
+    prompted = peft.get_peft_model(model, getattr(peft, kind)(task_type="SEQ_CLS", num_virtual_tokens=4))
+    with torch.no_grad():
+        inferred = prompted.eval()(**inputs).logits
+        prompt = prompted.get_prompt(texts)
+        by_hand = {
+            "inputs_embeds": torch.cat([prompt, model.get_input_embeddings()(inputs["input_ids"])], dim=1),
+            "attention_mask": torch.nn.functional.pad(inputs["attention_mask"], (4, 0), value=1),
+        }
+        for name in ("input_shape_ids", "input_pronunciation_ids", "token_type_ids"):
+            by_hand[name] = torch.cat([torch.zeros(texts, 4, dtype=torch.long), inputs[name]], dim=1)
+        assert torch.allclose(inferred, prompted.base_model(**by_hand).logits, atol=1e-5)
+    trained = prompted.train()(**inputs).logits
+    assert torch.allclose(trained, inferred, atol=1e-4)
+    trained.square().sum().backward()
+    learnt = [p for name, p in prompted.named_parameters() if name.startswith("prompt_encoder")]
+    assert learnt
+    assert all(p.grad is not None and p.grad.any() for p in learnt)
+
+
+def test_a_channel_longer_than_the_embeddings_is_refused(tiny_sizes, make_inputs):
+    config = RoCBertConfig(**tiny_sizes)
+    inputs = make_inputs(config)
+    embeddings = torch.zeros(3, 10, config.hidden_size)
+    with pytest.raises(ValueError, match=r"`input_shape_ids` has shape \(3, 11\), the text has \(3, 10\)"):
+        RoCBertModel(config)(inputs_embeds=embeddings, input_shape_ids=inputs["input_shape_ids"])
+
+
 @pytest.mark.parametrize("fusion", [*WEIGHING, "concat"])
 def test_switching_and_merging_adapters_switches_what_inference_computes(tiny_sizes, make_inputs, fusion):
     peft = pytest.importorskip("peft")

@@ -274,7 +274,8 @@ class RoCBertModel(RoCBertPreTrainedModel):
                 or `input_pronunciation_ids` that channel takes no part (`concat`, `attention`: reads padding, as in
                 transformers and in the authors' code).
             inputs_embeds: (batch, sequence, hidden), instead of `input_ids`. The model cannot tell where [MASK] is then,
-                and reads the shape and the sound that it is given there.
+                and reads the shape and the sound that it is given there. Of channels that are shorter, the ids belong to
+                the last embeddings; those before them, such as a prompt that peft learns, read as padding there.
             encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache: as in `BertModel`.
             output_fusion_weights: whether to return the (batch, sequence, 3) weights of text, sound and shape.
             output_layer_weights: whether to return the (layers,) weights of `layer_fusion="dynamic"`.
@@ -297,6 +298,8 @@ class RoCBertModel(RoCBertPreTrainedModel):
             raise ValueError(
                 f'`output_layer_weights` needs `layer_fusion="dynamic"`; this is "{self.config.layer_fusion}".'
             )
+        input_shape_ids = self._behind_prompt(input_shape_ids, inputs_embeds)
+        input_pronunciation_ids = self._behind_prompt(input_pronunciation_ids, inputs_embeds)
         self._check_ids(input_ids, inputs_embeds, input_shape_ids, input_pronunciation_ids, token_type_ids)
 
         use_cache = bool(use_cache) and self.config.is_decoder
@@ -375,6 +378,13 @@ class RoCBertModel(RoCBertPreTrainedModel):
             fusion_weights=_of_all_channels(fusion_weights, ids) if output_fusion_weights else None,
             layer_weights=self.encoder.layer_mix.weights() if output_layer_weights else None,
         )
+
+    def _behind_prompt(self, ids: torch.LongTensor | None, inputs_embeds) -> torch.LongTensor | None:
+        """A channel's ids with padding for the embeddings before the text's, which have no sound and no shape."""
+        if ids is None or inputs_embeds is None:
+            return ids
+        before = max(inputs_embeds.shape[1] - ids.shape[-1], 0)
+        return nn.functional.pad(ids, (before, 0), value=self.config.pad_token_id or 0)
 
     def _channel_ids(self, pronunciation_ids, shape_ids, text) -> dict[str, torch.LongTensor]:
         """The ids of the channels that take part, by name."""
