@@ -20,6 +20,7 @@ from rocbert_hf.files import (
     MAX_LINE_BYTES,
     json_value,
     locked_folder,
+    make_folder,
     new_folder,
     open_packed,
     read_json,
@@ -83,6 +84,19 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
         failed()
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt.gz"]
+
+
+def test_a_folder_and_a_file_of_one_name_are_one_clear_error(tmp_path):
+    write_whole(tmp_path / "file", "kept")
+    for folder in ("file", "file/below"):
+        with pytest.raises(OSError, match=f"{folder} cannot be a folder: .*/file is a file"):
+            make_folder(tmp_path / folder)
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a")
+    with pytest.raises(OSError, match="a is a folder: name a file"):
+        write_whole(tmp_path / "a", "text")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "file"]
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_an_empty_folder_that_is_there_is_filled(tmp_path, monkeypatch):
@@ -152,7 +166,7 @@ def test_a_file_of_blank_lines_ends_in_an_error():
 
 
 def test_damage_and_other_encodings_are_named():
-    with pytest.raises(ValueError, match=r"x\.txt line 2 is not UTF-8"):
+    with pytest.raises(ValueError, match=r"x\.txt line 2 is not UTF-8 \(.*\): save it as UTF-8"):
         list(text_lines(io.BytesIO("好\n".encode() + "好\n".encode("gbk")), "x.txt"))
     with pytest.raises(OSError, match=r"x\.gz is damaged"):
         list(text_lines(gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(b"text")[:-8])), "x.gz"))

@@ -28,6 +28,7 @@ MAX_JSON_LEVELS = 50  # of lists and objects in each other, in a file that is on
 JSON_NAMES = {dict: "object", list: "list"}
 OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(out|err)")  # a file that this process has open
 LFS_POINTER = "version https://git-lfs"
+SAVE_AS_UTF8 = "save it as UTF-8 (Excel calls it CSV UTF-8)"
 
 
 def _open_zst(file: str | os.PathLike, mode: str = "rb", **text: Any) -> IO:
@@ -128,7 +129,7 @@ def text_lines(
             encoding, errors = "utf-8-sig" if number == 1 else "utf-8", "surrogateescape" if forgiving else "strict"
             yield number, line.decode(encoding, errors)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{name} line {number} is not UTF-8: {error.reason}") from error
+            raise ValueError(f"{name} line {number} is not UTF-8 ({error.reason}): {SAVE_AS_UTF8}") from error
 
 
 def json_object(line: str | bytes, where: str) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def written_whole(file: Path, binary: bool = False) -> Iterator[IO]:
     Half of a surrogate pair, which UTF-8 cannot hold, is written as `\\udc80`: in JSON that is the same text.
 
     Raises:
-        OSError: the folder does not exist, the disk is full, ...
+        OSError: the folder does not exist, a folder has the file's name, the disk is full, ...
     """
     with _bytes_written_whole(file) as raw, ExitStack() as streams:
         packed = file.suffix.lower() in OPENERS
@@ -232,6 +233,8 @@ def _bytes_written_whole(file: Path) -> Iterator[IO[bytes]]:
             yield stream
         return
     file = file.resolve()
+    if file.is_dir():
+        raise OSError(f"{file} is a folder: name a file")
     if file.exists() and not file.is_file():  # a named pipe: there is nothing to replace
         with file.open("wb") as stream:
             yield stream
@@ -264,6 +267,19 @@ def write_whole(file: Path, content: str | bytes) -> None:
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file so that it is never there in part."""
     write_whole(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, if need be.
+
+    Raises:
+        OSError: a file has its name or that of one above it, or it may not be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(path for path in (folder, *folder.parents) if path.exists())
+        raise OSError(f"{folder} cannot be a folder: {file} is a file") from error
 
 
 @contextmanager
@@ -301,7 +317,7 @@ def staged_folder(output_dir: Path) -> Iterator[Path]:
 
     JSON files, which describe the others, are moved last.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(output_dir)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output_dir) as staging:
         yield Path(staging)
         files = [path for path in Path(staging).rglob("*") if path.is_file()]
@@ -337,7 +353,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     Raises:
         OSError: another process has it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if os.name == "nt":  # Windows opens no folders
         yield
         return

@@ -143,6 +143,38 @@ def test_a_folder_that_does_not_exist_is_said_so(arguments, tmp_path, monkeypatc
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pretrain", "--preset", "tiny", "--train-file", "rows.tsv"],
+        ["finetune", "--preset", "tiny", "--train-file", "rows.tsv"],
+        ["evaluate", "--model", "spam=classifier", "--data", "rows.tsv"],
+        ["entities", "--model", "tagger", "--test-file", "demo"],
+        ["audit", "tagger"],
+        ["attack", "--input", "rows.tsv"],
+    ],
+)
+def test_an_output_that_is_a_file_and_should_be_a_folder_or_the_reverse_is_said_so(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "好吃\t1\n难吃\t0\n" * 10, encoding="utf-8")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    for folder, head, labels in (
+        ("classifier", rocbert_hf.RoCBertForSequenceClassification, ["0", "1"]),
+        ("tagger", rocbert_hf.RoCBertForTokenClassification, ["O", "B-PER", "I-PER"]),
+    ):
+        names = dict(enumerate(labels))
+        ids = {name: number for number, name in names.items()}
+        head(rocbert_hf.RoCBertConfig(**sizes, id2label=names, label2id=ids)).save_pretrained(folder)
+        rocbert_hf.RoCBertTokenizer().save_pretrained(folder)
+    (tmp_path / "taken").mkdir() if arguments[0] == "attack" else (tmp_path / "taken").write_text("kept")
+    outcome = rocbert(*arguments, *(["--output"] if arguments[0] == "attack" else ["--output-dir"]), "taken")
+    assert outcome.exit_code == 1
+    expected = "taken is a folder: name a file" if arguments[0] == "attack" else "taken is a file"
+    error = outcome.stderr.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert expected in error
+
+
 def test_a_command_ends_the_process_group_that_it_began_and_no_other(tmp_path, monkeypatch):
     dist = torch.distributed
 

@@ -83,8 +83,10 @@ def test_quoted_fields_hold_line_ends(tmp_path):
         ("x.json", "[1]", "x.json entry 1 must be an object, got int"),
         ("x.json", '"text"', "x.json must hold a list of objects, got str"),
         ("x.parquet", "", "a file must end in .tsv"),
-        ("x.txt", b"\xff", "x.txt line 1 is not UTF-8"),
-        ("x.json", b"[\xff", "x.json is not UTF-8"),
+        ("x.csv", "text,label\n好,1\n".encode("gb18030"), r"x.csv line 2 is not UTF-8 \(.*\): save it as UTF-8"),
+        ("x.csv", "text,label\n好,1\n".encode("utf-16"), r"x.csv line 1 is not UTF-8 \(.*\): save it as UTF-8"),
+        ("x.json", b"[\xff", r"x.json is not UTF-8 \(.*\): save it as UTF-8"),
+        ("x.csv", "text,label\r好,1\r", "x.csv line 1 .*: a carriage return must have a line feed behind it"),
     ],
 )
 def test_wrong_rows_are_named_by_file_and_line(tmp_path, name, content, message):

@@ -25,6 +25,7 @@ from typing import IO, Any, NamedTuple
 
 from ..files import (
     OPENERS,
+    SAVE_AS_UTF8,
     damage_named,
     is_damage,
     json_object,
@@ -205,7 +206,7 @@ def _json_rows(stream: IO[bytes], name: str) -> Iterator[Row]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
+        raise ValueError(f"{name} is not UTF-8 ({error.reason}): {SAVE_AS_UTF8}") from error
     records = json_value(text, name) if text.strip() else []
     if not isinstance(records, list):
         raise ValueError(f"{name} must hold a list of objects, got {type(records).__name__}")
@@ -259,7 +260,9 @@ def _csv_fields(lines: Iterable[tuple[int, str]], name: str) -> Iterator[tuple[s
         except csv.Error as error:  # the next record begins on the next line
             several = begin < table.line_num
             where = f"{name} lines {begin} to {table.line_num}" if several else f"{name} line {begin}"
-            yield BadRow(where, "not a row", f"{'are' if several else 'is'} not a row of a table: {error}")
+            # of a carriage return alone, Python says that the file must be opened in another mode
+            reason = "a carriage return must have a line feed behind it" if "new-line" in str(error) else error
+            yield BadRow(where, "not a row", f"{'are' if several else 'is'} not a row of a table: {reason}")
             continue
         yield _not_utf8(fields, f"{name} line {table.line_num}") or (f"{name} line {table.line_num}", fields)
 

@@ -18,7 +18,7 @@ from ..attackers.given import NoAttack
 from ..attackers.spec import settings_of
 from ..attackers.victim import Classifier
 from ..data.labelled import LabelledTexts
-from ..files import read_json, write_json
+from ..files import make_folder, read_json, write_json
 from .metrics import Bootstrap
 from .named_classifier import NamedClassifier
 from .preparation import PreparedTask, digest, prepare, victim_of
@@ -124,7 +124,7 @@ class RobustnessEvaluator:
                 outcomes before that are kept.
             OSError: another process is evaluating into the same folder.
         """
-        self.output_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output_dir)
         with JsonLines(self.output_dir / "examples.jsonl") as lines:
             settings = _settings_joined(self.output_dir / "settings.json", self.settings)
             done = self._done(lines)

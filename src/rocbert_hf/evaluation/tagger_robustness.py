@@ -27,7 +27,7 @@ from ..data.entity_metrics import (
     matched,
     type_confusion,
 )
-from ..files import write_json, write_whole
+from ..files import make_folder, write_json, write_whole
 from ..finetuning.tagger import EntityTagger
 from ..options import REQUIRED, option
 from ..web_page import html_page, html_text
@@ -181,7 +181,7 @@ def run_tagger_evaluation(options: TaggerEvaluationOptions) -> dict[str, Any]:
     texts = read_entities(options.test_file, split="test", skip_malformed=options.skip_malformed)
     texts = EntityTexts(texts.name, texts.texts[: options.limit], texts.scheme)
     tagger = EntityTagger.from_pretrained(options.model, options.device)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output_dir)
     sets = evaluate_tagger(tagger, texts, options.attacks, options.ratio, options.seed)
     scores = summary(sets)
     write_whole(options.output_dir / "report.html", report(sets, texts.name, options.model))

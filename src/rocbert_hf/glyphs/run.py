@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import make_folder
 from ..options import option
 from .features import GlyphEncoder, compute_glyph_features, draw_vocabulary, glyph_vectors, save_glyph_features
 from .images import CHINESE_FONTS, OTHER_FONTS, find_font, glyph_images
@@ -73,7 +74,7 @@ def make_glyph_features(options: GlyphRunOptions, arguments: GlyphPretrainingArg
         torch.set_num_threads(options.threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     backbone = load_resnet18(options.weights, arguments.seed)
-    options.output_dir.mkdir(parents=True, exist_ok=True)  # now, and not after the training, if it cannot be made
+    make_folder(options.output_dir)  # now, and not after the training, if it cannot be made
     if options.chinese_fonts or options.other_fonts:
         images = draw_vocabulary(options.chinese_fonts or CHINESE_FONTS, options.other_fonts or OTHER_FONTS)
     else:

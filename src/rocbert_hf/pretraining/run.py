@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from ..attacks import AdversarialSynthesizer
 from ..configuration_rocbert import RoCBertConfig
-from ..files import locked_folder, read_json
+from ..files import locked_folder, make_folder, read_json
 from ..options import as_plain, option
 from .arguments import PretrainingArguments
 from .collator import DataCollatorForRoCBertPretraining
@@ -95,7 +95,7 @@ def pretrain(run: RunOptions, arguments: PretrainingArguments) -> dict[str, Any]
         raise ValueError("DeepSpeed trains one model per run: give --no-baseline")
     console = Console(quiet=not accelerator.is_main_process)
     logging.disable_progress_bar()  # one bar, the training's
-    run.output_dir.mkdir(parents=True, exist_ok=True)  # now, not after the training, if it cannot be made
+    make_folder(run.output_dir)  # now, not after the training, if it cannot be made
     with locked_folder(run.output_dir) if accelerator.is_main_process else nullcontext():
         if (finished := _finished(run, arguments, accelerator)) is not None:
             console.print(f"the run in {run.output_dir} is finished: nothing to do", markup=False, soft_wrap=True)

@@ -348,7 +348,6 @@ def _read_state(state: Path, key: str, empty: np.ndarray) -> tuple[np.ndarray, b
 
 
 def _write_state(state: Path, key: str, outlying: np.ndarray) -> None:
-    state.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(state, binary=True) as stream:
         np.savez(stream, key=np.array(key), outlying=outlying)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..characters.unseen import mark_unseen
-from ..files import write_whole
+from ..files import make_folder, write_whole
 from ..web_page import html_page, html_text
 
 VIEW_NAMES = {
@@ -167,7 +167,7 @@ class AuditReport:
     def save(self, folder: str | os.PathLike) -> None:
         """Write report.txt, report.json and report.html."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / "report.txt", self.to_text() + "\n")
         write_whole(folder / "report.html", self.to_html())
         write_whole(folder / "report.json", self.to_json())
