@@ -44,6 +44,8 @@ class RoCBertKwargs(TransformersKwargs, total=False):
 
 
 class RoCBertPreTrainedModel(PreTrainedModel):
+    """What the encoder and all heads share: how new weights are drawn, and what of transformers they support."""
+
     config_class = RoCBertConfig
     config: RoCBertConfig
     base_model_prefix = "roc_bert"

@@ -154,7 +154,11 @@ def load_with_head(auto_class: Any, source: str | os.PathLike, head: str) -> Any
     base = f"{model.base_model_prefix}."
     refuse_made_up_encoder(found, base)
     # a new bias may be missing for good reasons
-    missing = sorted(key for key in found["missing_keys"] if key.endswith("weight") and not key.startswith(base))
+    new = sorted(key for key in found["missing_keys"] if key.endswith("weight"))
+    missing = [key for key in new if not key.startswith(base)]
+    if auto_class.__name__.endswith("SequenceClassification"):
+        # what the head reads, though it is in the encoder: a tagger's checkpoint has a `classifier` too, and no pooler
+        missing += [key for key in new if key.startswith(f"{base}pooler.")]
     if missing:
         raise ValueError(f"{str(source)!r} has no trained {head} (it lacks {', '.join(missing)})")
     return model

@@ -96,7 +96,13 @@ def test_tokenizers_without_a_compiled_part_are_told_apart(tmp_path):
     assert len({one, model_fingerprint(model), model_fingerprint(model, BertTokenizer())}) == 3
 
 
-HEADS = {"SequenceClassification": {"class"}, "MaskedLM": {"mask"}, "PreTraining": {"mask"}, "": set()}
+HEADS = {
+    "SequenceClassification": {"class"},
+    "TokenClassification": set(),
+    "MaskedLM": {"mask"},
+    "PreTraining": {"mask"},
+    "": set(),
+}
 
 
 @pytest.mark.parametrize("family", ["RoCBert", "Bert"])
