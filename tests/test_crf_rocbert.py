@@ -179,7 +179,7 @@ def test_a_tagger_is_saved_whole_and_does_not_see_padding(tmp_path, head):
     check_tags([labels[i] for i in alone[0].argmax(-1).tolist()], "BMES", [""] * 9)
 
 
-def test_tokens_without_a_label_are_outside_every_entity():
+def test_special_tokens_without_a_label_are_outside_every_entity():
     labels = ("B-X", "I-X", "O")
     config = RoCBertConfig.from_preset(
         "tiny", classifier_head="crf", tagging_scheme="BIO", id2label=dict(enumerate(labels)), fusion="none"
@@ -194,6 +194,45 @@ def test_tokens_without_a_label_are_outside_every_entity():
     with torch.no_grad():
         # the same path; the mean is per token with a label
         torch.testing.assert_close(model(ids, labels=some).loss * 12, model(ids, labels=written_out).loss * 18)
+
+
+@pytest.mark.parametrize("head", ["crf", "bilstm_crf"])
+@pytest.mark.parametrize("left", [False, True])
+def test_further_pieces_of_a_word_are_left_out_of_the_score_and_of_all_paths_it_is_compared_with(head, left):
+    labels = ("B-X", "I-X", "O")
+    config = RoCBertConfig.from_preset(
+        "tiny", classifier_head=head, tagging_scheme="BIO", id2label=dict(enumerate(labels)), fusion="none"
+    )
+    torch.manual_seed(0)
+    model = RoCBertForTokenClassification(config).double().eval()
+    model.tagger.decodes = False  # its logits are the emissions
+    with torch.no_grad():
+        model.tagger.classifier.weight.normal_()
+        for parameter in model.tagger.crf.parameters():
+            parameter.normal_()
+    no, ids, mask = -100, torch.randint(10, 1000, (4, 8)), torch.zeros(4, 8, dtype=torch.long)
+    # with [CLS] and [SEP]; an unlabelled piece before [SEP]; without special tokens; nothing labelled
+    rows = [[no, 0, no, no, 1, 2, no], [no, 2, 0, no, 1, no, no], [2, no, 0], [no, no, no, no]]
+    tags = torch.full((4, 8), no)
+    for row, given in enumerate(rows):
+        part = slice(8 - len(given), 8) if left else slice(len(given))
+        tags[row, part], mask[row, part] = torch.tensor(given), 1
+    outputs = model(ids, attention_mask=mask, labels=tags)
+    start, transitions, end = (p.detach().numpy() for p in model.tagger.crf.parameters())
+    total = 0.0
+    for row, given in enumerate(rows):
+        emissions = outputs.logits[row, mask[row].bool()].detach().numpy()
+        places = [at for at, tag in enumerate(given) if tag != no or at in (0, len(given) - 1)]
+        gold = tuple(labels.index("O") if given[at] == no else given[at] for at in places)
+        scores = {
+            path: start[path[0]]
+            + end[path[-1]]
+            + sum(transitions[a, b] for a, b in itertools.pairwise(path))
+            + sum(emissions[at, tag] for at, tag in zip(places, path, strict=True))
+            for path in itertools.product(range(3), repeat=len(places))
+        }
+        total += np.logaddexp.reduce(list(scores.values())) - scores[gold]
+    assert outputs.loss.item() == pytest.approx(total / 8, rel=1e-10)
 
 
 @pytest.mark.parametrize("head", ["crf", "bilstm_crf"])

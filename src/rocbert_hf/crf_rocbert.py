@@ -366,8 +366,10 @@ class RoCBertTaggingHead(nn.Module):
         Args:
             states: (batch, sequence, hidden), after dropout.
             attention_mask: (batch, sequence), padding on either side; None for no padding.
-            labels: (batch, sequence). Tokens with -100, such as [CLS] and [SEP], are outside every entity ("O", or S if
-                there is no "O") in the path, and do not count in the mean.
+            labels: (batch, sequence). Tokens with -100 do not count in the mean. The first and the last token of a sentence,
+                [CLS] and [SEP], are then outside every entity ("O", or S if there is no "O") in the path. The CRF leaves out
+                all others, such as the further pieces of a word, as if their neighbours stood side by side. What is
+                decoded has a tag for every token, whatever the labels are.
             num_items: what the sum over all sentences is divided by; default: the number of labels.
 
         Returns:
@@ -376,21 +378,26 @@ class RoCBertTaggingHead(nn.Module):
         mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         if attention_mask is not None:
             mask = attention_mask.bool()
-        # attended tokens first, in their order, whichever side is padded (ONNX knows no stable sort)
-        places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-        back = torch.where(mask, mask.cumsum(1), mask.sum(1, keepdim=True) + (~mask).cumsum(1)) - 1
-        order = torch.zeros_like(back).scatter(1, back, places)
+        # whichever side is padded
+        order, back = _kept_first(mask)
         mask = mask.gather(1, order)
         states = _at(states, order)
         emissions = self.classifier(states if self.bilstm is None else self.bilstm(states, mask))
         loss = None
         if labels is not None:
-            tags = labels.gather(1, order)
-            losses = self.crf(emissions, tags.masked_fill(tags < 0, self.outside), mask)
-            loss = losses.sum() / ((labels >= 0).sum().clamp(min=1) if num_items is None else num_items)
+            loss = self._losses(emissions, labels.gather(1, order), mask)
+            loss = loss.sum() / ((labels >= 0).sum().clamp(min=1) if num_items is None else num_items)
         if self.decodes and not self.training and not _is_exporting():
             emissions = self.crf.max_marginals(emissions, mask)
         return _at(emissions, back), loss
+
+    def _losses(self, emissions: torch.Tensor, tags: torch.LongTensor, mask: torch.Tensor) -> torch.Tensor:
+        """The negative log-likelihood of each sentence without the tokens inside it that have no tag."""
+        places = torch.arange(mask.shape[1], device=mask.device)
+        kept = mask & ((tags >= 0) | (places == 0) | (places == mask.sum(1, keepdim=True) - 1))
+        order, _ = _kept_first(kept)
+        tags = tags.masked_fill(tags < 0, self.outside)
+        return self.crf(_at(emissions, order), tags.gather(1, order), kept.gather(1, order))
 
 
 def _is_exporting() -> bool:
@@ -398,6 +405,14 @@ def _is_exporting() -> bool:
     # torch.compiler.is_exporting is not in torch 2.6, and is true for torch.compile too up to 2.12
     exported = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
     return exported or torch.jit.is_tracing()
+
+
+def _kept_first(kept: torch.Tensor) -> tuple[torch.LongTensor, torch.LongTensor]:
+    """The places (batch, sequence) of the tokens that are kept and then of the others, each in their order, and the way back."""
+    # ONNX knows no stable sort
+    back = torch.where(kept, kept.cumsum(1), kept.sum(1, keepdim=True) + (~kept).cumsum(1)) - 1
+    places = torch.arange(kept.shape[1], device=kept.device).expand(kept.shape)
+    return torch.zeros_like(back).scatter(1, back, places), back
 
 
 def _at(states: torch.Tensor, places: torch.LongTensor) -> torch.Tensor:
