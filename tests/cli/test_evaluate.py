@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification, GPT2Confi
 from rocbert_hf import RoCBertConfig, RoCBertForMaskedLM, RoCBertTokenizer
 from rocbert_hf.attackers import AttackerSpec, ModelClassifier
 from rocbert_hf.data import TASKS
-from rocbert_hf.evaluation.run import OPTIONS, EvaluationAttackers
+from rocbert_hf.evaluation.run import OPTIONS, EvaluationAttackers, EvaluationData
 from rocbert_hf.finetuning import FinetuningOptions, recipe_class
 from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.options import CONFIGS
@@ -95,7 +95,12 @@ def nan_classifier(source, folder):
         (["--model", "no/such/model"], "no/such/model cannot be loaded"),
         (["--max-length", "12"], "longer than the 12 tokens"),
         (["--attackers", "none", "--ratio", "0.1"], "ratio would do nothing: no attacker that is asked for uses it"),
-        (["--attackers", "argot", "--attacks", "wild"], "attacks and scorer would do nothing"),
+        (["--attackers", "argot", "--attacks", "wild"], "attacks would do nothing: no attacker that is"),
+        (["--attackers", "adv:wild", "--attacks", "visual"], "attacks would do nothing: no attacker that is"),
+        (["--attackers", "argot", "--scorer", "uniform"], "scorer would do nothing: no attacker that is"),
+        (["--attackers", "adv@0.1,argot@0.2", "--max-share", "0.3"], "max_share would do nothing: no attacker that"),
+        (["--data-dir", "tasks"], "data_dir is the folder of the tasks' files, and no task is given"),
+        (["--split", "dev"], "split is of a task or a dataset, and a file is read as a whole"),
         (["--attackers", "adv", "--synonyms", "vectors=none.txt"], "synonyms would do nothing"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--num-workers", "0"], "num_workers must be at least 1, got 0"),
@@ -132,6 +137,11 @@ def test_bad_options_are_one_line(tmp_path, folders, data, changed, named):
     assert named in result.stderr
     assert not (tmp_path / "report").exists()
     assert not (tmp_path / "pickle" / "written").exists()
+
+
+def test_columns_of_a_task_are_its_own():
+    with pytest.raises(ValueError, match="text_column needs data: a task has columns of its own"):
+        EvaluationData(task=["tnews"], data_dir="tasks", text_column="title")
 
 
 def test_models_and_defences_are_told_apart_by_their_folders(tmp_path, folders):

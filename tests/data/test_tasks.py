@@ -57,6 +57,21 @@ def test_spaces_around_a_label_make_no_label_of_its_own(tmp_path):
     assert read_labelled(file).labels == ("正面", "负面", "正面")
 
 
+def test_whole_numbers_that_are_kept_as_decimals_are_the_same_labels(tmp_path):
+    (tmp_path / "pandas.csv").write_text("text,label\n好,1.0\n坏,0.0\n不错,10.00\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"text": "好", "label": 1.0}\n{"text": "坏", "label": 0}\n', encoding="utf-8")
+    (tmp_path / "versions.tsv").write_text("text\tlabel\n好\t1.0\n坏\tbeta\n", encoding="utf-8")
+    rows = read_labelled(tmp_path / "pandas.csv")
+    assert (rows.labels, rows.label_names()) == (("1", "0", "10"), ("0", "1", "10"))
+    assert rows.label_ids(("0", "1", "10")) == [1, 0, 2]
+    assert rows.label_ids(("10.0", "1.0", "0.0")) == [1, 2, 0]  # a model that was trained elsewhere
+    assert rows.label_ids(("1.0", "1", "0", "10")) == [1, 2, 3]  # as they are written, if two fit
+    assert read_labelled(tmp_path / "rows.jsonl").labels == ("1", "0")
+    assert read_labelled(tmp_path / "versions.tsv").labels == ("1.0", "beta")
+    rows.check_classes()
+    read_labelled(tmp_path / "versions.tsv").check_classes()
+
+
 def test_datasets_give_the_names_of_their_classes(tmp_path):
     features = Features({"text": Value("string"), "label": ClassLabel(names=["负面", "正面"])})
     dataset = Dataset.from_dict({"text": ["好", "坏"], "label": [1, 0]}, features=features)

@@ -102,6 +102,8 @@ def test_a_folder_that_cannot_be_written_ends_it_before_the_work(tmp_path, tagge
         run_tagger_evaluation(options)
     with pytest.raises(ValueError, match="device must be one that torch can use here, such as cpu, got 'gpu'"):
         TaggerEvaluationOptions("model", "demo", device="gpu")
+    with pytest.raises(ValueError, match=r"ratio needs attacks, got 0\.3 without them"):
+        TaggerEvaluationOptions("model", "demo", ratio=0.3)
 
 
 def test_the_report_names_what_cannot_be_seen():

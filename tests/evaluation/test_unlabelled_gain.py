@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from rocbert_hf import RoCBertTokenizer
-from rocbert_hf.attackers import Example
+from rocbert_hf.attackers import AttackerSpec, Example
 from rocbert_hf.evaluation import unlabelled_gain
 from rocbert_hf.evaluation.embedding_attacks import right_under_perturbation
 from rocbert_hf.evaluation.gain_report import draw_points, first_lines, gain_sections
@@ -144,3 +144,5 @@ def test_a_text_or_two_are_drawn_too(number):
 def test_wrong_options_are_named():
     with pytest.raises(ValueError, match="plotted_texts must be at least 5, got 1"):
         GainOptions(plotted_texts=1)
+    with pytest.raises(ValueError, match="attackers would do nothing with attacked_texts 0"):
+        GainOptions(attackers=[AttackerSpec("argot")], attacked_texts=0)

@@ -101,6 +101,8 @@ def test_a_named_positive_label_is_what_is_scored_and_chosen_by(tmp_path, files)
         (["--positive-label", "中性"], "positive_label must be one of 正面, 负面, got '中性'"),
         (["--split", "8:2"], "--split must be three numbers"),
         (["--split", "8:1:1"], "leave dev_file and test_file out"),
+        (["--dev-file", "dev.tsv", "--dev-share", "0.3"], "dev_share divides the train rows if nothing else says"),
+        (["--data-dir", "tasks"], "data_dir is the folder of a task's files, and train_file is no task"),
         (["--attacks", "unheard"], "attacks"),
         (["--attacks", "wild"], "attacks needs worst_of or augment, got wild"),
         (["--agreement", "2"], "agreement needs worst_of, got 2.0 without it"),
@@ -199,6 +201,10 @@ def test_class_weights_make_every_label_weigh_the_same():
             "seeds must not be negative, got [0, -1]",
         ),
         (["--preset", "tiny", "--train-file", "x.tsv", "--dev-share", "1"], "dev_share"),
+        (
+            ["--preset", "tiny", "--train-file", "x.tsv", "--split", "8:1:1", "--dev-share", "0.3"],
+            "dev_share divides the train rows if nothing else says which are dev rows: split does",
+        ),
         (["--preset", "tiny", "--train-file", "x.tsv", "--split", "inf:1:1"], "must be three numbers above 0"),
         (["--preset", "tiny", "--train-file", "x.tsv", "--warmup-ratio", "1"], "warmup_ratio must be at least 0 and"),
         (["--task-type", "regression", "--preset", "tiny"], "task_type must be one of classification"),
@@ -212,6 +218,17 @@ def test_class_weights_make_every_label_weigh_the_same():
 def test_bad_options_are_named(capsys, arguments, named):
     assert main(["finetune", *arguments]) in (1, 2)
     assert named in capsys.readouterr().err
+
+
+def test_a_share_of_the_train_rows_is_not_asked_for_where_a_task_has_dev_rows(tmp_path):
+    for split in ("train", "dev", "test"):
+        (tmp_path / "cold").mkdir(exist_ok=True)
+        (tmp_path / "cold" / f"{split}.tsv").write_text("text\tlabel\n好\t1\n坏\t0\n好看\t1\n", encoding="utf-8")
+    options = RowOptions(task="cold", data_dir=str(tmp_path), dev_share=0.3)
+    with pytest.raises(ValueError, match="dev_share would do nothing: the task cold has dev rows of its own"):
+        read_classification_rows(options)
+    (tmp_path / "cold" / "dev.tsv").unlink()
+    assert len(read_classification_rows(options).dev) == 1
 
 
 def recipe_of(files, **changes) -> ClassificationRecipe:
@@ -243,6 +260,15 @@ def test_bad_rows_end_it_before_training(tmp_path, files):
     with pytest.raises(OSError, match=r"the model .*empty cannot be loaded"):
         finetune(empty, run)
     assert not list(run.output_dir.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("scores", [("0.25", "1.7", "3"), (".5", "1e-3", "2.0"), ("-0.5", "1", "0")])
+def test_scores_are_not_taken_for_classes(tmp_path, scores):
+    rows = "".join(f"{text},{score}\n" for text, score in zip("好坏差", scores, strict=True))
+    (tmp_path / "scores.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    options = RowOptions(train_file=str(tmp_path / "scores.csv"))
+    with pytest.raises(ValueError, match=rf"labels of scores must name classes, .* with decimals \(.*{scores[0]}"):
+        read_classification_rows(options)
 
 
 def test_a_run_that_could_not_begin_leaves_its_folder_free(tmp_path, files):

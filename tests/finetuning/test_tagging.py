@@ -281,5 +281,10 @@ def test_wrong_options_are_named():
             TaggerOptions(classifier_head="linear"),
             TaggingOptimization(crf_learning_rate=0.1),
         )
+    with pytest.raises(ValueError, match=r"dev_share divides the train texts if nothing else .*: dev_file does"):
+        EntityRowOptions(train_file="demo", dev_file="demo", dev_share=0.3)
+    for given in ({"position_embedding_type": "absolute"}, {"layer_fusion": "dynamic"}):
+        with pytest.raises(ValueError, match=f"{next(iter(given))} needs an encoder, and the preset bilstm has none"):
+            make_tagger(StartOptions(preset="bilstm"), TaggerOptions(**given), ["O", "B-PER", "I-PER"], "BIO")
     with pytest.raises(ValueError, match="max_relative_position needs position_embedding_type functional_relative"):
         make_tagger(StartOptions(preset="tiny"), TaggerOptions(max_relative_position=8), ["O", "B-PER", "I-PER"], "BIO")

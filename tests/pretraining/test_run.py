@@ -31,6 +31,7 @@ from rocbert_hf.resources import demo_sentences
 
 from ..command_line import rocbert
 
+SHIPPED = Path(__file__).parents[2] / "models" / "rocbert-small-zh"
 SMALL = "num_hidden_layers=1,hidden_size=32,num_attention_heads=2,intermediate_size=64,hidden_dropout_prob=0"
 QUICK = ["--max-steps", 2, "--held-out", 20, "--batch-size", 16, "--max-length", 32, "--report-to", "none"]
 QUICK += ["--config-overrides", SMALL, "--no-baseline"]
@@ -129,6 +130,7 @@ def test_packaged_configs_are_found_by_name_and_by_path(name):
             ["--resume", "--resume-from-checkpoint", "run/checkpoint-1"],
             "resume_from_checkpoint run/checkpoint-1, not both",
         ),
+        (["--model", SHIPPED, "--channels", "open"], "channels is for an encoder that has none, and"),
         (["--held-out", "1"], "held_out must be at least 2"),
         (["--channels", "open"], "channels is for a model that is converted"),
         (["--config-overrides", "hidden_act=glu"], "hidden_act, which must be one of gelu"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,10 @@ from .tables import Row, read_rows, table_format
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"([+-]?[0-9]+)[.]0+")  # what pandas makes of a column of whole numbers with a gap in it
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class LabelledTexts:
     Args:
         name: of the task or file, for messages and reports.
         texts: the texts.
-        labels: as they are written in the source, without spaces around them.
+        labels: as they are written in the source, without spaces around them; but 1.0 is 1 if all are numbers.
         pairs: the second texts; None for single texts.
         names: all labels of the source, in their order, of which these rows may have a part; None for those that occur.
         attacked: an attacked form of each text that somebody has already made, or None.
@@ -68,6 +73,16 @@ class LabelledTexts:
             return self.names
         names = set(self.labels)
         return tuple(sorted(names, key=lambda name: (int(name), name)) if _are_numbers(names) else sorted(names))
+
+    def check_classes(self) -> None:
+        """Raises ValueError where all labels are numbers, and some have decimals: they are scores, not names of classes."""
+        if self.names is not None or not all(map(_NUMBER.fullmatch, self.labels)):
+            return
+        if broken := sorted({label for label in self.labels if not float(label).is_integer()}):
+            raise ValueError(
+                f"labels of {self.name} must name classes, and they are numbers with decimals ({listed(broken, 3)}): a "
+                "score cannot be learnt here; names of classes, such as 1.2 of a numbering, need a letter, as in c1.2"
+            )
 
     def rows(self, numbers: Iterable[int]) -> LabelledTexts:
         """These rows alone, in this order; the names of labels that none of them has are kept."""
@@ -113,6 +128,7 @@ class LabelledTexts:
             ValueError: a label is unknown.
         """
         ids = {name: number for number, name in enumerate(names)}
+        ids = dict(zip(_without_decimals(names), ids.values(), strict=True)) | ids  # as `read_labelled` has them
         if or_numbers and not ids.keys() & set(self.labels) and not _are_numbers(names):
             ids = {str(number): number for number in range(len(names))}
         unseen = sorted(set(self.labels) - ids.keys())
@@ -177,7 +193,7 @@ def read_labelled(
     return LabelledTexts(
         name,
         tuple(texts),
-        tuple(labels),
+        tuple(labels if names is not None else _without_decimals(labels)),
         pairs,
         names,
         numbered=names is not None,
@@ -229,6 +245,8 @@ def _checked_rows(
         for name, value in ((columns.text, text), (columns.text_pair, pair), (columns.attacked, attacked)):
             if name is not None and (not isinstance(value, str) or not value.strip()):
                 raise ValueError(f"{where}: {name} must be a string with a text in it, got {value!r}")
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)
         if not isinstance(label, (str, int)) or (isinstance(label, str) and not label.strip()):
             raise ValueError(f"{where}: {columns.label} must be a string or an integer, got {label!r}")
         yield text, pair, str(int(label) if isinstance(label, bool) else label).strip(), attacked
@@ -236,6 +254,13 @@ def _checked_rows(
 
 def _are_numbers(names: Iterable[str]) -> bool:
     return all(name.removeprefix("-").isdecimal() for name in names)
+
+
+def _without_decimals(labels: Sequence[str]) -> list[str]:
+    """1.0 as 1 if all labels are numbers."""
+    if not all(map(_NUMBER.fullmatch, labels)):
+        return list(labels)
+    return [str(int(whole[1])) if (whole := _WHOLE.fullmatch(label)) else label for label in labels]
 
 
 def listed(names: Sequence[str], shown: int = 10) -> str:

@@ -16,6 +16,7 @@ from ..attacks.config import ATTACKS_HELP, names_ratio
 from ..attacks.selection import SCORERS
 from ..checkpoints import checked_device, device_for, loading
 from ..data.labelled import Columns, LabelledTexts, read_labelled
+from ..data.tables import table_format
 from ..data.tasks import TASKS, task_of
 from ..defences.defence_spec import CorrectorSpec
 from ..defences.spelling import Corrector, SpellChecked
@@ -75,6 +76,15 @@ class EvaluationData:
             raise ValueError(f"give data, or a task of {', '.join(TASKS)}")
         if self.task and self.data_dir is None:
             raise ValueError("a task needs data_dir, the folder with its files")
+        if not self.task and self.data_dir is not None:
+            raise ValueError("data_dir is the folder of the tasks' files, and no task is given: leave data_dir out")
+        columns = {name: getattr(self, name) for name in ("text_column", "pair_column", "label_column")}
+        named = [name for name, column in columns.items() if column != getattr(type(self), name)]
+        if named and not self.data:
+            raise ValueError(f"{', '.join(named)} needs data: a task has columns of its own")
+        files = [source for source in self.data if table_format(source) is not None or Path(source).is_file()]
+        if self.split is not None and not self.task and len(files) == len(self.data):
+            raise ValueError(f"split is of a task or a dataset, and a file is read as a whole: {files[0]} is a file")
         if self.task and self.attacked_column:
             raise ValueError("attacked_column is a column of data, and a task has none; evaluate the task on its own")
 
@@ -203,10 +213,12 @@ class EvaluationAttackers:
         if self.query_budget < 1:
             raise ValueError(f"query_budget must be at least 1, got {self.query_budget}")
         specs = self.specs()
-        of_adv = self.attacks != "paper" or self.scorer is not None
+        with_attacks = [spec for spec in specs if spec.takes("attacks")]
         for name, given, is_used in (
             ("ratio", bool(self.ratio), bool(self.attackers)),
-            ("attacks and scorer", of_adv, any(spec.takes("attacks") for spec in specs)),
+            ("scorer", self.scorer is not None, bool(with_attacks)),
+            ("attacks", self.attacks != "paper", any(spec.preset is None for spec in with_attacks)),
+            ("max_share", self.max_share != type(self).max_share, any(spec.ratio is None for spec in specs)),
             ("synonyms", self.synonyms is not None, any(spec.takes("synonyms") for spec in specs)),
         ):
             if given and not is_used:

@@ -59,6 +59,8 @@ class TaggerEvaluationOptions:
     def __post_init__(self):
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be above 0 and at most 1, got {self.ratio}")
+        if self.ratio != type(self).ratio and not self.attacks:
+            raise ValueError(f"ratio needs attacks, got {self.ratio} without them")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         checked_device(self.device)

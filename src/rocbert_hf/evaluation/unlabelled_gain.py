@@ -18,7 +18,7 @@ from ..finetuning.processes import is_first_process
 from ..finetuning.recipe import RESULTS
 from ..finetuning.representation_hooks import encoder_of, sentence_representation
 from ..finetuning.semi_supervised import SemiSupervisedRecipe
-from ..options import option
+from ..options import default_of, option
 from .embedding_attacks import EMBEDDING_ATTACKS, right_under_perturbation
 from .metrics import Bootstrap
 
@@ -45,6 +45,8 @@ class GainOptions:
         for name, least in (("attacked_texts", 0), ("plotted_texts", 5)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.attacked_texts and self.attackers != default_of(type(self).__dataclass_fields__["attackers"]):
+            raise ValueError("attackers would do nothing with attacked_texts 0, which leaves the robust accuracy out")
 
 
 def finetune_and_compare(

@@ -85,6 +85,8 @@ class RowOptions:
             raise ValueError("give either task (with data_dir) or train_file")
         if self.task is not None and self.data_dir is None:
             raise ValueError("a task needs data_dir, the folder with its files")
+        if self.task is None and self.data_dir is not None:
+            raise ValueError("data_dir is the folder of a task's files, and train_file is no task: leave data_dir out")
         own = [name for name in ("dev_file", "test_file", "pair_column") if getattr(self, name) is not None]
         if self.task is not None and own:
             raise ValueError(f"{', '.join(own)} needs train_file: a task has files and columns of its own")
@@ -93,6 +95,9 @@ class RowOptions:
             raise ValueError(f"dev_share must lie between 0 and 1, got {self.dev_share}")
         if self.split is not None and (self.dev_file or self.test_file):
             raise ValueError("split makes dev and test rows out of the train rows: leave dev_file and test_file out")
+        if self.dev_share != type(self).dev_share and (self.dev_file or self.split is not None):
+            there = "dev_file" if self.dev_file else "split"
+            raise ValueError(f"dev_share divides the train rows if nothing else says which are dev rows: {there} does")
         for name in ("limit", "limit_per_label", "dev_limit"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -296,10 +301,13 @@ def read_classification_rows(options: RowOptions) -> ClassificationRows:
             test = task.read(options.data_dir)
             # a dev split that is measured on is not what the training stops by
             if task.test_split != "dev" and task.file(options.data_dir, "dev"):
+                if options.dev_share != RowOptions.dev_share:
+                    raise ValueError(f"dev_share would do nothing: the task {options.task} has dev rows of its own")
                 dev = task.read(options.data_dir, "dev")
     else:
         columns = Columns(options.text_column, options.pair_column, options.label_column)
         train = read_labelled(options.train_file, columns, "train")
+        train.check_classes()
         dev = read_labelled(options.dev_file, columns, "validation") if options.dev_file else None
         test = read_labelled(options.test_file, columns, "test") if options.test_file else None
     labels = names or train.label_names()

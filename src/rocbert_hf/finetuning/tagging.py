@@ -67,6 +67,10 @@ class EntityRowOptions:
         check_choices(self)
         if not 0 < self.dev_share < 1:
             raise ValueError(f"dev_share must lie between 0 and 1, got {self.dev_share}")
+        if self.dev_share != type(self).dev_share and self.dev_file:
+            raise ValueError(
+                "dev_share divides the train texts if nothing else says which are dev texts: dev_file does"
+            )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
 
@@ -289,7 +293,7 @@ def make_tagger(start: StartOptions, options: TaggerOptions, labels: Sequence[st
     With `architecture="bert"` the encoder is RoCBERT's without sound and shape, so that it can have every head.
 
     Raises:
-        ValueError: an option is RoCBERT's, and the checkpoint is of another kind.
+        ValueError: an option is RoCBERT's, and the checkpoint is of another kind; or an encoder's, and there is none.
     """
     named = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
@@ -298,6 +302,8 @@ def make_tagger(start: StartOptions, options: TaggerOptions, labels: Sequence[st
         if start.architecture == "bert":
             ours["fusion"] = "none"
         if start.preset == NO_ENCODER:
+            if of_encoder := sorted({"position_embedding_type", "max_relative_position", "layer_fusion"} & set(given)):
+                raise ValueError(f"{', '.join(of_encoder)} needs an encoder, and the preset {NO_ENCODER} has none")
             ours |= {**BILSTM_SIZES, "fusion": "none", "position_embedding_type": "functional_relative"}
             config = RoCBertConfig(**ours, **named)
         else:

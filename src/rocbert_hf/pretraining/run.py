@@ -225,6 +225,7 @@ def _train_baseline(
         correct_attacked=False,
         distill_from=None,
         distill_prefix="",
+        distillation_weight=1.0,
         gradient_cache=False,
         max_steps=None,
         minutes=seconds / 60,

@@ -241,6 +241,8 @@ def _as_rocbert(source: str, channels: str):
     """A folder with the checkpoint in this package's form, converted if need be."""
     folder = local_folder(source)
     kind = checkpoint_config(folder).get("model_type")
+    if channels != "closed" and kind not in MODEL_TYPES:
+        raise ValueError(f"channels is for an encoder that has none, and {source} has its own; got {channels!r}")
     if kind == "rocbert":
         yield folder
         return
