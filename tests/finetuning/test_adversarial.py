@@ -23,7 +23,7 @@ needs_deepspeed = pytest.mark.skipif(
 needs_fp16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU does not compute in float16"
 )
-METHODS = [FGM(0.5), FGSM(0.01), PGD(0.5, 0.2, 3), FreeLB(0.5, 0.2, 3, torch.Generator().manual_seed(3))]
+METHODS = [FGM(0.5, 0.7), FGSM(0.01, 0.7), PGD(0.5, 0.2, 3, 0.7), FreeLB(0.5, 0.2, 3, torch.Generator().manual_seed(3))]
 
 
 def a_model():
@@ -117,9 +117,9 @@ def by_hand(model, method):
 
     zero = torch.zeros_like(words).detach()
     if isinstance(method, FGM):
-        return loss(zero) + loss(method.epsilon * normed(slope(zero)))
+        return loss(zero) + method.weight * loss(method.epsilon * normed(slope(zero)))
     if isinstance(method, FGSM):
-        return loss(zero) + loss(method.epsilon * slope(zero).sign())
+        return loss(zero) + method.weight * loss(method.epsilon * slope(zero).sign())
 
     def climb(r):
         r = r + method.alpha * normed(slope(r))
@@ -129,7 +129,7 @@ def by_hand(model, method):
         r = zero
         for _ in range(method.steps):
             r = climb(r)
-        return loss(zero) + loss(r)
+        return loss(zero) + method.weight * loss(r)
     drawn = torch.rand(words.shape, generator=torch.Generator().manual_seed(3)).double()
     r, total = (2 * drawn - 1) * method.epsilon / (6 * 16) ** 0.5, 0
     for step in range(method.steps):
