@@ -109,7 +109,7 @@ class AugmentationOptions:
 
     worst_of: int = option(
         0,
-        "in every step attack each text so many times afresh, and also train on the form that the classifier gets most "
+        "in every step attack each text this many times afresh, and also train on the form that the classifier gets most "
         "wrong; the best epoch is the best on the dev rows and an attacked form of each of them; 0 for none",
     )
     agreement: float = option(
