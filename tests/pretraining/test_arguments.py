@@ -54,7 +54,6 @@ def test_sentences_are_padded_to_multiples_of_eight_in_mixed_precision_only(tmp_
         ("mlm_probability: 0\nobjective: mlm_only", "mlm_probability must be above 0 with objective mlm_only"),
         ("mlm_probability: 1", "mlm_probability must be at least 0 and below 1, got 1"),
         ("distill_prefix: 'query: '", "distill_prefix is for distill_from, which is not given"),
-        ("distillation_weight: 2", "distillation_weight is for distill_from, which is not given; got 2.0"),
         ("objective: correction\nanchor: clean", "anchor and negatives are of a contrastive loss, and objective corr"),
         ("objective: simcse\nnegatives: both", "anchor and negatives are of attacked sentences, and objective simcse"),
     ],

@@ -126,6 +126,7 @@ def test_packaged_configs_are_found_by_name_and_by_path(name):
         (["--glyph-features", "nowhere"], "nowhere"),
         (["--model", "/nope"], "/nope"),
         (["--resume", "--overwrite"], "not both"),
+        (["--distillation-weight", "2"], "distillation_weight is for distill_from, which is not given; got 2.0"),
         (
             ["--resume", "--resume-from-checkpoint", "run/checkpoint-1"],
             "resume_from_checkpoint run/checkpoint-1, not both",

@@ -202,10 +202,6 @@ class PretrainingArguments:
             raise ValueError(f"distill_from is for attacked sentences, and objective {self.objective} has none")
         if self.distill_prefix and self.distill_from is None:
             raise ValueError(f"distill_prefix is for distill_from, which is not given; got {self.distill_prefix!r}")
-        if self.distillation_weight != type(self).distillation_weight and self.distill_from is None:
-            raise ValueError(
-                f"distillation_weight is for distill_from, which is not given; got {self.distillation_weight}"
-            )
         if self.correct_attacked and self.objective != "multimodal":
             raise ValueError(f"correct_attacked goes with objective multimodal, not with {self.objective}")
 

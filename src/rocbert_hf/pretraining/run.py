@@ -84,6 +84,9 @@ def pretrain(run: RunOptions, arguments: PretrainingArguments) -> dict[str, Any]
         FloatingPointError: the training diverged.
     """
     _check_resuming(run, arguments)
+    weight = arguments.distillation_weight
+    if weight != type(arguments).distillation_weight and arguments.distill_from is None:
+        raise ValueError(f"distillation_weight is for distill_from, which is not given; got {weight}")
     if run.dry_run:
         config = starting_config(run)
         Console().print(estimate(config, arguments, run.dry_run_devices.count, run.dry_run_devices.kind))
@@ -225,7 +228,6 @@ def _train_baseline(
         correct_attacked=False,
         distill_from=None,
         distill_prefix="",
-        distillation_weight=1.0,
         gradient_cache=False,
         max_steps=None,
         minutes=seconds / 60,
