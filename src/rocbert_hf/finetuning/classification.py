@@ -105,7 +105,7 @@ class RowOptions:
 
 @dataclass
 class AugmentationOptions:
-    """Adversarial training: attacked texts beside the train rows."""
+    """What is trained on: attacked texts beside the train rows, and how much each label counts."""
 
     worst_of: int = option(
         0,
