@@ -19,8 +19,8 @@ from torch.profiler import profile, record_function
 
 from rocbert_hf.modeling_rocbert import RoCBertForPreTraining
 from rocbert_hf.options import parse_options
-from rocbert_hf.pretraining import PretrainingArguments, RoCBertPretrainer, sample_sentences, teacher_for
-from rocbert_hf.pretraining.run import RunOptions, collator_for
+from rocbert_hf.pretraining import PretrainingArguments, RoCBertPretrainer, collator_for, sample_sentences, teacher_for
+from rocbert_hf.pretraining.run import RunOptions
 from rocbert_hf.tokenization_rocbert import RoCBertTokenizer
 
 MODEL = Path(__file__).parents[1] / "models" / "rocbert-small-zh"

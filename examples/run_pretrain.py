@@ -19,11 +19,11 @@ from accelerate.utils import set_seed
 
 from rocbert_hf.options import as_plain, parse_options
 from rocbert_hf.pretraining import (
-    DataCollatorForRoCBertPretraining,
     HeldOutEvaluation,
     PretrainingArguments,
     RoCBertPretrainer,
     Setup,
+    collator_for,
     make_accelerator,
     sample_sentences,
     save_run,
@@ -53,18 +53,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     # 5. The collator attacks each sentence (section 3) and masks it (section 4.2), in all three channels. With
     #    --distill-from, a sentence encoder says what vector the attacked sentence is to have.
     teacher = teacher_for(arguments, held_out)
-    collator = DataCollatorForRoCBertPretraining(
-        tokenizer,
-        arguments.attacks if arguments.attacks_sentences else None,
-        mlm_probability=0.0 if arguments.objective == "contrastive_only" else arguments.mlm_probability,
-        whole_word_probability=arguments.whole_word_probability,
-        max_length=arguments.max_length,
-        seed=arguments.seed,
-        pad_to_multiple_of=arguments.padding_multiple(accelerator.mixed_precision),
-        views=arguments.collator_views,
-        attack_labels=arguments.correct_attacked,
-        teacher_inputs=teacher.inputs if teacher is not None else None,
-    )
+    collator = collator_for(arguments, tokenizer, accelerator.mixed_precision, teacher.inputs if teacher else None)
 
     # 6. Train: masked language modelling, and each sentence near its attacked form (Eq. 5).
     measure = HeldOutEvaluation(tokenizer, held_out, arguments.attacks, max_length=arguments.max_length)

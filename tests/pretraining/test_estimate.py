@@ -5,10 +5,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertTokenizer
+from rocbert_hf.pretraining import collator_for
 from rocbert_hf.pretraining.arguments import PretrainingArguments
 from rocbert_hf.pretraining.estimate import estimate, example_batch, saved_bytes
 from rocbert_hf.pretraining.optimizer import adamw
-from rocbert_hf.pretraining.run import collator_for
 from rocbert_hf.resources import demo_sentences
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}

@@ -1,7 +1,7 @@
 """Pretraining (section 4.2): corpus, masking and attacks in the collator, the training loop, held-out evaluation."""
 
 from .arguments import PretrainingArguments
-from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining
+from .collator import DataCollatorForRoCBert, DataCollatorForRoCBertPretraining, collator_for
 from .contrastive import GradientCache, gather_with_gradients, global_contrastive_loss
 from .corpus.batches import SentenceBatches, Texts, sample_sentences
 from .corpus.readers import read_sentences
@@ -35,6 +35,7 @@ __all__ = [
     "TextSource",
     "Texts",
     "checkpoints_of",
+    "collator_for",
     "gather_with_gradients",
     "global_contrastive_loss",
     "make_accelerator",

@@ -10,6 +10,7 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
 from ..attacks import AdversarialSynthesizer, AttackedText
 from ..characters.words import segment
+from .arguments import PretrainingArguments
 from .distillation import TeacherInputs
 from .masking import IGNORED_LABEL, MaskingVocabulary, mask_tokens, word_starts_from_lengths
 
@@ -257,6 +258,24 @@ class DataCollatorForRoCBertPretraining:
             padding = 0 if self.tokenizer.padding_side == "right" else shape[1] - len(words)
             starts[i, padding : padding + len(words)] = words + padding
         return starts
+
+
+def collator_for(
+    arguments: PretrainingArguments, tokenizer, mixed_precision: str, teacher_inputs: TeacherInputs | None = None
+) -> DataCollatorForRoCBertPretraining:
+    """The collator that makes the objective's views, for a run in "bf16", "fp16" or "no"."""
+    return DataCollatorForRoCBertPretraining(
+        tokenizer,
+        arguments.attacks if arguments.attacks_sentences else None,
+        mlm_probability=0.0 if arguments.objective == "contrastive_only" else arguments.mlm_probability,
+        whole_word_probability=arguments.whole_word_probability,
+        max_length=arguments.max_length,
+        seed=arguments.seed,
+        pad_to_multiple_of=arguments.padding_multiple(mixed_precision),
+        views=arguments.collator_views,
+        attack_labels=arguments.correct_attacked,
+        teacher_inputs=teacher_inputs,
+    )
 
 
 def _tensors(batch: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -22,11 +22,11 @@ from ..configuration_rocbert import RoCBertConfig
 from ..files import locked_folder, make_folder, read_json
 from ..options import as_plain, option
 from .arguments import PretrainingArguments
-from .collator import DataCollatorForRoCBertPretraining
+from .collator import collator_for
 from .corpus.batches import sample_sentences
 from .curves import plot_training_curves
 from .devices import describe_devices, make_accelerator
-from .distillation import TeacherInputs, teacher_for
+from .distillation import teacher_for
 from .estimate import estimate
 from .held_out import HeldOutEvaluation
 from .reporting import read_log
@@ -84,7 +84,7 @@ def pretrain(run: RunOptions, arguments: PretrainingArguments) -> dict[str, Any]
         FloatingPointError: the training diverged.
     """
     _check_resuming(run, arguments)
-    weight = arguments.distillation_weight
+    weight = arguments.distillation_weight  # the trainer alone may be given a teacher without that option
     if weight != type(arguments).distillation_weight and arguments.distill_from is None:
         raise ValueError(f"distillation_weight is for distill_from, which is not given; got {weight}")
     if run.dry_run:
@@ -166,24 +166,6 @@ def _train(
         show_filled_mask(run.output_dir, held_out, synthesizer, console)
     accelerator.wait_for_everyone()
     return results
-
-
-def collator_for(
-    arguments: PretrainingArguments, tokenizer, mixed_precision: str, teacher_inputs: TeacherInputs | None = None
-) -> DataCollatorForRoCBertPretraining:
-    """The collator that makes the objective's views, for a run in "bf16", "fp16" or "no"."""
-    return DataCollatorForRoCBertPretraining(
-        tokenizer,
-        arguments.attacks if arguments.attacks_sentences else None,
-        mlm_probability=0.0 if arguments.objective == "contrastive_only" else arguments.mlm_probability,
-        whole_word_probability=arguments.whole_word_probability,
-        max_length=arguments.max_length,
-        seed=arguments.seed,
-        pad_to_multiple_of=arguments.padding_multiple(mixed_precision),
-        views=arguments.collator_views,
-        attack_labels=arguments.correct_attacked,
-        teacher_inputs=teacher_inputs,
-    )
 
 
 def _check_resuming(run: RunOptions, arguments: PretrainingArguments) -> None:
