@@ -1,4 +1,4 @@
-"""Checkpoints that a user names: loading them, their devices, and what tells one from another."""
+"""Checkpoints that a user names: loading them, and what tells one from another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .files import read_json
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 MAX_LAYERS = 10_000
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -112,31 +112,6 @@ def bytes_of_weights(folder: Path) -> int:
 def kind_of_damage(error: Exception) -> str:
     """What an error from deep inside transformers says about the files that caused it, in one line."""
     return f"its files are damaged or of another kind of model ({type(error).__name__}: {_first_line(error)})"
-
-
-def checked_device(device: str | None) -> str | None:
-    """The device, if torch can compute on it here.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    import torch
-
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # the latter of a build of torch without that kind of device
-            raise ValueError(
-                f"device must be one that torch can use here, such as cpu, got {device!r}: {_first_line(error)}"
-            ) from error
-    return device
-
-
-def device_for(device: str | torch.device | None) -> str | torch.device:
-    """The device for a model: the one that was asked for, or else a GPU if there is one."""
-    import torch
-
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_with_head(auto_class: Any, source: str | os.PathLike, head: str) -> Any:

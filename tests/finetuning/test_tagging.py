@@ -176,7 +176,7 @@ def test_a_piece_that_has_more_tokens_alone_is_cut_further():
 
 
 def test_a_tagger_is_loaded_to_the_device_that_the_other_models_get(trained, monkeypatch):
-    monkeypatch.setattr("rocbert_hf.checkpoints.device_for", lambda device: device or "meta")
+    monkeypatch.setattr("rocbert_hf.torch_device.device_for", lambda device: device or "meta")
     assert EntityTagger.from_pretrained(str(trained[0])).model.device.type == "meta"
     assert EntityTagger.from_pretrained(str(trained[0]), "cpu").model.device.type == "cpu"
 

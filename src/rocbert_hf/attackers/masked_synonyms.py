@@ -11,7 +11,8 @@ import numpy as np
 
 from ..attacks.attacked_text import CHINESE
 from ..characters.words import word_frequencies
-from ..checkpoints import device_for, load_with_head, model_fingerprint, text_length
+from ..checkpoints import load_with_head, model_fingerprint, text_length
+from ..torch_device import device_for
 from .draft import Words
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..checkpoints import device_for, load_with_head, model_fingerprint, text_length
+from ..checkpoints import load_with_head, model_fingerprint, text_length
+from ..torch_device import device_for
 
 if TYPE_CHECKING:
     import torch

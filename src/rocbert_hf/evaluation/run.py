@@ -14,13 +14,14 @@ from ..attackers.driver import Attacker
 from ..attacks import ATTACKS, PRESETS, CausalLMScorer, read_attacks
 from ..attacks.config import ATTACKS_HELP, names_ratio
 from ..attacks.selection import SCORERS
-from ..checkpoints import checked_device, device_for, loading
+from ..checkpoints import loading
 from ..data.labelled import Columns, LabelledTexts, read_labelled
 from ..data.tables import table_format
 from ..data.tasks import TASKS, task_of
 from ..defences.defence_spec import CorrectorSpec
 from ..defences.spelling import Corrector, SpellChecked
 from ..options import REQUIRED, check_choices, option
+from ..torch_device import checked_device, device_for
 from .evaluator import RobustnessEvaluator
 from .sentence_similarity import MeanPooledEncoder
 

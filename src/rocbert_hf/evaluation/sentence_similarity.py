@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..attacks import AttackedText
-from ..checkpoints import device_for, model_fingerprint, refuse_made_up_encoder, text_length
+from ..checkpoints import model_fingerprint, refuse_made_up_encoder, text_length
+from ..torch_device import device_for
 
 
 class MeanPooledEncoder:

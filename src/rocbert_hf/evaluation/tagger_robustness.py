@@ -15,7 +15,6 @@ from typing import Any
 from ..attacks.attacked_text import AttackedText
 from ..attacks.kinds import ATTACKS, ZeroWidth
 from ..attacks.synthesizer import AdversarialSynthesizer
-from ..checkpoints import checked_device
 from ..data.entities import Entity, EntityText, EntityTexts, joins, pieces_of
 from ..data.entity_files import read_entities
 from ..data.entity_metrics import (
@@ -30,6 +29,7 @@ from ..data.entity_metrics import (
 from ..files import make_folder, write_json, write_whole
 from ..finetuning.tagger import EntityTagger
 from ..options import REQUIRED, option
+from ..torch_device import checked_device
 from ..web_page import html_page, html_text
 
 CLEAN = "clean"

@@ -131,7 +131,8 @@ class EntityTagger:
         """
         from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-        from ..checkpoints import checked_device, device_for, load_with_head, loading
+        from ..checkpoints import load_with_head, loading
+        from ..torch_device import checked_device, device_for
 
         device = device_for(checked_device(device))
         with loading("the tagger", source):

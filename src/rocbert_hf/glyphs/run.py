@@ -9,6 +9,7 @@ from typing import Any
 
 from ..files import make_folder
 from ..options import option
+from ..torch_device import checked_device, device_for
 from .features import GlyphEncoder, compute_glyph_features, draw_vocabulary, glyph_vectors, save_glyph_features
 from .images import CHINESE_FONTS, OTHER_FONTS, find_font, glyph_images
 from .plots import nearest_neighbours, plot_glyphs
@@ -42,18 +43,7 @@ class GlyphRunOptions:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for font in (*self.chinese_fonts, *self.other_fonts):
             find_font(font)
-        if self.device is not None:
-            _check_device(self.device)
-
-
-def _check_device(device: str) -> None:
-    """As `checkpoints.checked_device`, which imports transformers."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter of a build of torch without that kind of device
-        raise ValueError(f"device must be one that torch can use here, such as cpu, got {device!r}") from error
+        checked_device(self.device)
 
 
 def make_glyph_features(options: GlyphRunOptions, arguments: GlyphPretrainingArguments) -> dict[str, Any]:
@@ -72,7 +62,7 @@ def make_glyph_features(options: GlyphRunOptions, arguments: GlyphPretrainingArg
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_for(options.device)
     backbone = load_resnet18(options.weights, arguments.seed)
     make_folder(options.output_dir)  # now, and not after the training, if it cannot be made
     if options.chinese_fonts or options.other_fonts:
