@@ -63,6 +63,13 @@ def test_quoted_fields_hold_line_ends(tmp_path):
     assert [row.values["text"] for row in read_rows(file)] == ["好\n吃"]
 
 
+@pytest.mark.parametrize(("name", "header"), [("x.csv", "text , label"), ("x.tsv", " text\tlabel ")])
+def test_spaces_around_the_names_of_columns_are_no_part_of_them(tmp_path, name, header):
+    file = tmp_path / name
+    file.write_text(f"{header}\n 好 {',' if name == 'x.csv' else chr(9)} 1\n", encoding="utf-8")
+    assert [row.values for row in read_rows(file)] == [{"text": " 好 ", "label": " 1"}]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -76,6 +83,7 @@ def test_quoted_fields_hold_line_ends(tmp_path):
         ),
         ("x.csv", b"text\n\xff\n", "x.csv line 2 is not UTF-8"),
         ("x.csv", "text,text\n好,坏\n", "columns of different names"),
+        ("x.csv", "text, text\n好,坏\n", "x.csv must have columns of different names, got text, text"),
         ("x.tsv", "\n", "x.tsv is empty"),
         ("x.csv", "text,label\n", "x.csv is empty: it must have a header and at least one row"),
         ("x.jsonl", '{"text": 1}\n\n[1]\n', "x.jsonl line 3 must be an object, got list"),

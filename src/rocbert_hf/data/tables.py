@@ -8,7 +8,8 @@
 | `.json` | an object of a list; a file that begins with an object is read as `.jsonl` |
 | `.txt` | a line; its only column is `text` |
 
-Each may be packed (`.gz`, `.xz`, `.bz2`, `.zst`). A byte order mark, CRLF line ends and blank lines are all right.
+Each may be packed (`.gz`, `.xz`, `.bz2`, `.zst`). A byte order mark, CRLF line ends, blank lines and spaces around the names
+in a header are all right.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ def _table_rows(lines: Iterable[tuple[int, str]], form: str, name: str) -> Itera
         if not any(field.strip() for field in fields):
             continue
         if header is None:
-            header = fields
+            header = [field.strip() for field in fields]  # "text, label" has the columns text and label
             if len(set(header)) < len(header):
                 yield BadRow(
                     name, "columns of one name", f"must have columns of different names, got {', '.join(header)}"
