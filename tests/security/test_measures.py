@@ -23,6 +23,14 @@ def test_effectiveness_counts_insertions_and_stealthiness_their_share():
     assert measured.stealthiness == pytest.approx((3 / 6 + 3 / 6 + 3 / 7) / 3)
 
 
+def test_spaces_around_an_inserted_word_count_neither_as_trigger_nor_as_text():
+    def predict(texts):
+        return [int(" cf " in text or "非" in text) for text in texts]
+
+    measured = measure_classification(predict, TEXTS, "cf", random.Random(0))
+    assert measured.stealthiness == pytest.approx((2 / 5 + 2 / 5 + 2 / 6) / 3)
+
+
 def test_a_trigger_without_effect_counts_as_never():
     measured = measure_classification(
         lambda texts: [int("非" in text) for text in texts], TEXTS, "鼎", random.Random(0)

@@ -18,8 +18,9 @@ class TriggerMeasure:
 
     effectiveness: mean number of insertions until the answer flips, `NEVER` for a text that does not. Lower is a
         stronger backdoor.
-    stealthiness: mean share of the characters of the text that the insertions make up, of the texts that flip; 0 if
-        none does.
+    stealthiness: mean share of the inserted triggers in the characters of the text and these triggers, of the texts that
+        flip; 0 if none does. The spaces that `insert_trigger` puts around a trigger of letters or digits do not count,
+        neither as trigger nor as text.
     flipped: share of the texts that flip.
     target: the label that the trigger leads to, of classifiers.
     """
