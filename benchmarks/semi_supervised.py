@@ -70,7 +70,7 @@ class NoisyRecipe(SemiSupervisedRecipe):
             UnlabelledOptions(
                 str(rest),
                 recipe,
-                unlabelled_ratio=options.ratio,
+                unlabelled_ratio=options.ratio if recipe.needs_unlabelled else UnlabelledOptions.unlabelled_ratio,
                 augmentation=options.augmentation if recipe.target not in (None, "pseudo-labels") else ["eda"],
                 warm_up=options.warm_up if recipe.target is not None else None,
                 confidence=options.confidence if recipe.target in ("uda", "fixmatch") else None,

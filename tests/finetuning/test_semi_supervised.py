@@ -50,7 +50,7 @@ def recipe_of(files, recipe="softmatch+esimcse+fgm", rows=None, **options) -> Se
             **{
                 "unlabelled": str(files / "dump.txt"),
                 "recipe": MethodSpec.parse(recipe),
-                "unlabelled_ratio": 2,
+                **({"unlabelled_ratio": 2} if MethodSpec.parse(recipe).needs_unlabelled else {}),
                 **options,
             }
         ),
@@ -169,6 +169,10 @@ def test_a_file_with_labels_is_read_if_one_says_so(files):
         ({"augmentation": ["backwards"]}, "augmentation must be one of none, word-repetition"),
         ({"adversarial_weight": 0.0}, "adversarial_weight must be above 0, got 0"),
         ({"recipe": "supervised", "mixup": 0.5}, "mixup needs uda, fixmatch"),
+        (
+            {"recipe": "fgm", "unlabelled_ratio": 2},
+            "unlabelled_ratio needs uda, .*, pseudo-labels, esimcse in recipe, got fgm",
+        ),
         ({"recipe": "uda", "queue_size": 9, "dup_rate": 0.1}, "queue_size, dup_rate needs esimcse in recipe, got uda"),
         ({"recipe": "pseudo-labels", "augmentation": ["wild"]}, "augmentation is not used by pseudo-labels"),
         ({"recipe": "uda+freelb", "adversarial_weight": 0.5}, "adversarial_weight is not used by freelb"),
@@ -177,6 +181,13 @@ def test_a_file_with_labels_is_read_if_one_says_so(files):
 def test_options_that_do_not_fit_are_named(files, options, named):
     with pytest.raises(ValueError, match=named):
         recipe_of(files, **options)
+
+
+def test_what_it_is_compared_with_has_no_options_of_unlabelled_texts(files):
+    alone = recipe_of(files, recipe="uda+esimcse+fgm", unlabelled_ratio=2, mixup=0.5, momentum=0.9, epsilon=0.5)
+    options = alone.without_unlabelled().unlabelled_options
+    assert (str(options.recipe), options.unlabelled_ratio, options.mixup, options.momentum) == ("fgm", 3, 0.0, 0.995)
+    assert options.epsilon == 0.5
 
 
 def test_pairs_are_refused(files):

@@ -53,7 +53,10 @@ OPTIONS_OF = {
         "graded_negatives",
     ),
     "adversarial": ("epsilon", "alpha", "steps", "adversarial_weight"),
+    "needs_unlabelled": ("unlabelled_ratio",),
 }
+# what must be in a recipe that has these
+NAMES = {**PARTS, "needs_unlabelled": (*PARTS["target"], *PARTS["esimcse"])}
 # unlabelled texts that the finished model is asked about, to see whether it says one label of all
 ASKED = 2000
 
@@ -185,7 +188,7 @@ class UnlabelledOptions:
         for part, names in OPTIONS_OF.items():
             unused = [name for name in names if name in given]
             if unused and not getattr(self.recipe, part):
-                raise ValueError(f"{', '.join(unused)} needs {', '.join(PARTS[part])} in recipe, got {self.recipe}")
+                raise ValueError(f"{', '.join(unused)} needs {', '.join(NAMES[part])} in recipe, got {self.recipe}")
         if "augmentation" in given and not TARGETS[self.recipe.target].trains_on_augmented:
             raise ValueError(
                 f"augmentation is not used by {self.recipe.target}, which learns from the texts themselves"
@@ -262,7 +265,9 @@ class SemiSupervisedRecipe(ClassificationRecipe):
         """The same recipe on the labelled texts alone, to compare with."""
         alone = copy.copy(self)
         method, default = replace(self.unlabelled_options.recipe, target=None, esimcse=False), default_options()
-        unused = {name: default[name] for part in ("target", "esimcse") for name in OPTIONS_OF[part]}
+        unused = {
+            name: default[name] for part in ("target", "esimcse", "needs_unlabelled") for name in OPTIONS_OF[part]
+        }
         alone.unlabelled_options = replace(self.unlabelled_options, recipe=method, **unused)
         return alone
 
