@@ -283,6 +283,8 @@ def test_wrong_options_are_named():
         )
     with pytest.raises(ValueError, match=r"dev_share divides the train texts if nothing else .*: dev_file does"):
         EntityRowOptions(train_file="demo", dev_file="demo", dev_share=0.3)
+    with pytest.raises(ValueError, match=r"file_scheme would do nothing: demo_entities\.jsonl has spans"):
+        read_texts(EntityRowOptions(train_file="demo", file_scheme="BIO"))
     for given in ({"position_embedding_type": "absolute"}, {"layer_fusion": "dynamic"}):
         with pytest.raises(ValueError, match=f"{next(iter(given))} needs an encoder, and the preset bilstm has none"):
             make_tagger(StartOptions(preset="bilstm"), TaggerOptions(**given), ["O", "B-PER", "I-PER"], "BIO")

@@ -265,6 +265,8 @@ def read_texts(options: EntityRowOptions) -> TaggingTexts:
 
     train = read(options.train_file, "train")
     dev, test = read(options.dev_file, "validation"), read(options.test_file, "test")
+    if options.file_scheme and not any(part.scheme for part in (train, dev, test) if part):
+        raise ValueError(f"file_scheme would do nothing: {train.name} has spans, which need no scheme")
     types = train.types()
     if not types:
         raise ValueError(f"{train.name} must have at least one entity, it has none")
