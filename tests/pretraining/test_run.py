@@ -319,6 +319,12 @@ def test_glyph_features_are_taken_in_and_recorded(tmp_path):
     assert results["arguments"]["glyph_features"] == recorded
     assert "glyphs" in model_card(tmp_path / "run")
     assert "seed" not in refused(tmp_path / "run", "--resume", "--max-steps", 3)  # other glyph features: another model
+    assert "glyph_features was {'name': 'glyphs'" in refused(tmp_path / "run", "--resume")  # of a finished run too
+    (tmp_path / "glyphs").rename(tmp_path / "others")
+    assert "now {'name': 'others'" in refused(tmp_path / "run", "--resume", "--glyph-features", tmp_path / "others")
+    (tmp_path / "others").rename(tmp_path / "glyphs")
+    flags = ["--output-dir", tmp_path / "run", "--resume", "--glyph-features", tmp_path / "glyphs", "--save-steps", 1]
+    assert "finished: nothing to do" in rocbert("pretrain", *QUICK, *flags).stdout
 
 
 # -- what it would need, and stops of any kind

@@ -32,7 +32,7 @@ from .held_out import HeldOutEvaluation
 from .reporting import read_log
 from .results import results_table, show_filled_mask
 from .resuming import check_same_settings, checkpoints_of, remove_checkpoints
-from .setup import VISION_NOTE, Devices, Setup, starting_config, starting_point
+from .setup import VISION_NOTE, Devices, Setup, description_of, starting_config, starting_point
 from .trainer import RoCBertPretrainer, save_run
 
 RESULTS = "all_results.json"
@@ -263,6 +263,10 @@ def _finished(run: RunOptions, arguments: PretrainingArguments, accelerator: Acc
     done = (steps and training.get("steps", 0) >= steps) or (minutes and training.get("seconds", 0) >= 60 * minutes)
     if done:
         setup = {name: value for name, value in as_plain(run).items() if name in SHAPES_THE_RESULT}
+        if run.glyph_features is not None:
+            setup["glyph_features"] = description_of(run.glyph_features)
+        elif run.model is None:  # else they are the model's own, whatever these are
+            setup["glyph_features"] = None
         check_same_settings(results.get("arguments", {}), {**setup, **as_plain(arguments)}, folder)
         return results
     if not checkpoints_of(folder):

@@ -232,7 +232,7 @@ def starting_point(setup: Setup, attn_implementation: str = "sdpa") -> tuple[RoC
             model.config._name_or_path = ""  # the folder may be a temporary one
     if setup.glyph_features is not None:
         model.base_model.load_glyph_features(setup.glyph_features)
-        model.config.glyph_features = _description_of(setup.glyph_features)
+        model.config.glyph_features = description_of(setup.glyph_features)
     return tokenizer, model
 
 
@@ -269,7 +269,7 @@ def _check_overrides(setup: Setup, folder: Path) -> None:
         )
 
 
-def _description_of(folder: Path) -> dict[str, Any]:
+def description_of(folder: Path) -> dict[str, Any]:
     """What tells these glyph features from others: folder, checksum, and how they were made if that is noted."""
     file = folder / "glyph_features.safetensors" if folder.is_dir() else folder
     described: dict[str, Any] = {"name": folder.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
