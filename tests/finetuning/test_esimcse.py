@@ -1,6 +1,7 @@
 """ESimCSE: its loss in float64, its queue and its moving copy, its positives and negatives."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from transformers import BertConfig, BertModel
 from rocbert_hf.finetuning.esimcse import ESimCSE, GradedNegative, esimcse_loss, queue_size_for
 from rocbert_hf.finetuning.representation_hooks import sentence_representation
 from rocbert_hf.finetuning.text_augmentation import WordRepetition, edit_distance
+from rocbert_hf.resources import antonyms
 
 
 def an_encoder(seed: int = 0) -> BertModel:
@@ -46,6 +48,15 @@ def test_a_negative_of_grade_zero_changes_nothing_and_gives_no_gradient():
     graded = esimcse_loss(anchors, positives, vectors(0, 3), negatives=negatives, grades=torch.zeros(2))
     torch.testing.assert_close(plain, graded)
     assert not torch.autograd.grad(graded, negatives)[0].any()
+
+
+def test_the_module_counts_its_queue_its_temperature_and_graded_negatives():
+    esimcse = ESimCSE(an_encoder(), queue_size=5, temperature=0.3).double()
+    esimcse.push(vectors(3, 7))
+    anchors, positives, negatives = (vectors(2, seed) for seed in range(3))
+    grades = torch.tensor([0.5, 0.9], dtype=torch.float64)
+    expected = esimcse_loss(anchors, positives, vectors(3, 7), 0.3, 0, negatives, grades)
+    torch.testing.assert_close(esimcse(anchors, positives, negatives, grades), expected)
 
 
 def test_the_queue_is_first_in_first_out():
@@ -110,6 +121,25 @@ def test_repeated_are_at_most_max_of_two_and_the_rate():
     of_words = {WordRepetition(unit="word")("天气非常好", random.Random(seed)) for seed in range(50)}
     assert "天气天气非常好" in of_words
     assert "天天气非常好" not in of_words
+
+
+def test_any_character_may_be_repeated_where_it_stands():
+    text, places = "今天的天气真好", set()
+    form = re.compile("".join(f"({character}{character}?)" for character in text))
+    for seed in range(200):
+        match = form.fullmatch(WordRepetition()(text, random.Random(seed)))
+        places |= {number for number, found in enumerate(match.groups()) if len(found) == 2}
+    assert places == set(range(len(text)))
+
+
+def test_a_negative_may_say_the_opposite_and_changes_as_much_as_is_asked_for():
+    text = "这家店的服务很好，价格也便宜"
+    found = [GradedNegative()(text, random.Random(seed))[0] for seed in range(60)]
+    assert any(opposite in negative for opposite in antonyms()["便宜"] for negative in found)
+    grades = [
+        np.mean([GradedNegative(rate)(text, random.Random(seed))[1] for seed in range(60)]) for rate in (0.1, 0.9)
+    ]
+    assert grades[0] < grades[1] / 2
 
 
 def test_a_negative_is_graded_by_how_much_was_changed():

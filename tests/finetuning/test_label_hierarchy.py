@@ -32,6 +32,12 @@ def test_paths_that_begin_with_a_slash_have_the_levels_of_those_that_do_not():
 
 def test_labels_that_are_no_paths_have_no_hierarchy():
     assert LabelHierarchy.of(("good", "bad")) is None
+    assert LabelHierarchy.of(("/good", "/bad", "other/")) is None
+
+
+def test_labels_of_one_level_have_no_parent_in_common():
+    hierarchy = LabelHierarchy.of(("a/x", "a/y", "other", "rest"))
+    assert hierarchy.sibling_errors([2, 0], [3, 1])[:2] == (2, 1)
 
 
 def test_the_loss_of_a_level_is_of_the_sum_of_its_labels_probabilities():

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from itertools import combinations, combinations_with_replacement
 
+import numpy as np
 import pytest
 
 from rocbert_hf.characters.words import segment, synonyms_of
@@ -55,6 +56,42 @@ def test_tf_idf_replaces_as_many_words_as_asked_for_by_those_that_tell_nothing()
     common = ("电脑", "牛奶")
     assert set(forms) == {f"{first}{second}量子火车" for first in common for second in common}
     assert sum(form.count("牛奶") * count for form, count in forms.items()) / 1000 == pytest.approx(0.8, abs=0.08)
+
+
+class Always(random.Random):
+    """Draws one number, and 口 of whatever there is to choose from, again and again."""
+
+    def __init__(self, number: float):
+        super().__init__(0)
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+    def choices(self, population, **weights) -> list[str]:
+        return ["口"]
+
+
+def test_tf_idf_is_its_equations():
+    texts = ["电脑电脑牛奶", "牛奶火车", "电脑量子", "量子量子量子火车"]
+    documents = [segment(text) for text in texts]
+    assert documents[0] == ["电脑", "电脑", "牛奶"]
+    idf = {word: np.log(4 / sum(word in words for words in documents)) for word in ("电脑", "牛奶", "火车", "量子")}
+    total = {word: sum(words.count(word) / len(words) * idf[word] for words in documents) for word in idf}
+    augment = TfIdfReplacement(texts, rate=0.3)
+    assert augment.idf == pytest.approx(idf)
+    weights = np.diff(augment.cumulative, prepend=0.0)
+    expected = [max(total.values()) - total[word] for word in augment.words]
+    np.testing.assert_allclose(weights, expected, atol=1e-8)
+    asked = ["量子", "量子", "电脑", "飞机"]
+    assert segment("".join(asked)) == asked
+    scores = np.array([asked.count(word) / 4 * idf.get(word, np.log(4)) for word in asked])
+    lack = scores.max() - scores
+    assert lack.min() == 0 < lack.max()
+    chances = 0.3 * 4 * lack / lack.sum()
+    for drawn in (*(chances - 1e-6), *(chances + 1e-6)):
+        expected = ["口" if drawn < chance else word for word, chance in zip(asked, chances, strict=True)]
+        assert augment("".join(asked), Always(drawn)) == "".join(expected)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4])
