@@ -10,7 +10,15 @@ from torch import nn
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 
 from rocbert_hf.configuration_rocbert import RoCBertConfig
-from rocbert_hf.finetuning.adversarial import FGM, FGSM, PGD, AdversarialTrainer, FreeLB, make_adversarial
+from rocbert_hf.finetuning.adversarial import (
+    FGM,
+    FGSM,
+    PGD,
+    AdversarialTrainer,
+    FreeLB,
+    make_adversarial,
+    perturbed,
+)
 from rocbert_hf.modeling_rocbert import RoCBertForTokenClassification
 
 from ..several_processes import in_two_processes
@@ -166,6 +174,43 @@ def test_weights_hooks_and_evaluation_are_left_as_they_were(tmp_path, method):
     assert all(p.grad is None for p in model.parameters())
     plain = model.eval()(**batch_of()).loss
     assert torch.equal(trainer.compute_loss(model, batch_of()), plain)
+
+
+def test_a_pass_that_fails_leaves_no_hook_behind():
+    embedding = a_model().get_input_embeddings()
+    with pytest.raises(RuntimeError, match="out of memory"), perturbed(embedding, None):
+        raise RuntimeError("out of memory")
+    assert not embedding._forward_hooks
+
+
+def test_the_trainer_tells_the_method_where_padding_is(tmp_path):
+    seen = []
+
+    class Looking:
+        def loss(self, probe, gradient, mask):
+            seen.append(mask)
+            loss, _, outputs = probe(None, True)
+            return loss, outputs
+
+    batch = batch_of()
+    batch["attention_mask"][:, 4:] = 0
+    a_trainer(tmp_path, Looking()).compute_loss(a_model().train(), batch)
+    assert torch.equal(seen[0], batch["attention_mask"])
+
+
+def test_a_sentence_without_gradient_stays_as_it_is_and_the_others_are_not_touched_by_it():
+    gradient = torch.stack([torch.zeros(3, 4), torch.ones(3, 4)])
+    moved = []
+
+    def probe(perturbation, last):
+        zeros = torch.zeros(2, 3, 4)
+        moved.append(perturbation)
+        return zeros.sum(), zeros if perturbation is None else perturbation, None
+
+    PGD(0.5, 0.2, 4).loss(probe, lambda loss, perturbation, keep: gradient, None)
+    for step, r in enumerate(moved[1:], start=1):
+        assert not r[0].any()
+        assert r[1].norm() == pytest.approx(min(0.5, 0.2 * step), rel=1e-6)
 
 
 def test_one_step_of_pgd_as_long_as_epsilon_is_fgm(tmp_path):

@@ -60,6 +60,9 @@ def test_embeddings_are_replaced_only_inside(probe, carriers):
         inside = probe.represent(framed)["mean"]
     assert not torch.allclose(before, inside)
     torch.testing.assert_close(probe(framed)["mean"], before)
+    with pytest.raises(RuntimeError, match="out of memory"), probe.embedding_at(2, vectors):
+        raise RuntimeError("out of memory")
+    torch.testing.assert_close(probe(framed)["mean"], before)
 
 
 def test_combinations_begin_with_the_first_ids():
