@@ -19,6 +19,14 @@ def test_scores_count_standard_deviations_of_clean_encoders():
     assert calibration.score({"token:mean": -0.7}) == pytest.approx(2)
 
 
+def test_the_middle_is_the_mean_and_only_the_largest_deviation_upwards_counts():
+    skewed = Calibration.from_clean([{"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.0}, {"a": 3.0, "b": 0.0}])
+    assert skewed.center["a"] == pytest.approx(1)
+    calibration = Calibration({"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.25}, 4.0)
+    assert calibration.score({"a": 2.0, "b": 2.0}) == 4
+    assert calibration.score({"a": -9.0, "b": 0.5}) == -2
+
+
 def test_a_reference_takes_the_place_of_the_mean():
     calibration = Calibration.from_clean(CLEAN, made_of="3 encoders").around({"token:first": 1.0}, "clean-bert")
     assert calibration.score({"token:first": 1.0}) == 0

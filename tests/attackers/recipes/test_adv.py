@@ -1,5 +1,6 @@
 """ADV: what a ratio and a number of draws mean."""
 
+import random
 from zlib import crc32
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from rocbert_hf.attackers import AdvAttacker, ArgotAttacker, Example
+from rocbert_hf.attackers.recipes.adv import keep_edits
 from rocbert_hf.attacks import AdversarialSynthesizer, CausalLMScorer
+from rocbert_hf.attacks.attacked_text import AttackedText, Edit
 from rocbert_hf.finetuning.starting_point import character_level_bert_tokenizer
 from rocbert_hf.resources import demo_sentences
 
@@ -93,6 +96,23 @@ def test_the_classifier_is_right_only_if_it_is_right_on_all_draws():
         right = fragile(asked)[1:, 0]
         assert (outcome.status == "success") == bool((fragile(asked)[1:].argmax(1) != 0).any())
         assert outcome.probabilities_after[0] == right.min()
+
+
+def test_a_draw_that_flips_is_worse_than_one_that_only_lowers_the_probability():
+    def wavers(texts):  # half of the other texts have another label, with a higher probability of the right one
+        flips = np.array([crc32(text.encode()) % 2 == 1 and text not in TEXTS for text in texts])[:, None]
+        answers = np.where(flips, [[0.45, 0.5, 0.05]], [[0.4, 0.3, 0.3]])
+        return np.where(np.array([text in TEXTS for text in texts])[:, None], [[0.9, 0.05, 0.05]], answers)
+
+    outcomes = AdvAttacker("wild", draws=8, ratio=0.3).attack_batch(wavers, [Example(text, 0) for text in TEXTS[:8]])
+    assert [outcome.status for outcome in outcomes] == ["success"] * 8
+
+
+def test_edits_that_are_undone_are_drawn_at_random():
+    edits = tuple(Edit((at, at + 1), (at, at + 1), ("visual",)) for at in range(4))
+    kept = [keep_edits(AttackedText("甲乙丙丁", "abcd", edits), 2, random.Random(seed)) for seed in range(60)]
+    assert {text.text for text in kept} == {"ab丙丁", "a乙c丁", "a乙丙d", "甲bc丁", "甲b丙d", "甲乙cd"}
+    assert all(len(text.edits) == 2 for text in kept)
 
 
 def test_the_ratio_of_a_synthesizer_is_not_cut():
