@@ -4,11 +4,19 @@ FSDP2.
 """
 
 import copy
+import re
+import warnings
 
 import pytest
 import torch
 
-from rocbert_hf import RoCBertConfig, RoCBertForPreTraining, RoCBertForSequenceClassification, RoCBertModel
+from rocbert_hf import (
+    RoCBertConfig,
+    RoCBertForPreTraining,
+    RoCBertForSequenceClassification,
+    RoCBertForTokenClassification,
+    RoCBertModel,
+)
 from rocbert_hf.configuration_rocbert import FUSIONS
 
 from .several_processes import in_two_processes
@@ -172,6 +180,52 @@ def test_offloaded_weights_give_the_same_hidden_states(tmp_path, tiny_sizes, mak
         got = offloaded(**inputs)
     assert torch.allclose(got.last_hidden_state, expected.last_hidden_state, atol=1e-5)
     assert torch.allclose(got.pooler_output, expected.pooler_output, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["crf", "bilstm_crf"])
+def test_an_offloaded_tagger_decodes_the_same_and_tells_its_layers_weights(tiny_sizes, make_inputs, head):
+    from accelerate import cpu_offload
+
+    config = RoCBertConfig(**tiny_sizes, classifier_head=head, num_labels=5, layer_fusion="dynamic")
+    model = noisy(RoCBertForTokenClassification(config))
+    inputs = make_inputs(config)
+    with torch.no_grad():
+        expected = model(**inputs, output_layer_weights=True)
+        offloaded = copy.deepcopy(model)
+        cpu_offload(offloaded, execution_device="cpu")
+        got = offloaded(**inputs, output_layer_weights=True)
+    assert torch.allclose(got.logits, expected.logits, atol=1e-4)
+    assert torch.allclose(got.layer_weights, expected.layer_weights)
+
+
+@pytest.mark.parametrize(("head", "parts"), [("crf", ["crf"]), ("bilstm_crf", ["bilstm", "crf"])])
+def test_an_adapter_of_a_tagger_is_whole_with_what_the_warning_names(tmp_path, tiny_sizes, make_inputs, head, parts):
+    """peft saves the tagger's classifier by itself, but not the CRF and the BiLSTM around it."""
+    peft = pytest.importorskip("peft")
+    config = RoCBertConfig(**tiny_sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    RoCBertForPreTraining(config).save_pretrained(tmp_path / "base")
+    inputs = make_inputs(config)
+
+    def base(seed: int):
+        torch.manual_seed(seed)
+        return RoCBertForTokenClassification.from_pretrained(tmp_path / "base", num_labels=4, classifier_head=head)
+
+    def adapted(**options):
+        adapter = peft.LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["query"], **options)
+        return peft.get_peft_model(base(1), adapter).train()
+
+    with pytest.warns(UserWarning, match=re.escape(f"modules_to_save={parts}")):
+        adapted()(**inputs, labels=inputs["input_ids"] % 4)
+    tagger = adapted(modules_to_save=parts)
+    optimizer = torch.optim.Adam((p for p in tagger.parameters() if p.requires_grad), lr=0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        tagger(**inputs, labels=inputs["input_ids"] % 4).loss.backward()
+    optimizer.step()
+    tagger.save_pretrained(tmp_path / "adapter")
+    loaded = peft.PeftModel.from_pretrained(base(2), tmp_path / "adapter")
+    with torch.no_grad():
+        assert torch.allclose(loaded.eval()(**inputs).logits, tagger.eval()(**inputs).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -5,6 +5,7 @@ Lample et al., "Neural Architectures for Named Entity Recognition" (NAACL 2016).
 test compares the two; it is written here because a checkpoint must load with transformers and torch alone.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -249,18 +250,21 @@ class RoCBertCRF(nn.Module):
         for parameter in (self.start_transitions, self.transitions, self.end_transitions):
             init.uniform_(parameter, -0.1, 0.1)
 
-    def forward(self, emissions: torch.Tensor, tags: torch.LongTensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, emissions: torch.Tensor, tags: torch.LongTensor | None, mask: torch.Tensor) -> torch.Tensor:
         """
-        The negative log-likelihood of each sentence, in float32 (or wider).
+        The negative log-likelihood of each sentence, in float32 (or wider); or, without tags, `max_marginals`, which
+        callers get in this way, since offloaded and adapted weights are there only while the module is called.
 
         Args:
             emissions: (batch, sequence, tags).
-            tags: (batch, sequence).
+            tags: (batch, sequence), or None.
             mask: bool (batch, sequence), `True` from the first token on, without gaps.
 
         Returns:
-            (batch,).
+            (batch,), or (batch, sequence, tags) without tags.
         """
+        if tags is None:
+            return self.max_marginals(emissions, mask)
         emissions = emissions if emissions.dtype == torch.float64 else emissions.float()
         return self._log_partition(emissions, mask) - self._score(emissions, tags, mask)
 
@@ -338,6 +342,7 @@ class RoCBertTaggingHead(nn.Module):
 
     Attributes:
         decodes: whether it is so in evaluation too; `export_onnx` switches it off to compare emissions with emissions.
+        has_warned: whether it has said that an adapter trains a part of it alone.
     """
 
     def __init__(self, config: RoCBertConfig):
@@ -348,6 +353,7 @@ class RoCBertTaggingHead(nn.Module):
         alone = [number for kind in "OS" for number, label in enumerate(labels) if label.partition("-")[0] == kind]
         self.outside = alone[0] if alone else 0
         self.decodes = True
+        self.has_warned = False
         self.bilstm = None
         if config.classifier_head == "bilstm_crf":
             self.bilstm = RoCBertBiLSTM(size, config.lstm_hidden_size)
@@ -385,11 +391,25 @@ class RoCBertTaggingHead(nn.Module):
         emissions = self.classifier(states if self.bilstm is None else self.bilstm(states, mask))
         loss = None
         if labels is not None:
+            if self.training and not torch.compiler.is_compiling():
+                self._warn_of_frozen_parts()
             loss = self._losses(emissions, labels.gather(1, order), mask)
             loss = loss.sum() / ((labels >= 0).sum().clamp(min=1) if num_items is None else num_items)
         if self.decodes and not self.training and not _is_exporting():
-            emissions = self.crf.max_marginals(emissions, mask)
+            emissions = self.crf(emissions, None, mask)
         return _at(emissions, back), loss
+
+    def _warn_of_frozen_parts(self) -> None:
+        """Once, if an adapter trains the classifier and leaves what stands around it as it was drawn."""
+        parts = [name for name in ("bilstm", "crf") if getattr(self, name) is not None]
+        frozen = [name for name in parts if not _is_trained(getattr(self, name))]
+        if frozen and not self.has_warned and _is_trained(self.classifier):
+            self.has_warned = True
+            warnings.warn(
+                f"the classifier of the tagger is trained, its {' and '.join(frozen)} not: peft does not save them, so what "
+                f"is loaded again has others, unless they come from a checkpoint; give peft modules_to_save={parts}",
+                stacklevel=2,
+            )
 
     def _losses(self, emissions: torch.Tensor, tags: torch.LongTensor, mask: torch.Tensor) -> torch.Tensor:
         """The negative log-likelihood of each sentence without the tokens inside it that have no tag."""
@@ -398,6 +418,10 @@ class RoCBertTaggingHead(nn.Module):
         order, _ = _kept_first(kept)
         tags = tags.masked_fill(tags < 0, self.outside)
         return self.crf(_at(emissions, order), tags.gather(1, order), kept.gather(1, order))
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _is_exporting() -> bool:

@@ -378,7 +378,7 @@ class RoCBertModel(RoCBertPreTrainedModel):
             pooler_output=pooled,
             past_key_values=past_key_values if use_cache else None,
             fusion_weights=_of_all_channels(fusion_weights, ids) if output_fusion_weights else None,
-            layer_weights=self.encoder.layer_mix.weights() if output_layer_weights else None,
+            layer_weights=self.encoder.layer_mix(scaled=False) if output_layer_weights else None,
         )
 
     def _behind_prompt(self, ids: torch.LongTensor | None, inputs_embeds) -> torch.LongTensor | None:

@@ -27,10 +27,9 @@ class RoCBertLayerMix(nn.Module):
         init.zeros_(self.alpha)
         init.ones_(self.gamma)
 
-    def weights(self) -> torch.Tensor:
-        """softmax(alpha), (layers,)."""
-        return self.alpha.softmax(0)
-
-    def forward(self) -> torch.Tensor:
-        """What each layer's output is multiplied by: gamma softmax(alpha), (layers,)."""
-        return self.gamma * self.weights()
+    def forward(self, scaled: bool = True) -> torch.Tensor:
+        """
+        What each layer's output is multiplied by: gamma softmax(alpha), (layers,); softmax(alpha) alone if not `scaled`.
+        """
+        weights = self.alpha.softmax(0)
+        return self.gamma * weights if scaled else weights

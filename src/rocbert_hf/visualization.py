@@ -121,7 +121,7 @@ def plot_layer_weights(model, path: str | os.PathLike | None = None) -> Figure:
     mix = model.base_model.encoder.layer_mix
     if mix is None:
         raise ValueError(f'`model` must have `layer_fusion="dynamic"`; got "{model.config.layer_fusion}".')
-    weights = mix.weights().detach().float().cpu().tolist()
+    weights = mix(scaled=False).detach().float().cpu().tolist()
     figure = Figure(figsize=(1.5 + 0.5 * len(weights), 3), dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.bar(range(1, len(weights) + 1), weights)
