@@ -108,7 +108,19 @@ def test_packaged_configs_are_found_by_name_and_by_path(name):
     assert parse_options(types, ["--config", str(CONFIGS / f"{name}.yaml")]) == (run, arguments)
     if name == "paper":
         assert run.new_config().fusion_normalization == "linear"
+        assert run.new_config().fusion_layer == 1
         assert (arguments.anchor, arguments.negatives, arguments.temperature) == ("clean", "originals", 0.01)
+
+
+def test_the_paper_differs_from_our_base_in_what_the_reference_lists_alone():
+    paper, base = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("paper", "base"))
+    assert {key for key in paper.keys() | base.keys() if paper.get(key) != base.get(key)} == {
+        "output_dir",
+        "config_overrides",
+        "anchor",
+        "negatives",
+    }
+    assert paper["config_overrides"] == {"fusion_normalization": "linear"}
 
 
 @pytest.mark.parametrize(
