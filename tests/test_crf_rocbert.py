@@ -1,11 +1,13 @@
 """The tagging head: CRF against pytorch-crf and brute force, BiLSTM against torch's, schemes, padding on either side."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import Trainer, TrainingArguments
 
 from rocbert_hf.configuration_rocbert import RoCBertConfig
 from rocbert_hf.crf_rocbert import RoCBertBiLSTM, RoCBertCRF, max_marginals, scheme_penalties, tag_order, viterbi
@@ -250,6 +252,29 @@ def test_a_compiled_tagger_decodes_too(head):
     with torch.no_grad():
         expected = model(ids, attention_mask=mask).logits
         torch.testing.assert_close(compiled(ids, attention_mask=mask).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_training_whose_loss_is_not_the_crf_s_is_told_of_once(tiny_sizes, tmp_path):
+    """transformers' label smoothing takes the labels away and computes a loss on the logits."""
+    config = RoCBertConfig(**tiny_sizes, num_labels=3, classifier_head="crf")
+    model = RoCBertForTokenClassification(config)
+    rows = [{"input_ids": [2, 7, 8, 3], "labels": [-100, 1, 2, -100]}] * 4
+    arguments = {
+        "output_dir": str(tmp_path),
+        "report_to": "none",
+        "max_steps": 2,
+        "use_cpu": True,
+        "save_strategy": "no",
+    }
+    smoothed = TrainingArguments(label_smoothing_factor=0.1, **arguments)
+    with pytest.warns(UserWarning, match="label_smoothing_factor, does not train the CRF") as told:
+        Trainer(model, smoothed, train_dataset=rows).train()
+    assert sum("given no labels" in str(warning.message) for warning in told) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*given no labels")
+        Trainer(RoCBertForTokenClassification(config), TrainingArguments(**arguments), train_dataset=rows).train()
+        with torch.no_grad():  # dropout at inference
+            model.train()(input_ids=torch.tensor([[2, 7, 8, 3]]))
 
 
 def test_tokens_without_a_label_are_words_of_their_own_if_there_are_words_alone():

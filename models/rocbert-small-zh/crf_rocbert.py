@@ -342,7 +342,7 @@ class RoCBertTaggingHead(nn.Module):
 
     Attributes:
         decodes: whether it is so in evaluation too; `export_onnx` switches it off to compare emissions with emissions.
-        has_warned: whether it has said that an adapter trains a part of it alone.
+        warnings_given: what it has said of a training that leaves a part of it out.
     """
 
     def __init__(self, config: RoCBertConfig):
@@ -353,7 +353,7 @@ class RoCBertTaggingHead(nn.Module):
         alone = [number for kind in "OS" for number, label in enumerate(labels) if label.partition("-")[0] == kind]
         self.outside = alone[0] if alone else 0
         self.decodes = True
-        self.has_warned = False
+        self.warnings_given: set[str] = set()
         self.bilstm = None
         if config.classifier_head == "bilstm_crf":
             self.bilstm = RoCBertBiLSTM(size, config.lstm_hidden_size)
@@ -390,26 +390,33 @@ class RoCBertTaggingHead(nn.Module):
         states = _at(states, order)
         emissions = self.classifier(states if self.bilstm is None else self.bilstm(states, mask))
         loss = None
+        if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._warn_of_untrained_parts(labels is not None)
         if labels is not None:
-            if self.training and not torch.compiler.is_compiling():
-                self._warn_of_frozen_parts()
             loss = self._losses(emissions, labels.gather(1, order), mask)
             loss = loss.sum() / ((labels >= 0).sum().clamp(min=1) if num_items is None else num_items)
         if self.decodes and not self.training and not _is_exporting():
             emissions = self.crf(emissions, None, mask)
         return _at(emissions, back), loss
 
-    def _warn_of_frozen_parts(self) -> None:
-        """Once, if an adapter trains the classifier and leaves what stands around it as it was drawn."""
+    def _warn_of_untrained_parts(self, has_labels: bool) -> None:
+        """Once, if an adapter leaves what stands around the classifier as it was drawn, or a loss is not the CRF's."""
         parts = [name for name in ("bilstm", "crf") if getattr(self, name) is not None]
         frozen = [name for name in parts if not _is_trained(getattr(self, name))]
-        if frozen and not self.has_warned and _is_trained(self.classifier):
-            self.has_warned = True
-            warnings.warn(
-                f"the classifier of the tagger is trained, its {' and '.join(frozen)} not: peft does not save them, so what "
-                f"is loaded again has others, unless they come from a checkpoint; give peft modules_to_save={parts}",
-                stacklevel=2,
+        text = None
+        if not has_labels:
+            text = (
+                "a tagger with a CRF is in training and was given no labels: a loss on its logits, such as Trainer's with "
+                "label_smoothing_factor, does not train the CRF"
             )
+        elif frozen and _is_trained(self.classifier):
+            text = (
+                f"the classifier of the tagger is trained, its {' and '.join(frozen)} not: peft does not save them, so what "
+                f"is loaded again has others, unless they come from a checkpoint; give peft modules_to_save={parts}"
+            )
+        if text is not None and text not in self.warnings_given:
+            self.warnings_given.add(text)
+            warnings.warn(text, stacklevel=2)
 
     def _losses(self, emissions: torch.Tensor, tags: torch.LongTensor, mask: torch.Tensor) -> torch.Tensor:
         """The negative log-likelihood of each sentence without the tokens inside it that have no tag."""
