@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rocbert_hf import RoCBertConfig, RoCBertForPreTraining
 from rocbert_hf.losses_rocbert import NEGATIVES, in_batch_contrastive_loss, views_contrastive_loss
@@ -14,6 +15,8 @@ from rocbert_hf.pretraining.contrastive import (
     random_states,
     replayed,
 )
+
+from ..several_processes import in_two_processes
 
 SIZES = {"vocab_size": 97, "shape_vocab_size": 61, "pronunciation_vocab_size": 41, "shape_embed_dim": 24}
 SIZES |= {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -155,6 +158,45 @@ def test_anchor_and_negatives_are_equation_5_in_values_and_gradients(anchor, neg
     assert torch.allclose(loss, expected, rtol=1e-9)
     gradients = [torch.autograd.grad(value, representations)[0] for value in (loss, expected)]
     assert torch.allclose(*gradients, rtol=1e-7, atol=1e-9)
+
+
+TWO_PROCESSES = """
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
+from rocbert_hf.pretraining import global_contrastive_loss
+from tests.pretraining.test_contrastive import FORMS, views_of
+
+rank, found = PartialState(cpu=True).process_index, {{}}
+for anchor, negatives in FORMS:
+    own = load_file("{folder}/whole.safetensors")["views"][4 * rank : 4 * rank + 4, : views_of(anchor)].requires_grad_()
+    loss, accuracy = global_contrastive_loss(own, 0.1, anchor, negatives)
+    loss.backward()
+    name = anchor + "-" + negatives
+    found |= {{name: torch.stack([loss.detach(), accuracy.detach()]), name + "-gradient": own.grad.contiguous()}}
+save_file(found, "{folder}/of-" + str(rank) + ".safetensors")
+"""
+FORMS = [(anchor, negatives) for anchor in ("masked", "clean", "both") for negatives in NEGATIVES]
+
+
+def views_of(anchor: str) -> int:
+    return 2 if anchor == "masked" else 3
+
+
+def test_two_processes_contrast_as_one_does_with_every_anchor_and_all_negatives(tmp_path):
+    """The mean of the processes' losses and gradients, which is what DistributedDataParallel computes of the weights."""
+    whole = torch.randn(8, 3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    save_file({"views": whole}, tmp_path / "whole.safetensors")
+    run = in_two_processes(tmp_path, TWO_PROCESSES.format(folder=tmp_path))
+    assert run.returncode == 0, run.stderr[-3000:]
+    first, second = (load_file(tmp_path / f"of-{rank}.safetensors") for rank in (0, 1))
+    for anchor, negatives in FORMS:
+        name, views = f"{anchor}-{negatives}", whole[:, : views_of(anchor)].clone().requires_grad_()
+        loss, accuracy = global_contrastive_loss(views, 0.1, anchor, negatives)
+        loss.backward()
+        torch.testing.assert_close((first[name] + second[name]) / 2, torch.stack([loss, accuracy]).detach())
+        gradients = torch.cat([first[f"{name}-gradient"], second[f"{name}-gradient"]]) / 2
+        torch.testing.assert_close(gradients, views.grad)
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
