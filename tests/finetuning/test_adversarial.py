@@ -91,30 +91,35 @@ def batch_of(number: int = 8) -> dict:
     return {name: torch.stack([row[name] for row in rows(number)]) for name in rows(1)[0]}
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
-def test_loss_and_gradients_are_those_of_the_equations(tmp_path, method):
+def test_loss_and_gradients_are_those_of_the_equations(tmp_path, method, smoothing):
     model = a_model().double()
-    trainer = a_trainer(tmp_path, method, model)
+    trainer = a_trainer(tmp_path, method, model, label_smoothing_factor=smoothing)
     if isinstance(method, FreeLB):
         method.generator.manual_seed(3)
     loss = trainer.compute_loss(model.train(), batch_of())
     loss.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    expected = by_hand(model, method)
-    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
+    expected = by_hand(model, method, smoothing)
+    precision = 1e4 if smoothing else 1  # Trainer smooths in float32
+    torch.testing.assert_close(loss, expected, rtol=1e-10 * precision, atol=1e-12 * precision)
     expected.backward()
     for name, gradient in found.items():
-        torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-8, atol=1e-10, msg=name)
+        wanted = model.get_parameter(name).grad
+        torch.testing.assert_close(gradient, wanted, rtol=1e-8 * precision, atol=1e-10 * precision, msg=name)
 
 
-def by_hand(model, method):
-    """The equations, written out over `inputs_embeds`."""
+def by_hand(model, method, smoothing):
+    """The equations, written out over `inputs_embeds`; Szegedy et al. 2016, section 7, for smoothed labels."""
     batch = batch_of()
     words = model.get_input_embeddings()(batch["input_ids"])
 
     def loss(r):
-        return model(inputs_embeds=words + r, attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
+        scores = model(inputs_embeds=words + r, attention_mask=batch["attention_mask"]).logits.log_softmax(-1)
+        wanted = (1 - smoothing) * nn.functional.one_hot(batch["labels"], 3) + smoothing / 3
+        return -(wanted * scores).sum(-1).mean()
 
     def slope(r):
         r = r.detach().requires_grad_()
