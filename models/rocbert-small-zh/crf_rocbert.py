@@ -402,19 +402,21 @@ class RoCBertTaggingHead(nn.Module):
     def _warn_of_untrained_parts(self, has_labels: bool) -> None:
         """Once, if an adapter leaves what stands around the classifier as it was drawn, or a loss is not the CRF's."""
         parts = [name for name in ("bilstm", "crf") if getattr(self, name) is not None]
-        frozen = [name for name in parts if not _is_trained(getattr(self, name))]
-        text = None
         if not has_labels:
             text = (
                 "a tagger with a CRF is in training and was given no labels: a loss on its logits, such as Trainer's with "
                 "label_smoothing_factor, does not train the CRF"
             )
-        elif frozen and _is_trained(self.classifier):
+        elif _is_trained(self.classifier) and (
+            frozen := [name for name in parts if not _is_trained(getattr(self, name))]
+        ):
             text = (
                 f"the classifier of the tagger is trained, its {' and '.join(frozen)} not: peft does not save them, so what "
                 f"is loaded again has others, unless they come from a checkpoint; give peft modules_to_save={parts}"
             )
-        if text is not None and text not in self.warnings_given:
+        else:
+            return
+        if text not in self.warnings_given:
             self.warnings_given.add(text)
             warnings.warn(text, stacklevel=2)
 
