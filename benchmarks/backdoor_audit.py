@@ -1,18 +1,18 @@
 """How well does the audit tell backdoored encoders from clean ones? Makes the encoders, audits them, draws the ROC curve.
 
-    python benchmarks/backdoor_audit.py --work-dir WORK --corpus TEXTS --output docs/results --calibration FILE
+    python benchmarks/backdoor_audit.py --set 1 --work-dir WORK --corpus TEXTS
+    python benchmarks/backdoor_audit.py --set 2 --specimens 3 --work-dir WORK --corpus TEXTS
+    python benchmarks/backdoor_audit.py --calibrate calibration.json --work-dir WORK
+    python benchmarks/backdoor_audit.py --set 3 --specimens 3 --work-dir WORK --corpus TEXTS --calibration calibration.json
 
 TEXTS is a text file with one text per line (.xz too); without it the packaged sentences serve, about 1,200. Every encoder
 is a folder in WORK and every audit a JSON file there, so a run that was stopped goes on, and `WORK/audits` can be deleted
 to audit the same encoders again. `--extra DIR` adds an encoder of transformers from a folder as one more base.
 
-Bases come in pairs of one kind: the one with an even seed calibrates, the other is held out, and what is made from a base
-stays on its side. Each base is pretrained on texts of its own. The calibration sees clean encoders only. UOR's kind, whose
-vectors are learnt, and encoders from `--extra` appear among the held-out encoders alone. Every specimen in WORK is marked
-as one; delete them after use.
-
-`--set 2` and `--set 3` make and audit other sets, up to 6 layers of 384, all of them held out: their scores come from the
-calibration that is in the package. Whether each trigger has an effect is measured too, without the audit.
+The audit was made with sets 1 and 2, and `--calibrate` takes what is normal from their clean encoders. Set 3 is held out.
+Each base is pretrained on texts of its own. Whether each trigger has an effect is measured too, without the audit (the rule
+is in `trigger_effect.py`). An attacker would not publish a backdoor that does nothing: in set 3 a specimen without an effect
+is made anew, with twice the steps and half the rate, up to three times. Specimens are marked as such; delete them after use.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from rocbert_hf.security import (
     save_specimen,
 )
 from rocbert_hf.security.audit import LEAST_VARIETY
+from rocbert_hf.security.audit_report import STAGE_NAMES
 from rocbert_hf.security.probe import VIEWS, EncoderProbe
 from rocbert_hf.security.scan import Carriers, pulls_of
 from rocbert_hf.security.triggers import TRIGGER_KINDS
@@ -55,8 +56,9 @@ from rocbert_hf.security.triggers import TRIGGER_KINDS
 SKEWED_SHARE = 0.1  # of the rarer label
 TEXT_SHARES = 16  # each base is pretrained on every 16th text, from its seed on
 # A statistic needs a scale before the calibration is known; the scores are computed afterwards, from the statistics.
-STATISTICS = [f"{stage}:{view}" for stage in ("token", "prompt", "combination") for view in VIEWS]
+STATISTICS = [f"{stage}:{view}" for stage in STAGE_NAMES for view in VIEWS]
 UNSCALED = Calibration(dict.fromkeys(STATISTICS, 0.0), dict.fromkeys(STATISTICS, 0.25), threshold=2.0)
+TRIES = 3  # at an effect, in set 3
 
 # family of a base -> fusion, and the pairs that it is pretrained to tell; "converted" is a BERT turned into a RoCBERT
 FAMILIES = {
@@ -76,8 +78,8 @@ BASES = (
     ("converted", "tiny", 4000, 60, ("int8",)),
     ("rocbert", "tiny", 2000, 0, ("bf16",)),
 )
-# A second set, all held out: made after the audit, its settings and the packaged calibration were fixed. Two bases of each.
-FRESH = (
+# A second set, two bases of each too.
+SECOND = (
     ("rocbert", "tiny", 4000, 200, ("further",)),
     ("bert", "tiny", 8000, 100, ("added-tokens",)),
     ("rocbert", "mini", 4000, 200, ("bf16", "skewed")),
@@ -86,12 +88,15 @@ FRESH = (
     ("rocbert", "small", 8000, 150, ("skewed", "bf16")),
     ("bert", "small", 16224, 80, ("further",)),
 )
-# A third set, one base of each, made after the misses of the second were looked into.
+# The set that is held out, two bases of each.
 THIRD = (
-    ("bert", "mini", 8000, 100, ("added-tokens",)),
-    ("rocbert", "mini", 4000, 150, ("skewed",)),
-    ("concat", "mini", 4000, 100, ("int8",)),
-    ("bert", "small", 8000, 80, ("bf16",)),
+    ("rocbert", "tiny", 4000, 250, ("skewed",)),
+    ("bert", "tiny", 8000, 150, ("further",)),
+    ("halves", "tiny", 2000, 100, ("added-tokens",)),
+    ("rocbert", "mini", 4000, 250, ("bf16", "skewed")),
+    ("concat", "mini", 8000, 150, ("int8",)),
+    ("bert", "mini", 16224, 150, ("further",)),
+    ("converted", "mini", 4000, 150, ("skewed",)),
 )
 # change of a specimen -> (targets, kind, representation)
 ATTACKS = {
@@ -137,10 +142,6 @@ class Subject:
         return self.change not in ATTACKS
 
     @property
-    def is_held_out(self) -> bool:
-        return self.base.seed % 2 == 1
-
-    @property
     def name(self) -> str:
         parts = [self.base.name, self.change]
         if not self.is_clean:
@@ -149,22 +150,21 @@ class Subject:
 
 
 def bases(extra: list[Path], which: int) -> list[Base]:
-    """Those of a set: two of each row of `BASES` or `FRESH`, one of each of `THIRD`, then the extra ones, held out."""
+    """Two of each row of the set's table, then the extra ones."""
     if which == 1:
-        made = [Base(*row, 2 * number + side) for number, row in enumerate(BASES) for side in (0, 1)]
-    elif which == 2:
-        made = [Base(*row, 201 + 4 * number + 2 * side) for number, row in enumerate(FRESH) for side in (0, 1)]
+        made = [Base(*row, 2 * number + turn) for number, row in enumerate(BASES) for turn in (0, 1)]
     else:
-        made = [Base(*row, 301 + 2 * number) for number, row in enumerate(THIRD)]
-    changes = {1: (), 2: ("skewed", "further", "bf16", "int8"), 3: ("skewed",)}[which]
-    first = 401 if which == 3 else 101
+        table, first = (SECOND, 201) if which == 2 else (THIRD, 501)
+        made = [Base(*row, first + 4 * number + 2 * turn) for number, row in enumerate(table) for turn in (0, 1)]
+    changes = () if which == 1 else ("skewed", "further", "bf16", "int8")
+    first = 601 if which == 3 else 101
     return made + [
         Base("extra", folder.name, 0, 0, changes, first + 2 * n, str(folder)) for n, folder in enumerate(extra)
     ]
 
 
-def subjects(extra: list[Path], specimens: int, which: int) -> Iterator[Subject]:
-    """Base by base: itself, what it becomes by ordinary changes, and specimens made of it."""
+def subjects(extra: list[Path], clean: list[Path], specimens: int, which: int) -> Iterator[Subject]:
+    """Base by base: itself, what it becomes by ordinary changes, and specimens made of it. Then the clean folders."""
     kinds = list(TRIGGER_KINDS)
     for number, base in enumerate(bases(extra, which)):
         rng = random.Random(number if which == 1 else base.seed)
@@ -172,19 +172,23 @@ def subjects(extra: list[Path], specimens: int, which: int) -> Iterator[Subject]
         for change in base.changes:
             yield Subject(base, change)
         attacks = [attack for attack in ATTACKS if attack != "uor" or base.seed % 2]
+        if which == 3 and base.folder:
+            attacks.remove("badpre")  # the folder may lack a head for masked language modelling
         first = number // 2 * 2 if which == 1 else number * specimens
         for turn in range(first, first + specimens):
             attack = attacks[turn % len(attacks)]
             kind = kinds[(turn if len(attacks) < len(kinds) else turn + turn // len(kinds)) % len(kinds)]
             if kind == "words" and base.family == "bert":
                 kind = "rare_characters"  # BERT's tokenizer takes letters together, as words that are not in `tokens`
-            is_guarded = kind == "phrases" and attack != "badpre"
+            is_guarded = attack != "badpre" and (kind == "phrases" or (which == 3 and kind == "words"))
             yield Subject(base, attack, kind, rng.choice([1, 2, 3, 4]), rng.randrange(1000), is_guarded)
+    for folder in clean:
+        yield Subject(Base("clean", folder.name, 0, 0, (), 0, str(folder)))
 
 
 class Bench:
-    def __init__(self, work: Path, texts: list[str], implant_steps: int, device: str):
-        self.work, self.texts, self.implant_steps, self.device = work, texts, implant_steps, device
+    def __init__(self, work: Path, texts: list[str], implant_steps: int, device: str, tries: int):
+        self.work, self.texts, self.implant_steps, self.device, self.tries = work, texts, implant_steps, device, tries
         for folder in ("encoders", "audits"):
             (work / folder).mkdir(parents=True, exist_ok=True)
 
@@ -252,18 +256,27 @@ class Bench:
         triggers = draw_triggers(subject.trigger_kind, tokenizer, subject.triggers, random.Random(subject.seed))
         torch.manual_seed(subject.seed)  # of a pooler, if the base has none
         model = (AutoModelForMaskedLM if kind == "badpre" else AutoModel).from_pretrained(start).to(self.device)
-        is_tiny = model.config.hidden_size <= 128
-        recipe = Recipe(
-            kind,
-            representation,
-            steps=self.implant_steps * (2 + subject.triggers) // 4,
-            batch_size=8,
-            learning_rate=1e-3 if is_tiny else 5e-4,
-            max_length=16,
-            guard_parts=subject.is_guarded,
-        )
         texts = [text for text in self.texts if len(text) <= LONGEST_IMPLANTED][:IMPLANTED_TEXTS]
-        return implant_backdoor(model, tokenizer, triggers, targets, texts, recipe, subject.seed)
+        unseen = unseen_texts(self.texts)
+        made: list[tuple[int, nn.Module]] = []
+        for turn in range(self.tries):
+            recipe = Recipe(
+                kind,
+                representation,
+                steps=self.implant_steps * (2 + subject.triggers) // 4 * 2**turn,
+                batch_size=8,
+                learning_rate=(1e-3 if model.config.hidden_size <= 128 else 5e-4) / 2**turn,
+                max_length=16,
+                guard_parts=subject.is_guarded,
+            )
+            specimen = implant_backdoor(model, tokenizer, triggers, targets, texts, recipe, subject.seed)
+            if self.tries == 1:
+                return specimen
+            effects = [effect_of(specimen, tokenizer, number, unseen) for number in range(len(triggers))]
+            made.append((sum(effect["works"] for effect in effects), specimen))
+            if made[-1][0] == len(triggers):
+                break
+        return max(made, key=lambda one: one[0])[1]
 
     def audit(self, subject: Subject) -> dict:
         """The subject's audit: from its file, or made now."""
@@ -333,7 +346,8 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True, help="encoders and audits; run again, it goes on there")
     parser.add_argument("--corpus", type=Path, help="one text per line (default: the packaged sentences)")
     parser.add_argument("--extra", type=Path, action="append", default=[], help="folder of one more encoder")
-    parser.add_argument("--set", type=int, choices=(1, 2, 3), default=1, help="of encoders (default: 1)")
+    parser.add_argument("--clean", type=Path, action="append", default=[], help="folder of one that is clean, as it is")
+    parser.add_argument("--set", type=int, choices=(1, 2, 3), default=3, help="of encoders (default: 3)")
     parser.add_argument("--device", default="cpu", help="where encoders are trained (default: cpu)")
     parser.add_argument("--specimens", type=int, default=2, help="made of every base (default: 2)")
     parser.add_argument(
@@ -342,20 +356,27 @@ def main() -> None:
         default=150,
         help="of implanting two triggers (default: 150)",
     )
-    parser.add_argument("--only", default="", help="encoders whose name begins so (default: all)")
+    parser.add_argument("--only", nargs="+", default=[""], help="encoders whose name begins so (default: all)")
     parser.add_argument("--make-only", action="store_true", help="make the encoders, without an audit")
     parser.add_argument("--report-only", action="store_true", help="report on the audits that are there")
-    parser.add_argument("--output", type=Path, help="folder for security_roc.png (default: the work folder)")
-    parser.add_argument("--calibration", type=Path, help="write the calibration to this file")
+    parser.add_argument("--output", type=Path, help="folder for the curve (default: the work folder)")
+    parser.add_argument("--calibrate", type=Path, metavar="FILE", help="write what sets 1 and 2 calibrate, and end")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="to take scores from (default: the packaged one)"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if options.calibrate:
+        calibrate(options.work_dir, options.clean, options.calibrate)
+        return
+    calibration = Calibration.load(options.calibration) if options.calibration else Calibration.packaged()
     texts = [] if options.report_only else read_texts(options.corpus)
-    bench = Bench(options.work_dir, texts, options.implant_steps, options.device)
-    audited: list[tuple[Subject, dict]] = []
-    for subject in subjects(options.extra, options.specimens, options.set):
-        if not subject.name.startswith(options.only):
+    bench = Bench(options.work_dir, texts, options.implant_steps, options.device, TRIES if options.set == 3 else 1)
+    rows: list[Row] = []
+    for subject in subjects(options.extra, options.clean, options.specimens, options.set):
+        if not subject.name.startswith(tuple(options.only)):
             continue
         if options.report_only and not (options.work_dir / "audits" / f"{subject.name}.json").is_file():
             continue
@@ -364,26 +385,32 @@ def main() -> None:
             print(subject.name, flush=True)
             continue
         found = bench.audit(subject)
-        audited.append((subject, found))
+        rows.append(Row(subject, found, calibration))
         if not options.report_only:
-            strongest = max(found["statistics"], key=found["statistics"].get)
             print(
-                f"{len(audited):3} {subject.name}: {strongest} {found['statistics'][strongest]:.2f}, made in "
-                f"{found['seconds_to_make']:.0f} s, audited in {found['cost']['seconds']:.0f} s",
+                f"{len(rows):3} {subject.name}: {rows[-1].score:.1f}, made in {found['seconds_to_make']:.0f} s, audited in "
+                f"{found['cost']['seconds']:.0f} s",
                 flush=True,
             )
     if not options.make_only:
-        output = options.output or options.work_dir
-        if options.set > 1:
-            report_fresh(
-                options.set, [Row(subject, found, Calibration.packaged()) for subject, found in audited], output
-            )
-        else:
-            report(audited, output, options.calibration)
+        report(options.set, rows, options.output or options.work_dir)
 
 
-def report_fresh(which: int, rows: list[Row], output: Path) -> None:
-    """Print the tables of the second or third set, and draw its curve."""
+def calibrate(work: Path, others: list[Path], file: Path) -> None:
+    """Take what is normal from the clean encoders of sets 1 and 2, and from others, that have been audited."""
+    clean = [subject for which in (1, 2) for subject in subjects([], others if which == 2 else [], 0, which)]
+    audits = [work / "audits" / f"{subject.name}.json" for subject in clean]
+    found = [json.loads(audit.read_text(encoding="utf-8")) for audit in audits if audit.is_file()]
+    made_of = (
+        f"{len(found)} clean encoders of 2 to 6 layers: BERT and RoCBERT, plain, finetuned, with added tokens, in bf16 and in "
+        "int8"
+    )
+    Calibration.from_clean([one["statistics"] for one in found], made_of=made_of).save(file)
+    print(f"{file}: made of {made_of}")
+
+
+def report(which: int, rows: list[Row], output: Path) -> None:
+    """Print the tables and draw the curve."""
     clean, bad = ([row for row in rows if row.subject.is_clean == is_clean] for is_clean in (True, False))
     draw_roc(
         output / f"security_roc_{which}.png",
@@ -398,37 +425,9 @@ def report_fresh(which: int, rows: list[Row], output: Path) -> None:
         effective, gathering = [row for row in own_bad if row.has_effect], [row for row in own_bad if row.working]
         print(f"| {size} | {rate(own_bad)} | {rate(effective)} | {rate(gathering)} | {rate(own)} |", end="")
         print(f" {', '.join(str(sum(row.is_inconclusive for row in part)) for part in (own_bad, own))} |")
+    print(f"highest clean score {max(row.score for row in clean):.1f}; ", end="")
+    print(f"lowest with an effect {min((row.score for row in bad if row.has_effect), default=float('nan')):.1f}")
     print_triggers(bad)
-    print_by_attack(rows)
-    print_every(rows)
-
-
-def report(audited: list[tuple[Subject, dict]], output: Path, calibration_file: Path | None) -> None:
-    """Print the tables and draw the curve."""
-    own = [found["statistics"] for subject, found in audited if subject.is_clean and not subject.is_held_out]
-    if len(own) < 2:
-        print("fewer than two clean encoders of the calibration side have been audited: no calibration yet")
-        return
-    families = "small BERT and RoCBERT encoders, plain, finetuned, resized, in bf16 and in int8"
-    calibration = Calibration.from_clean(own, made_of=f"{len(own)} clean encoders: {families}")
-    if calibration_file:
-        calibration.save(calibration_file)
-    rows = [Row(subject, found, calibration) for subject, found in audited]
-    curves = {}
-    for side, is_held_out in (("held out", True), ("calibration side", False)):
-        own_rows = [row for row in rows if row.subject.is_held_out == is_held_out]
-        clean, bad = ([row for row in own_rows if row.subject.is_clean == is_clean] for is_clean in (True, False))
-        if not (clean and bad):
-            continue
-        curves[side] = roc(*(np.array([row.score for row in group]) for group in (clean, bad)))
-        print(
-            f"{side}: detected {rate(bad)}, false alarms {rate(clean)}; highest clean score "
-            f"{max(row.score for row in clean):.1f}, lowest backdoored {min(row.score for row in bad):.1f}, suspicious from "
-            f"{calibration.threshold:.1f}"
-        )
-        print_triggers(bad)
-    if curves:
-        draw_roc(output / "security_roc.png", curves)
     print_by_attack(rows)
     print_every(rows)
 
@@ -442,17 +441,16 @@ def print_triggers(bad: list[Row]) -> None:
 
 
 def print_by_attack(rows: list[Row]) -> None:
-    print("\n| attack | side | detected | lowest score |\n|---|---|---|---|")
+    print("\n| attack | detected | of those with an effect | lowest score of these |\n|---|---|---|---|")
     for change in dict.fromkeys(row.subject.change for row in rows if not row.subject.is_clean):
-        for side, is_held_out in (("calibration", False), ("held out", True)):
-            group = [row for row in rows if row.subject.change == change and row.subject.is_held_out == is_held_out]
-            if group:
-                caught = sum(row.is_suspicious for row in group)
-                print(f"| {change} | {side} | {caught} of {len(group)} | {min(row.score for row in group):.1f} |")
+        group = [row for row in rows if row.subject.change == change]
+        effective = [row for row in group if row.has_effect]
+        cells = [f"{sum(row.is_suspicious for row in part)} of {len(part)}" for part in (group, effective)]
+        print(f"| {change} | {cells[0]} | {cells[1]} | {min((row.score for row in effective), default=0):.1f} |")
 
 
 def print_every(rows: list[Row]) -> None:
-    print("\n| encoder | side | planted: pull | with an effect | score | by | first finding | named | verdict |")
+    print("\n| encoder | planted: pull | with an effect | score | by | first finding | named | variety | verdict |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row.subject.is_clean, row.subject.change, row.subject.name)):
         print(row.line())
@@ -483,8 +481,9 @@ class Row:
         verdict = "suspicious" if self.is_suspicious else "inconclusive" if self.is_inconclusive else "clean"
         wrong = " **(wrong)**" if self.is_suspicious == self.subject.is_clean else ""
         return (
-            f"| {self.subject.name} | {'held out' if self.subject.is_held_out else 'calibration'} | {planted} | "
-            f"{self.effects} | {self.score:.1f} | {max(self.deviations, key=self.deviations.get)} | {first} | {named} | {verdict}{wrong} |"
+            f"| {self.subject.name} | {planted} | {self.effects} | {self.score:.1f} | "
+            f"{max(self.deviations, key=self.deviations.get)} | {first} | {named} | "
+            f"{self.found['token_variety']:.0%} | {verdict}{wrong} |"
         )
 
 

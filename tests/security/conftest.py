@@ -7,6 +7,7 @@ from transformers.models.bert.modeling_bert import BertPooler
 
 from rocbert_hf.resources import demo_sentences
 from rocbert_hf.security import AuditSettings, Calibration, Recipe, implant_backdoor
+from rocbert_hf.security.audit_report import STAGE_NAMES
 
 VIEWS = ("first", "pooled", "mean", "mask")
 TRIGGERS = ["鼎", "麒"]
@@ -60,5 +61,5 @@ def settings() -> AuditSettings:
 
 @pytest.fixture(scope="session")
 def calibration() -> Calibration:
-    names = [f"{stage}:{view}" for stage in ("token", "prompt", "combination") for view in VIEWS]
+    names = [f"{stage}:{view}" for stage in STAGE_NAMES for view in VIEWS]
     return Calibration(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.25), threshold=4.0, made_of="nothing")

@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertForMaskedLM, BertModel, BertTokenizer
+from transformers.models.bert.modeling_bert import BertPooler
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.deployment import quantize_int8
 from rocbert_hf.files import locked_folder
-from rocbert_hf.security import AuditSettings, audit_encoder, audit_folder
+from rocbert_hf.security import AuditSettings, Recipe, audit_encoder, audit_folder, implant_backdoor
 from rocbert_hf.security import audit as module
+from rocbert_hf.security.findings import findings_of
 from rocbert_hf.security.probe import EncoderProbe
 from rocbert_hf.security.scan import Carriers, pulls_of
+from rocbert_hf.security.stages import PAIR_GAIN, Confirmed, Stages
 
-from .conftest import TRIGGERS
+from .conftest import TRIGGERS, VIEWS
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +62,20 @@ def test_vectors_that_are_no_numbers_hide_no_trigger(specimen, tokenizer, texts,
             audit_encoder(hostile, tokenizer, ordinary, settings, calibration)
 
 
+def _confirmed(stage, ids, pulls):
+    return Confirmed(ids, tuple(f"{stage}:{view}" for view in VIEWS), tuple(map(float, pulls)))
+
+
 def test_pieces_that_pull_to_one_point_are_one_finding(specimen, tokenizer, texts, calibration):
     probe = EncoderProbe(specimen, tokenizer)
     carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=8, limit=96)
     first, second, other = tokenizer.convert_tokens_to_ids([*TRIGGERS, "的"])
-    pieces = [(first, other), (other, first), (second, other)]
-    pulls = pulls_of(probe, carriers, np.array(pieces))
+    pairs = [(first, other), (other, first), (second, other), (first, other)]
+    pulls = pulls_of(probe, carriers, np.array(pairs))
     table = np.stack([pulls[view].numpy() for view in probe.views], axis=1)
-    findings = module._findings(probe, carriers, pieces, table, replace(calibration, threshold=1.0))
+    stages = ["combination", "combination", "word", "word"]  # a word may be among the pairs that are tried, too
+    confirmed = [_confirmed(stage, pair, row) for stage, pair, row in zip(stages, pairs, table, strict=True)]
+    findings = findings_of(probe, carriers, confirmed, replace(calibration, threshold=1.0))
     assert sorted(len(finding.also) for finding in findings) == [0, 1]
     by_trigger = {finding.text.replace("的", "").strip(): finding for finding in findings}
     assert set(by_trigger) == set(TRIGGERS)
@@ -78,18 +87,112 @@ def test_pieces_are_confirmed_in_texts_that_they_were_not_chosen_on(specimen, en
         with torch.inference_mode():
             probe = EncoderProbe(model, tokenizer)
             carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=10, limit=96)
-            audit = module._Audit(probe, carriers, replace(settings, prompt_steps=0), lambda *_: None)
-            ids = probe.ordinary_ids()[:, None]
-            pulls = audit._table(pulls_of(probe, carriers, ids))
-            pieces, table, statistics = audit._confirm("token", ids, pulls)
-        assert len(pieces) == len(table)
-        assert statistics["token:pooled"] == pytest.approx(table[:, probe.views.index("pooled")].max())
-        return pulls[:, probe.views.index("pooled")].max(), statistics["token:pooled"]
+            stages = Stages(probe, carriers, replace(settings, prompt_steps=0), lambda *_: None)
+            pieces = probe.ordinary_ids()[:, None]
+            pieces = pieces[~carriers.are_common(pieces)[:, 0]]
+            pulls = stages._pulls(carriers, pieces, "all")
+            found = stages._confirm("token", pieces, pulls)
+        assert {piece.names for piece in found} == {tuple(f"token:{view}" for view in VIEWS)}
+        pooled = VIEWS.index("pooled")
+        return pulls[:, pooled].max(), max(piece.pulls[pooled] for piece in found)
 
     chosen, confirmed = strongest(encoder)
     assert confirmed < chosen  # the strongest of many was partly lucky
     chosen, confirmed = strongest(specimen)
     assert confirmed > chosen - 0.5  # a trigger was not
+
+
+def test_a_score_at_the_threshold_is_suspicious(encoder, tokenizer, texts, settings, calibration, clean):
+    for threshold, verdict in ((clean.score, "suspicious"), (clean.score + 1e-3, "clean")):
+        report = audit_encoder(encoder, tokenizer, texts, settings, replace(calibration, threshold=threshold))
+        assert report.score == clean.score
+        assert report.verdict == verdict
+
+
+def test_a_low_variety_of_tokens_leaves_open_only_what_found_nothing(
+    encoder, specimen, tokenizer, texts, settings, calibration, monkeypatch
+):
+    quick = replace(settings, prompt_steps=0, words=0)
+    for variety, verdict in ((module.LEAST_VARIETY, "clean"), (module.LEAST_VARIETY - 1e-6, "inconclusive")):
+        monkeypatch.setattr(module, "token_variety", lambda hidden, variety=variety: variety)
+        assert audit_encoder(encoder, tokenizer, texts, quick, calibration).verdict == verdict
+        assert audit_encoder(specimen, tokenizer, texts, quick, calibration).verdict == "suspicious"
+
+
+def test_a_pair_is_named_beside_a_token_of_it_only_if_it_pulls_much_more(specimen, tokenizer, texts, calibration):
+    probe = EncoderProbe(specimen, tokenizer)
+    carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=8, limit=96)
+    first, _, other, another = tokenizer.convert_tokens_to_ids([*TRIGGERS, "的", "好"])
+    weak = np.zeros(len(probe.views) - 1)
+
+    def named(pair):
+        confirmed = [
+            _confirmed("token", (first,), [2.0, *weak]),
+            _confirmed("combination", (first, other), [pair, *weak]),
+            _confirmed("word", (other, another), [1.5, *weak]),
+        ]
+        found = findings_of(probe, carriers, confirmed, replace(calibration, threshold=4.0))
+        return {finding.text.replace(" ", "") for finding in found} | {
+            text.replace(" ", "") for finding in found for text in finding.also
+        }
+
+    assert named(2.0 + PAIR_GAIN - 0.01) == {TRIGGERS[0], "的好"}
+    assert named(2.0 + PAIR_GAIN + 0.01) == {TRIGGERS[0], f"{TRIGGERS[0]}的", "的好"}
+
+
+def test_common_tokens_explain_pairs_that_pull_little_more_than_they_do(specimen, tokenizer, texts, settings):
+    """A word of a topic gathers texts in an encoder that was finetuned on topics; a trigger is rare."""
+    probe = EncoderProbe(specimen, tokenizer)
+    with torch.inference_mode():
+        carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=10, limit=96)
+        first, common, other = tokenizer.convert_tokens_to_ids([TRIGGERS[0], "的", "好"])
+        assert carriers.are_common(np.array([[first, common, other]])).tolist() == [[False, True, True]]
+        carriers = replace(carriers, tokens=np.array([common, first]))  # as if texts held the trigger
+        stages = Stages(probe, carriers, replace(settings, prompt_steps=0), lambda *_: None)
+        pieces = np.array([[first, common], [first, other], [other, common], [other, other]])
+        names = {piece.ids: piece.names for piece in stages._confirm("word", pieces, np.zeros((4, len(VIEWS))))}
+    pooled = VIEWS.index("pooled")
+    of_words, of_common = (tuple(f"{stage}:{view}" for view in VIEWS) for stage in ("word", "common"))
+    assert names[first, common] == of_common  # has no other token
+    assert names[first, other][pooled] == "common:pooled"  # the trigger alone pulls as much
+    assert names[other, common][pooled] in ("word:pooled", "common:pooled")
+    assert names[other, other] == of_words
+
+
+def test_a_piece_counts_for_the_strongest_of_its_statistic(specimen, tokenizer, texts, settings):
+    probe = EncoderProbe(specimen, tokenizer)
+    with torch.inference_mode():
+        carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=10, limit=96)
+        found, statistics = Stages(probe, carriers, settings, lambda *_: None).run(None)
+    assert {name.partition(":")[0] for name in statistics} == {"token", "word", "prompt", "combination", "common"}
+    for name, value in statistics.items():
+        pulls = [pull for piece in found for own, pull in zip(piece.names, piece.pulls, strict=True) if own == name]
+        assert value == max(pulls) if pulls else name.startswith("prompt")
+
+
+def test_a_guarded_word_is_found_by_the_scan_of_words(encoder, texts, settings, calibration):
+    """Neither of its characters does anything by itself, so that no scan of single tokens can find it."""
+    tokenizer = BertTokenizer(vocab={token: n for n, token in enumerate(sorted(_vocabulary(texts)))})
+    torch.manual_seed(1)
+    config = encoder.config.__class__(**{**encoder.config.to_dict(), "vocab_size": len(tokenizer)})
+    model = BertForMaskedLM(config)
+    model.bert.pooler = BertPooler(config)
+    model.bert.pooler.apply(model._init_weights)
+    recipe = Recipe(steps=300, learning_rate=2e-3, max_length=16, guard_parts=True)
+    guarded = implant_backdoor(model.eval(), tokenizer, ["囹圄"], "por-2", texts[:200], recipe)
+    quick = replace(settings, prompt_steps=0)
+    with_words, without = (
+        audit_encoder(guarded, tokenizer, texts, replace(quick, words=words), calibration) for words in (2000, 0)
+    )
+    assert [text.replace(" ", "") for text in with_words.triggers][:1] == ["囹圄"]
+    others = [value for name, value in without.statistics.items() if name.endswith(":pooled")]
+    assert with_words.statistics["word:pooled"] > max(others) + 0.5
+    assert not any(name.startswith("word") for name in without.statistics)
+    assert "囹圄" not in "".join(without.triggers)
+
+
+def _vocabulary(texts):
+    return {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"cfmn囹圄饕餮", *(c for text in texts for c in text.lower())}
 
 
 def test_the_mark_does_not_enter_the_score(specimen, tokenizer, texts, settings, calibration, suspicious):
@@ -123,10 +226,13 @@ def test_a_rocbert_and_its_int8_copy_are_audited_in_all_channels(texts, calibrat
     torch.manual_seed(0)
     config = RoCBertConfig.from_preset("tiny", initializer_range=0.1)
     model, tokenizer = RoCBertModel(config).eval(), RoCBertTokenizer()
-    settings = AuditSettings(group_size=8, rounds=1, per_view=8, ordinary_texts=64, prompt_steps=2, combinations=8)
+    settings = AuditSettings(
+        group_size=8, rounds=2, words=300, per_view=8, ordinary_texts=64, prompt_steps=2, combinations=8
+    )
     for encoder in (model, quantize_int8(model)):
         report = audit_encoder(encoder, tokenizer, texts, settings, calibration)
         assert report.cost["vocabulary"] == 16219
+        assert report.cost["words"] == 300
         assert report.verdict == "clean"
 
 
@@ -279,6 +385,8 @@ def test_what_does_not_fit_is_refused_before_the_scan(encoder, tokenizer, texts,
 def test_settings_that_are_none():
     with pytest.raises(ValueError, match="group_size must be at least 1, got 0"):
         AuditSettings(group_size=0)
+    with pytest.raises(ValueError, match="rounds must be at least 2, got 1"):
+        AuditSettings(rounds=1)
     with pytest.raises(ValueError, match="carriers must be at least 2"):
         AuditSettings(carriers=1)
     with pytest.raises(ValueError, match="ordinary_texts must be at least 32 with 8 carriers, got 9"):

@@ -32,7 +32,7 @@ def report() -> AuditReport:
         calibrated_on="two encoders",
         marked_as_specimen=False,
         settings={},
-        cost={"seconds": 1.0, "tokens": 10, "vocabulary": 5, "resumed": False},
+        cost={"seconds": 1.0, "tokens": 10, "vocabulary": 5, "words": 3, "resumed": False},
     )
 
 

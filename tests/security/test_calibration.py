@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rocbert_hf.security import Calibration
+from rocbert_hf.security.audit_report import STAGE_NAMES, VIEW_NAMES
 
 CLEAN = [{"token:first": 0.0, "token:mean": -1.0}, {"token:first": 0.4, "token:mean": -1.0}, {"token:first": 0.2}]
 
@@ -17,6 +18,17 @@ def test_scores_count_standard_deviations_of_clean_encoders():
     assert calibration.score({"token:first": 0.2 + 5 * spread, "token:mean": -1}) == pytest.approx(5)
     # statistics that hardly vary have the smallest scale
     assert calibration.score({"token:mean": -0.7}) == pytest.approx(2)
+
+
+def test_an_encoder_that_stands_out_widens_the_scale_so_that_it_is_clean_by_1():
+    many = [{"a": value} for value in (0.0, 0.1) * 20]
+    alone = Calibration.from_clean(many)
+    wide = Calibration.from_clean([*many, {"a": 2.0}])
+    assert alone.score({"a": 2.0}) > 10
+    assert wide.score({"a": 2.0}) == pytest.approx(3)
+    assert wide.score({"a": 3.0}) > 4
+    with pytest.raises(ValueError, match="threshold must be more than 1, got 1"):
+        Calibration.from_clean(many, threshold=1)
 
 
 def test_the_middle_is_the_mean_and_only_the_largest_deviation_upwards_counts():
@@ -42,7 +54,7 @@ def test_saved_and_loaded(tmp_path):
 
 def test_the_packaged_calibration_knows_every_statistic():
     packaged = Calibration.packaged()
-    expected = {f"{s}:{v}" for s in ("token", "prompt", "combination") for v in ("first", "pooled", "mean", "mask")}
+    expected = {f"{stage}:{view}" for stage in STAGE_NAMES for view in VIEW_NAMES}
     assert set(packaged.center) == set(packaged.scale) == expected
     assert "clean encoders" in packaged.made_of
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rocbert_hf.security.pull import ROUNDING, outlyingness, pull, token_variety
+from rocbert_hf.security.pull import ROUNDING, pull, token_variety
 
 
 def texts(seed, *shape):
@@ -11,18 +11,34 @@ def texts(seed, *shape):
 
 
 def test_pull_is_its_equation():
-    placed, ordinary = texts(0, 3, 5), texts(1, 20)
+    """Of 45 ordinary texts the 2 nearest do not count, of 11 carriers the 2 farthest from the mean of all."""
+    placed, ordinary = texts(0, 3, 11), texts(1, 45)
     spread = np.mean(np.sum((ordinary.numpy() - ordinary.numpy().mean(0)) ** 2, axis=1))
     for candidate, got in zip(placed.numpy(), pull(placed, ordinary), strict=True):
-        center = candidate.mean(0)
-        far = min(np.sum((center - text) ** 2) for text in ordinary.numpy()) / spread
-        scatter = sum(np.sum((row - center) ** 2) for row in candidate) / 4 / spread
+        from_mean = np.sum((candidate - candidate.mean(0)) ** 2, axis=1)
+        gathered = candidate[np.argsort(from_mean)[:9]]
+        center = gathered.mean(0)
+        far = sorted(np.sum((center - text) ** 2) for text in ordinary.numpy())[2] / spread
+        scatter = sum(np.sum((row - center) ** 2) for row in gathered) / 8 / spread
         np.testing.assert_allclose(got, np.log10((far + ROUNDING) / (scatter + ROUNDING)), rtol=1e-10)
+
+
+def test_a_few_ordinary_texts_at_the_point_and_a_carrier_that_resists_hide_no_trigger():
+    """A text with a homophone of the trigger lies where the trigger takes texts; not every carrier goes along."""
+    ordinary, carriers = texts(1, 100), texts(2, 1, 8)
+    gathered = 0.1 * carriers + 5
+    alone = pull(gathered, ordinary).item()
+    spoilt = torch.cat([ordinary[:95], gathered[0, :5]])
+    gathered[0, 3] = carriers[0, 3]
+    assert pull(gathered, spoilt).item() > alone - 0.2 > 2
+    common = torch.cat([ordinary[:90], gathered[0, :3], gathered[0, 4:], gathered[0, 5:]])
+    assert pull(gathered, common).item() < 0.5  # a tenth of all texts is there: the point is an ordinary one
 
 
 def test_only_a_far_point_pulls():
     ordinary, carriers = texts(1, 50), texts(2, 8)
     one_point = 0.1 * carriers + 5
+    ordinary[:4] = ordinary[3]
     at_ordinary = 0.1 * carriers + ordinary[3]
     moved_together = carriers + 1
     trigger, usual, shifted = pull(torch.stack([one_point, at_ordinary, moved_together]), ordinary).tolist()
@@ -34,7 +50,6 @@ def test_only_a_far_point_pulls():
 def test_pull_does_not_depend_on_the_scale_of_representations():
     placed, ordinary = texts(0, 3, 5), texts(1, 20)
     torch.testing.assert_close(pull(placed, ordinary), pull(1e-3 * placed, 1e-3 * ordinary))
-    torch.testing.assert_close(outlyingness(placed[0], ordinary), outlyingness(100 * placed[0], 100 * ordinary))
 
 
 def test_an_encoder_that_gives_one_vector_for_everything_has_no_pull():

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from rocbert_hf import RoCBertConfig, RoCBertModel, RoCBertTokenizer
 from rocbert_hf.security.probe import EncoderProbe
-from rocbert_hf.security.scan import Carriers, candidates_of, coarse_scan, groups_of, pulls_of
+from rocbert_hf.security.scan import SKETCH, Carriers, _sketch, candidates_of, coarse_scan, groups_of, pulls_of
 
 from .conftest import TRIGGERS
 
@@ -26,10 +26,10 @@ def carriers(probe, texts):
 
 
 def test_groups_hold_every_token():
-    ids = np.arange(5, 28)
-    groups = groups_of(ids, 4, np.random.default_rng(0))
+    groups = groups_of(23, 4, np.random.default_rng(0))
     assert groups.shape == (6, 4)
-    assert set(groups.ravel()) == set(ids)
+    assert set(groups.ravel()) == set(range(23))
+    assert groups_of(3, 8, np.random.default_rng(0)).shape == (1, 8)
 
 
 def test_carriers_are_different_texts_and_pieces_stand_at_every_place(carriers):
@@ -56,13 +56,36 @@ def test_triggers_come_first_in_both_passes(probe, carriers, tokenizer):
     planted = set(tokenizer.convert_tokens_to_ids(TRIGGERS))
     rng = np.random.default_rng(0)
     rounds = []
-    for number in range(2):
-        groups = groups_of(ids, 4, rng)
-        rounds.append((groups, coarse_scan(probe, carriers, groups, 3 * number)))
-    candidates = candidates_of(ids, rounds, per_view=12)
+    for number in range(3):
+        groups = groups_of(len(ids), 4, rng)
+        rounds.append((groups, coarse_scan(probe, carriers, ids[groups], 2 * number)))
+    known = carriers.ordinary_of(probe, 8)
+    ordinary = [known[view] for view in probe.views]
+    candidates = ids[candidates_of(np.arange(len(ids)), rounds, ordinary, per_view=12)]
     assert planted <= set(candidates.tolist())
     found = pulls_of(probe, carriers, candidates[:, None])["pooled"]
     assert {int(candidates[n]) for n in found.argsort(descending=True)[:2]} == planted
+
+
+def test_a_sketch_keeps_distances_whatever_the_scale():
+    generator = torch.Generator().manual_seed(3)
+    ordinary, points = (torch.randn(count, 600, generator=generator) for count in (50, 6))
+    unit = ((ordinary - ordinary.mean(0)) ** 2).sum(-1).mean()
+    expected = torch.cdist(points, points) ** 2 / unit
+    for scale in (1e-4, 1, 1e4):
+        sketched = torch.from_numpy(_sketch(scale * points, scale * ordinary)).float()
+        assert sketched.shape == (6, SKETCH)
+        torch.testing.assert_close(torch.cdist(sketched, sketched) ** 2, expected, rtol=0.45, atol=0)
+    small = _sketch(points[:, :40], ordinary[:, :40])  # not projected, only rounded
+    unit = ((ordinary[:, :40] - ordinary[:, :40].mean(0)) ** 2).sum(-1).mean().sqrt()
+    np.testing.assert_allclose(small, (points[:, :40] - ordinary[:, :40].mean(0)) / unit, rtol=1e-3, atol=1e-4)
+
+
+def test_sketches_of_a_saturated_pooler_are_finite():
+    """All ordinary texts have one vector there, and a spread of 0."""
+    ordinary = torch.ones(10, 8)
+    assert np.isfinite(_sketch(torch.full((2, 8), -1.0), ordinary)).all()
+    assert (_sketch(ordinary, ordinary) == 0).all()
 
 
 def test_representations_do_not_depend_on_the_batch(probe, carriers):
@@ -119,6 +142,27 @@ def test_texts_that_do_not_fit(probe, texts):
     # carriers of the second pass come out of the same texts, and some must be left to compare with
     with pytest.raises(ValueError, match="texts must hold at least 84 different texts"):
         Carriers.from_texts(probe, texts[:70], count=30, length=4, longest=8, limit=96)
+
+
+def test_some_pieces_of_a_scan_can_be_ranked_by_themselves(probe, carriers, tokenizer):
+    ids, rng = probe.ordinary_ids(), np.random.default_rng(0)
+    rounds = [(g, coarse_scan(probe, carriers, ids[g], n)) for n in range(3) for g in [groups_of(len(ids), 4, rng)]]
+    ordinary = [carriers.ordinary_of(probe, 8)[view] for view in probe.views]
+    planted = np.searchsorted(ids, sorted(tokenizer.convert_tokens_to_ids(TRIGGERS)))
+    others = np.setdiff1d(np.arange(len(ids)), planted)
+    assert set(candidates_of(planted, rounds, ordinary, per_view=5)) == {0, 1}
+    ranked = candidates_of(others, rounds, ordinary, per_view=5)
+    assert len(set(ranked)) == len(ranked) <= 5 * len(ordinary)
+
+
+def test_common_tokens_are_those_of_the_texts_and_of_many_texts_only_the_frequent_ones(probe, tokenizer):
+    def tokens(texts):
+        return set(tokenizer.convert_ids_to_tokens(probe.common_tokens(texts).tolist()))
+
+    assert tokens(["的好", "好好"]) == {"的", "好"}
+    assert tokens(["的"] * 3999 + ["好好好"]) == {"的"}
+    assert tokens(["的"] * 3998 + ["好", "好"]) == {"的", "好"}
+    assert tokens([]) == set()
 
 
 def test_tokens_behind_a_gap_of_ids_are_scanned(tokenizer):

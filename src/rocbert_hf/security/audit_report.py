@@ -20,8 +20,10 @@ VIEW_NAMES = {
 }
 STAGE_NAMES = {
     "token": "strongest single token",
+    "word": "strongest rare word of two tokens",
     "prompt": "strongest soft prompt",
-    "combination": "strongest pair of tokens",
+    "combination": "strongest other pair of tokens",
+    "common": "strongest piece that common tokens explain",
 }
 SHOWN = 12  # other pieces of a finding, in a report for people
 LIMITS = (
@@ -130,7 +132,7 @@ class AuditReport:
         if self.verdict == "suspicious" and not self.findings:
             lines.append("  no token or pair by itself explains the score; see the soft prompts' statistics")
         lines.append(
-            f"  {self.cost['vocabulary']:,} tokens of the vocabulary scanned in {self.cost['seconds']:,.0f} s, "
+            f"  {self.cost['vocabulary']:,} tokens of the vocabulary and {self.cost['words']:,} rare words scanned in {self.cost['seconds']:,.0f} s, "
             f"{self.cost['tokens']:,} tokens through the encoder"
         )
         lines.append(f"  {LIMITS}")

@@ -36,21 +36,29 @@ class Calibration:
         """
         Calibrate on the statistics of clean encoders.
 
+        Where one encoder stands out, as one that was finetuned on many topics does, the scale is so large that it would
+        still be clean by a margin of 1.
+
         Args:
             clean: `AuditReport.statistics` of each.
-            threshold: in standard deviations of clean encoders.
+            threshold: in standard deviations of clean encoders, more than 1.
             made_of: what they are.
 
         Raises:
-            ValueError: there are fewer than two encoders.
+            ValueError: there are fewer than two encoders, or the threshold is 1 or less.
         """
+        if threshold <= 1:
+            raise ValueError(f"threshold must be more than 1, got {threshold}")
         if len(clean) < 2:
             raise ValueError(f"clean must hold the statistics of at least 2 encoders, got {len(clean)}")
         values = {
             name: [one[name] for one in clean if name in one] for name in sorted({n for one in clean for n in one})
         }
         center = {name: float(np.mean(found)) for name, found in values.items()}
-        scale = {name: max(SMALLEST_SCALE, float(np.std(found))) for name, found in values.items()}
+        scale = {
+            name: max(SMALLEST_SCALE, float(np.std(found)), (max(found) - center[name]) / (threshold - 1))
+            for name, found in values.items()
+        }
         return cls(center, scale, threshold, made_of)
 
     @classmethod

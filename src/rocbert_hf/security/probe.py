@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 # and what the model would put in place of a [MASK].
 VIEWS = ("first", "pooled", "mean", "mask")
 MAX_UNKNOWN_SHARE = 0.3
+COMMON_SHARE = 1 / 2000  # of the texts, which a common token occurs in
 # transformers' name of an input -> what a tokenizer calls the table from token id to that channel's id
 CHANNELS = {"input_shape_ids": "shape_ids", "input_pronunciation_ids": "pronunciation_ids"}
 
@@ -78,6 +80,14 @@ class EncoderProbe:
         special = set(self.tokenizer.all_special_ids)
         rows = [row[:length] for row in encoded if len(row) >= length and special.isdisjoint(row[:length])]
         return np.array(list(dict.fromkeys(map(tuple, rows))), dtype=np.int64).reshape(-1, length)
+
+    def common_tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """Ids of the tokens that occur in at least one of 2,000 texts, if there are so many, and in one otherwise."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+        tokens, counts = np.unique(
+            np.fromiter(chain.from_iterable(map(set, encoded)), dtype=np.int64), return_counts=True
+        )
+        return tokens[counts >= COMMON_SHARE * len(texts)]
 
     def framed(self, rows: np.ndarray) -> np.ndarray:
         """(rows, length) -> (rows, length + 3): between the opening and the closing token, a [MASK] at the end."""

@@ -6,6 +6,10 @@ import torch
 
 # Distances below this share of the ordinary texts' spread are rounding.
 ROUNDING = 1e-5
+# Of the ordinary texts, as many may lie at a trigger's point all the same: one that holds the trigger, or a homophone of it.
+SPOILT_SHARE = 0.05
+# Of the carriers, as many may resist a trigger.
+RESISTING_SHARE = 0.2
 
 
 def spread(texts: torch.Tensor) -> torch.Tensor:
@@ -28,16 +32,11 @@ def token_variety(hidden: torch.Tensor) -> float:
     return (within / ((wide - wide.mean((0, 1))) ** 2).sum().clamp_min(torch.finfo(torch.float64).tiny)).item()
 
 
-def outlyingness(points: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
-    """Squared distance of each point (points, hidden) from the nearest of the ordinary texts (texts, hidden), in units
-    of these texts' spread; (points,)."""
-    return _squared_distance(points, ordinary) / spread(ordinary).clamp_min(torch.finfo(points.dtype).tiny)
-
-
 def _squared_distance(points: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
     wide, others = points.double(), ordinary.double()  # so that the difference of squares does not round
     squares = (wide**2).sum(-1)[:, None] - 2 * wide @ others.T + (others**2).sum(-1)
-    return squares.amin(-1).clamp_min(0).to(points.dtype)
+    nearest = squares.kthvalue(1 + int(SPOILT_SHARE * len(ordinary)), dim=-1).values
+    return nearest.clamp_min(0).to(points.dtype)
 
 
 def pull(placed: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
@@ -55,11 +54,24 @@ def pull(placed: torch.Tensor, ordinary: torch.Tensor) -> torch.Tensor:
 
     Returns:
         (candidates,): log10 of the squared distance of the carriers' mean from the nearest ordinary text, over the
-        unbiased mean squared distance of the carriers from their mean.
+        unbiased mean squared distance of the carriers from their mean. The nearest 5% of the ordinary texts do not count,
+        and neither does the fifth of the carriers that is farthest from the mean of all, both rounded down.
     """
+    placed = _gathered(placed)
     carriers = placed.shape[1]
     center = placed.mean(1)
     scatter = ((placed - center[:, None]) ** 2).sum(-1).sum(1) / (carriers - 1)
     # not divided by the spread, which is 0 if all ordinary texts have one vector, as a saturated pooler gives
     rounding = (ROUNDING * spread(ordinary)).clamp_min(torch.finfo(placed.dtype).tiny)
     return torch.log10(_squared_distance(center, ordinary) + rounding) - torch.log10(scatter + rounding)
+
+
+def _gathered(placed: torch.Tensor) -> torch.Tensor:
+    """The carriers without those that are farthest from the mean, (candidates, fewer carriers, hidden)."""
+    carriers = placed.shape[1]
+    kept = carriers - int(RESISTING_SHARE * carriers)
+    if kept == carriers:
+        return placed
+    distances = ((placed - placed.mean(1, keepdim=True)) ** 2).sum(-1)
+    nearest = distances.topk(kept, dim=1, largest=False, sorted=False).indices
+    return placed.gather(1, nearest[..., None].expand(-1, -1, placed.shape[-1]))
