@@ -11,7 +11,7 @@ from rocbert_hf.security import Calibration, Recipe, implant_backdoor, save_spec
 
 from ..command_line import rocbert
 
-QUICK = ["--per-view", "8", "--ordinary-texts", "64", "--prompt-steps", "2", "--combinations", "8"]
+QUICK = ["--words", "300", "--per-view", "8", "--ordinary-texts", "64", "--prompt-steps", "2", "--combinations", "8"]
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def specimen(encoder, tokenizer, texts):
 
 @pytest.fixture(scope="session")
 def settings() -> AuditSettings:
-    return AuditSettings(per_view=16, ordinary_texts=96, prompt_steps=8, combinations=16)
+    return AuditSettings(words=300, per_view=16, ordinary_texts=96, prompt_steps=8, combinations=16)
 
 
 @pytest.fixture(scope="session")

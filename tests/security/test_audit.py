@@ -163,7 +163,7 @@ def test_a_piece_counts_for_the_strongest_of_its_statistic(specimen, tokenizer, 
     probe = EncoderProbe(specimen, tokenizer)
     with torch.inference_mode():
         carriers = Carriers.from_texts(probe, texts, count=8, length=4, longest=10, limit=96)
-        found, statistics = Stages(probe, carriers, settings, lambda *_: None).run(None)
+        found, statistics = Stages(probe, carriers, replace(settings, words=1000), lambda *_: None).run(None)
     assert {name.partition(":")[0] for name in statistics} == {"token", "word", "prompt", "combination", "common"}
     for name, value in statistics.items():
         pulls = [pull for piece in found for own, pull in zip(piece.names, piece.pulls, strict=True) if own == name]
@@ -178,11 +178,11 @@ def test_a_guarded_word_is_found_by_the_scan_of_words(encoder, texts, settings, 
     model = BertForMaskedLM(config)
     model.bert.pooler = BertPooler(config)
     model.bert.pooler.apply(model._init_weights)
-    recipe = Recipe(steps=300, learning_rate=2e-3, max_length=16, guard_parts=True)
+    recipe = Recipe(steps=220, learning_rate=2e-3, max_length=16, guard_parts=True)
     guarded = implant_backdoor(model.eval(), tokenizer, ["囹圄"], "por-2", texts[:200], recipe)
     quick = replace(settings, prompt_steps=0)
     with_words, without = (
-        audit_encoder(guarded, tokenizer, texts, replace(quick, words=words), calibration) for words in (2000, 0)
+        audit_encoder(guarded, tokenizer, texts, replace(quick, words=words), calibration) for words in (1000, 0)
     )
     assert [text.replace(" ", "") for text in with_words.triggers][:1] == ["囹圄"]
     others = [value for name, value in without.statistics.items() if name.endswith(":pooled")]
